@@ -1,0 +1,13 @@
+//! The vocabulary of hw2: what the server, the workers and the front door must agree on.
+
+pub mod config;
+pub mod ids;
+pub mod job;
+pub mod layout;
+pub mod model;
+pub mod rng;
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,3 @@
+//! The parameter server as a program.
+
+fn main() {}
