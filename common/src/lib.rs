@@ -6,6 +6,7 @@ pub mod job;
 pub mod layout;
 pub mod model;
 pub mod rng;
+pub mod state;
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
