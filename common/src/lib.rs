@@ -7,6 +7,7 @@ pub mod layout;
 pub mod model;
 pub mod rng;
 pub mod state;
+pub mod wire;
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
