@@ -80,26 +80,15 @@ pub fn chunk_ranges(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     range.step_by(CHUNK_VALUES).map(move |start| start..(start + CHUNK_VALUES).min(end))
 }
 
-/// The chunks of `values`, which stand at `start` of their flat vector. Copies the values once.
-pub fn chunks(part: Part, start: usize, values: &[f32]) -> impl Iterator<Item = Chunk> + '_ {
+/// The chunks of `values`, which stand at `start` of their flat vector. They share the memory:
+/// nothing is copied, and nobody can write to it until the last of them is gone.
+pub fn chunks(part: Part, start: usize, values: &Flat) -> impl Iterator<Item = Chunk> + use<> {
+    let bytes = Bytes::from_owner(FlatBytes(Arc::clone(values)));
     chunk_ranges(0..values.len()).map(move |range| {
-        let bytes = Bytes::copy_from_slice(bytemuck::cast_slice(&values[range.clone()]));
-        chunk(part, start + range.start, bytes)
+        let values = bytes.slice(range.start * 4..range.end * 4);
+        let crc32c = crc32c::crc32c(&values);
+        Chunk { part: part.into(), start: (start + range.start) as u64, crc32c, values }
     })
-}
-
-/// The chunks of the ranges `order` of a whole vector, which they share: nothing is copied.
-pub fn shared_chunks(part: Part, vector: &Flat, order: &[Range<usize>]) -> Vec<Chunk> {
-    let bytes = Bytes::from_owner(FlatBytes(Arc::clone(vector)));
-    let ranges = order.iter().cloned().flat_map(chunk_ranges);
-    ranges
-        .map(|range| chunk(part, range.start, bytes.slice(range.start * 4..range.end * 4)))
-        .collect()
-}
-
-fn chunk(part: Part, start: usize, values: Bytes) -> Chunk {
-    let crc32c = crc32c::crc32c(&values);
-    Chunk { part: part.into(), start: start as u64, crc32c, values }
 }
 
 struct FlatBytes(Flat);
@@ -180,25 +169,24 @@ mod tests {
     #[test]
     fn a_vector_survives_in_any_order_and_cut() {
         let vector = vector(CHUNK_VALUES * 2 + 7);
-        let mut shared = shared_chunks(Part::Weights, &vector, &[100..vector.len(), 0..100]);
-        assert_eq!(shared.len(), 3);
-        shared.reverse();
-        let copied: Vec<_> = chunks(Part::Weights, 0, &vector).collect();
-        assert_eq!(copied.len(), 3);
+        let whole: Vec<_> = chunks(Part::Weights, 0, &vector).collect();
+        assert_eq!(whole.len(), 3);
+        let (head, tail) = (vector[..100].to_vec(), vector[100..].to_vec());
+        let mut cut: Vec<_> = chunks(Part::Weights, 100, &Arc::new(tail)).collect();
+        cut.extend(chunks(Part::Weights, 0, &Arc::new(head)));
         let receive = |chunks: &[Chunk]| {
             let mut assembly = Assembly::new(vec![f32::NAN; vector.len()]);
             chunks.iter().for_each(|chunk| assembly.add(chunk).unwrap());
             assembly.finish().unwrap()
         };
-        let whole = crc32c::crc32c(bytemuck::cast_slice(&vector));
-        assert_eq!(receive(&shared), (vector.to_vec(), whole));
-        assert_eq!(receive(&copied), (vector.to_vec(), whole));
+        let crc = crc32c::crc32c(bytemuck::cast_slice(&vector));
+        assert_eq!(receive(&whole), (vector.to_vec(), crc));
+        assert_eq!(receive(&cut), (vector.to_vec(), crc));
     }
 
     #[test]
     fn what_is_wrong_with_a_chunk_is_named_and_changes_nothing() {
-        let vector = vector(10);
-        let good: Vec<_> = chunks(Part::Gradient, 0, &vector[..6]).collect();
+        let good: Vec<_> = chunks(Part::Gradient, 0, &vector(6)).collect();
         let mut assembly = Assembly::new(vec![0.0; 10]);
         assembly.add(&good[0]).unwrap();
         let mut bad = good[0].clone();
