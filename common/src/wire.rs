@@ -121,7 +121,7 @@ impl Assembly {
     pub fn add(&mut self, chunk: &Chunk) -> Result<(), WireError> {
         let Chunk { start, values: bytes, .. } = chunk;
         let (start, len) = (*start, bytes.len() / 4);
-        if bytes.len() % 4 != 0 || !(1..=CHUNK_VALUES).contains(&len) {
+        if !bytes.len().is_multiple_of(4) || !(1..=CHUNK_VALUES).contains(&len) {
             return Err(WireError::Size { start, bytes: bytes.len() });
         }
         let end = start.saturating_add(len as u64);
