@@ -1,5 +1,6 @@
 //! The vocabulary of hw2: what the server, the workers and the front door must agree on.
 
+pub mod checkpoint;
 pub mod config;
 pub mod ids;
 pub mod job;
