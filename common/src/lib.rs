@@ -1,6 +1,7 @@
 //! The vocabulary of hw2: what the server, the workers and the front door must agree on.
 
 pub mod config;
+pub mod dataset;
 pub mod ids;
 pub mod job;
 pub mod layout;
