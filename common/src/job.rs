@@ -65,7 +65,7 @@ impl Job {
 
     /// Whether the state after `step` commits is evaluated: every `checkpoint_every`, and the last.
     pub fn eval_due(&self, step: crate::ids::GlobalStep) -> bool {
-        step.0 % self.config.checkpoint_every == 0 || step.0 == self.config.max_steps
+        step.0.is_multiple_of(self.config.checkpoint_every) || step.0 == self.config.max_steps
     }
 
     /// Where image `index` of the micro-batch of `assignment` comes from: the epoch, and the place in

@@ -1,5 +1,6 @@
 //! The vocabulary of hw2: what the server, the workers and the front door must agree on.
 
+pub mod address;
 pub mod config;
 pub mod dataset;
 pub mod ids;
@@ -7,6 +8,8 @@ pub mod job;
 pub mod layout;
 pub mod model;
 pub mod rng;
+pub mod state;
+pub mod wire;
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {

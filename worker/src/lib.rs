@@ -1,1 +1,3 @@
-//! TBD
+//! The worker: reads images, runs the network forward and backward, pushes gradients.
+
+pub mod ps;

@@ -1,0 +1,207 @@
+//! Flat vectors on the wire: cut into chunks, checked, and put together again.
+//!
+//! The unit is a range of a flat vector. A chunk is at most [`CHUNK_VALUES`] values, a little less
+//! than one HTTP/2 frame of 1 MiB, so that a message is one frame.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hw2_proto::v1::{Chunk, Part};
+
+use crate::state::Flat;
+
+#[cfg(target_endian = "big")]
+compile_error!("the wire and the checkpoints carry values as this machine lays them out");
+
+/// Most values of one chunk: 1,020 KiB.
+pub const CHUNK_VALUES: usize = 255 * 1024;
+
+/// Largest message either side accepts: a chunk and room for its head.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// HTTP/2 frame size that carries a whole chunk.
+pub const FRAME_BYTES: u32 = 1 << 20;
+
+/// Why a chunk or a set of chunks is refused. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// The bytes are not those that were sent.
+    #[error("chunk at {start}: CRC32C is {found:08x}, its sender computed {sent:08x}")]
+    Corrupt {
+        /// Index of the chunk's first value.
+        start: u64,
+        /// As the sender computed it.
+        sent: u32,
+        /// Over the bytes that arrived.
+        found: u32,
+    },
+    /// Not a whole number of values, none at all, or more than a chunk may hold.
+    #[error("chunk at {start}: {bytes} bytes are not 1 to {CHUNK_VALUES} values of 4 bytes")]
+    Size {
+        /// Index of the chunk's first value.
+        start: u64,
+        /// Bytes that arrived.
+        bytes: usize,
+    },
+    /// Beyond the end of the vector.
+    #[error("chunk of values {start} to {end} is outside a vector of {len} values")]
+    Outside {
+        /// First value.
+        start: u64,
+        /// After the last value.
+        end: u64,
+        /// Values of the vector.
+        len: usize,
+    },
+    /// Some values came twice.
+    #[error("chunk at {start} overlaps another one of its vector")]
+    Overlap {
+        /// Index of the chunk's first value.
+        start: u64,
+    },
+    /// A part that does not belong in this stream.
+    #[error("part {0} does not belong in this stream")]
+    UnexpectedPart(i32),
+    /// The stream ended too early.
+    #[error("only {found} of {len} values arrived")]
+    Incomplete {
+        /// Values that arrived.
+        found: usize,
+        /// Values of the vector.
+        len: usize,
+    },
+}
+
+/// Cuts `range` into ranges of at most [`CHUNK_VALUES`].
+pub fn chunk_ranges(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(CHUNK_VALUES).map(move |start| start..(start + CHUNK_VALUES).min(end))
+}
+
+/// The chunks of `values`, which stand at `start` of their flat vector. They share the memory:
+/// nothing is copied, and nobody can write to it until the last of them is gone.
+pub fn chunks(part: Part, start: usize, values: &Flat) -> impl Iterator<Item = Chunk> + use<> {
+    let bytes = Bytes::from_owner(FlatBytes(Arc::clone(values)));
+    chunk_ranges(0..values.len()).map(move |range| {
+        let values = bytes.slice(range.start * 4..range.end * 4);
+        let crc32c = crc32c::crc32c(&values);
+        Chunk { part: part.into(), start: (start + range.start) as u64, crc32c, values }
+    })
+}
+
+struct FlatBytes(Flat);
+
+impl AsRef<[u8]> for FlatBytes {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+/// A flat vector that is being received.
+#[derive(Debug)]
+pub struct Assembly {
+    values: Vec<f32>,
+    /// First value of each chunk -> (values, CRC32C).
+    received: BTreeMap<usize, (usize, u32)>,
+    found: usize,
+}
+
+impl Assembly {
+    /// Receives into `buffer`, whose length is the vector's; what it holds does not matter.
+    pub fn new(buffer: Vec<f32>) -> Self {
+        Self { values: buffer, received: BTreeMap::new(), found: 0 }
+    }
+
+    /// Takes one chunk in.
+    ///
+    /// # Errors
+    /// The chunk is corrupt, of a wrong size, outside, or overlaps one that came before.
+    pub fn add(&mut self, chunk: &Chunk) -> Result<(), WireError> {
+        let Chunk { start, values: bytes, .. } = chunk;
+        let (start, len) = (*start, bytes.len() / 4);
+        if !bytes.len().is_multiple_of(4) || !(1..=CHUNK_VALUES).contains(&len) {
+            return Err(WireError::Size { start, bytes: bytes.len() });
+        }
+        let end = start.saturating_add(len as u64);
+        if end > self.values.len() as u64 {
+            return Err(WireError::Outside { start, end, len: self.values.len() });
+        }
+        let crc = crc32c::crc32c(bytes);
+        if crc != chunk.crc32c {
+            return Err(WireError::Corrupt { start, sent: chunk.crc32c, found: crc });
+        }
+        let range = start as usize..end as usize;
+        let before = self.received.range(..range.end).next_back();
+        if before.is_some_and(|(other, (len, _))| other + len > range.start) {
+            return Err(WireError::Overlap { start });
+        }
+        bytemuck::cast_slice_mut(&mut self.values[range.clone()]).copy_from_slice(bytes);
+        self.received.insert(range.start, (len, crc));
+        self.found += len;
+        Ok(())
+    }
+
+    /// The vector, and the CRC32C over all of its bytes, however it was cut.
+    ///
+    /// # Errors
+    /// Values are missing.
+    pub fn finish(self) -> Result<(Vec<f32>, u32), WireError> {
+        let len = self.values.len();
+        if self.found != len {
+            return Err(WireError::Incomplete { found: self.found, len });
+        }
+        let parts = self.received.values();
+        let crc = parts.fold(0, |crc, (len, part)| crc32c::crc32c_combine(crc, *part, len * 4));
+        Ok((self.values, crc))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vector(len: usize) -> Flat {
+        Arc::new((0..len).map(|i| i as f32).collect())
+    }
+
+    #[test]
+    fn a_vector_survives_in_any_order_and_cut() {
+        let vector = vector(CHUNK_VALUES * 2 + 7);
+        let whole: Vec<_> = chunks(Part::Weights, 0, &vector).collect();
+        assert_eq!(whole.len(), 3);
+        let (head, tail) = (vector[..100].to_vec(), vector[100..].to_vec());
+        let mut cut: Vec<_> = chunks(Part::Weights, 100, &Arc::new(tail)).collect();
+        cut.extend(chunks(Part::Weights, 0, &Arc::new(head)));
+        let receive = |chunks: &[Chunk]| {
+            let mut assembly = Assembly::new(vec![f32::NAN; vector.len()]);
+            chunks.iter().for_each(|chunk| assembly.add(chunk).unwrap());
+            assembly.finish().unwrap()
+        };
+        let crc = crc32c::crc32c(bytemuck::cast_slice(&vector));
+        assert_eq!(receive(&whole), (vector.to_vec(), crc));
+        assert_eq!(receive(&cut), (vector.to_vec(), crc));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_chunk_is_named_and_changes_nothing() {
+        let good: Vec<_> = chunks(Part::Gradient, 0, &vector(6)).collect();
+        let mut assembly = Assembly::new(vec![0.0; 10]);
+        assembly.add(&good[0]).unwrap();
+        let mut bad = good[0].clone();
+        assert_eq!(assembly.add(&bad), Err(WireError::Overlap { start: 0 }));
+        bad.start = 6;
+        assert!(matches!(assembly.add(&bad), Err(WireError::Outside { end: 12, .. })));
+        bad.start = u64::MAX;
+        assert!(matches!(assembly.add(&bad), Err(WireError::Outside { .. })));
+        bad.start = 4;
+        bad.crc32c ^= 1;
+        assert!(matches!(assembly.add(&bad), Err(WireError::Corrupt { .. })));
+        bad.values = bad.values.slice(..5);
+        assert_eq!(assembly.add(&bad), Err(WireError::Size { start: 4, bytes: 5 }));
+        bad.values = Bytes::new();
+        assert_eq!(assembly.add(&bad), Err(WireError::Size { start: 4, bytes: 0 }));
+        assert_eq!(assembly.finish().unwrap_err(), WireError::Incomplete { found: 6, len: 10 });
+    }
+}

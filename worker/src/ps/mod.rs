@@ -1,0 +1,19 @@
+//! The worker's side of the protocol: blocking calls for the thread that computes.
+//!
+//! Control messages and bulk data have a connection and an I/O thread each, so that a heartbeat
+//! never waits behind a gradient. Only this module knows protobuf types.
+
+mod client;
+mod contribution;
+mod directive;
+mod error;
+mod held;
+mod io_thread;
+mod session;
+
+pub use client::{Client, Credentials, Hello};
+pub use contribution::{Contribution, Outcome, StepResult};
+pub use directive::{Credit, Directive};
+pub use error::PsError;
+pub use held::Held;
+pub use session::{EvaluationReport, Push, Session};

@@ -1,0 +1,256 @@
+//! A worker's membership: from join to leave, or to the first error that ends it.
+
+use std::time::Duration;
+
+use hw2_common::ids::{Assignment, BlockId, GlobalStep, Term, WorkerId};
+use hw2_proto::v1;
+use hw2_proto::v1::heartbeat_reply::Standing;
+use hw2_proto::v1::pull_message::Message;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use super::client::timed;
+use super::{Client, Contribution, Credit, Directive, Held, Outcome, PsError};
+
+/// Times a push is sent before its connection counts as lost.
+const PUSH_ATTEMPTS: u32 = 3;
+
+/// Joined. Dropping it ends the heartbeats; the server then takes the leases back.
+pub struct Session {
+    client: Client,
+    term: Term,
+    worker: WorkerId,
+    /// Cancelled when the server no longer counts on this worker, or cannot be asked.
+    lost: CancellationToken,
+}
+
+/// The counts of one block of the evaluation set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvaluationReport {
+    /// Whose EMA weights were used.
+    pub step: GlobalStep,
+    /// Which images.
+    pub block: BlockId,
+    /// Images.
+    pub samples: u32,
+    /// Images whose label has the largest logit.
+    pub top1: u32,
+    /// Images whose label is among the five largest.
+    pub top5: u32,
+    /// Sum of the cross-entropies, in index order.
+    pub loss_sum: f64,
+    /// Images that could not be decoded and were replaced.
+    pub bad_images: Vec<String>,
+}
+
+/// A push under way: the server receives what backward has finished.
+pub struct Push {
+    messages: mpsc::UnboundedSender<v1::PushMessage>,
+    reply: oneshot::Receiver<Result<v1::PushReply, PsError>>,
+    assignment: Assignment,
+    sent: usize,
+}
+
+impl Session {
+    pub(super) fn begin(client: Client, term: Term, worker: WorkerId, every: Duration) -> Self {
+        let lost = CancellationToken::new();
+        let session = Self { client, term, worker, lost };
+        let beat = heartbeats(&session, every);
+        session.client.control_io.spawn(beat);
+        session
+    }
+
+    /// The id the server gave.
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    /// Whether the server no longer counts on this worker, so that going on is a waste.
+    pub fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
+    }
+
+    /// Waits until there is something to do; afterwards `held` has all that it needs.
+    ///
+    /// # Errors
+    /// Any error ends the session, and with it `held`.
+    pub fn pull(&self, mut held: Held) -> Result<(Directive, Held), PsError> {
+        let request = v1::PullRequest {
+            term: self.term.0,
+            worker: self.worker.0,
+            weights_step: held.weights_step().map(|step| step.0),
+            ema_step: held.ema_step().map(|step| step.0),
+        };
+        let mut data = self.client.data.clone();
+        self.client.data_io.call(&self.client.stop, async move {
+            let mut stream = data.pull(request).await?.into_inner();
+            while let Some(message) = stream.message().await? {
+                match message.message {
+                    Some(Message::Chunk(chunk)) => held
+                        .receive(&chunk)
+                        .map_err(|error| PsError::Protocol(error.to_string()))?,
+                    Some(Message::Directive(directive)) => {
+                        let directive = Directive::try_from(directive)?;
+                        held.commit(&directive)?;
+                        return Ok((directive, held));
+                    }
+                    None => return Err(PsError::Protocol("an empty message in a pull".into())),
+                }
+            }
+            Err(PsError::Protocol("a pull that ended without a directive".into()))
+        })
+    }
+
+    /// Asks whether `assignment` may be pushed.
+    ///
+    /// # Errors
+    /// Any error ends the session.
+    pub fn credit(&self, assignment: Assignment) -> Result<Credit, PsError> {
+        let request = v1::CreditRequest {
+            term: self.term.0,
+            worker: self.worker.0,
+            step: assignment.step.0,
+            replica: assignment.replica.0,
+        };
+        let mut control = self.client.control.clone();
+        self.client.control_io.call(&self.client.stop, async move {
+            Ok(Credit::from(control.credit(timed(request)).await?.into_inner()))
+        })
+    }
+
+    /// Opens a push for which there is credit.
+    pub fn begin_push(&self, assignment: Assignment) -> Push {
+        let (messages, receiver) = mpsc::unbounded_channel();
+        let (answer, reply) = oneshot::channel();
+        let mut data = self.client.data.clone();
+        self.client.data_io.spawn(async move {
+            let reply = data.push(UnboundedReceiverStream::new(receiver)).await;
+            // Nobody waits any more when the session has ended.
+            let _ = answer.send(reply.map(tonic::Response::into_inner).map_err(PsError::from));
+        });
+        let push = Push { messages, reply, assignment, sent: 0 };
+        push.send([Contribution::head(self.term.0, self.worker.0, assignment)]);
+        push
+    }
+
+    /// Sends what `push` has not sent yet and waits for the acknowledgement. If the connection
+    /// breaks, the whole contribution is sent again: pushes are idempotent.
+    ///
+    /// # Errors
+    /// Any error ends the session.
+    pub fn finish_push(&self, mut push: Push, whole: &Contribution) -> Result<Outcome, PsError> {
+        for attempt in 1.. {
+            let assignment = push.assignment;
+            push.send_buckets(whole, whole.bucket_count());
+            push.send(whole.tail());
+            let Push { messages, reply, .. } = push;
+            drop(messages); // the end of the stream
+            let wait = async {
+                reply.await.unwrap_or_else(|_| Err(PsError::Lost("the push was cut off".into())))
+            };
+            match self.client.data_io.call(&self.client.stop, wait) {
+                Ok(reply) => return Ok(outcome(reply)),
+                Err(PsError::Lost(reason)) if attempt < PUSH_ATTEMPTS && !self.is_lost() => {
+                    tracing::warn!("push of {assignment} is sent again: {reason}");
+                    push = self.begin_push(assignment);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Reports the counts of one block.
+    ///
+    /// # Errors
+    /// Any error ends the session.
+    pub fn report(&self, report: EvaluationReport) -> Result<(), PsError> {
+        let request = v1::EvaluationReport {
+            term: self.term.0,
+            worker: self.worker.0,
+            step: report.step.0,
+            block: report.block.0,
+            samples: report.samples,
+            top1: report.top1,
+            top5: report.top5,
+            loss_sum: report.loss_sum,
+            bad_images: report.bad_images,
+        };
+        let mut control = self.client.control.clone();
+        self.client.control_io.call(&self.client.stop, async move {
+            control.report_evaluation(timed(request)).await?;
+            Ok(())
+        })
+    }
+
+    /// Gives every lease back, even while this process is being stopped.
+    ///
+    /// # Errors
+    /// The server could not be told; it will take the leases back by itself.
+    pub fn leave(self, reason: &str) -> Result<(), PsError> {
+        let reason = reason.to_owned();
+        let request = v1::LeaveRequest { term: self.term.0, worker: self.worker.0, reason };
+        let mut control = self.client.control.clone();
+        self.client.control_io.call(&CancellationToken::new(), async move {
+            control.leave(timed(request)).await?;
+            Ok(())
+        })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.lost.cancel();
+    }
+}
+
+impl Push {
+    /// Sends the next bucket, which backward has finished.
+    pub fn send_next_bucket(&mut self, whole: &Contribution) {
+        self.send_buckets(whole, self.sent + 1);
+    }
+
+    fn send_buckets(&mut self, whole: &Contribution, end: usize) {
+        (self.sent..end).for_each(|index| self.send(whole.bucket(index)));
+        self.sent = end;
+    }
+
+    fn send(&self, messages: impl IntoIterator<Item = v1::PushMessage>) {
+        for message in messages {
+            // A stream that has broken tells why when the push is finished.
+            let _ = self.messages.send(message);
+        }
+    }
+}
+
+fn outcome(reply: v1::PushReply) -> Outcome {
+    match reply.outcome() {
+        v1::push_reply::Outcome::Counted => Outcome::Counted,
+        v1::push_reply::Outcome::Duplicate => Outcome::Duplicate,
+        v1::push_reply::Outcome::Dropped => Outcome::Dropped,
+    }
+}
+
+/// Sends heartbeats until the session is lost, and notices when it is.
+fn heartbeats(session: &Session, every: Duration) -> impl Future<Output = ()> + Send + 'static {
+    let request = v1::HeartbeatRequest { term: session.term.0, worker: session.worker.0 };
+    let mut control = session.client.control.clone();
+    let lost = session.lost.clone();
+    async move {
+        let _lost = lost.clone().drop_guard();
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = lost.cancelled() => return,
+            }
+            match control.heartbeat(timed(request)).await {
+                Ok(reply) if reply.get_ref().standing() == Standing::KeepGoing => {}
+                Ok(reply) => return tracing::debug!("heartbeat: {}", reply.get_ref().reason),
+                Err(status) => return tracing::debug!("heartbeat: {}", status.message()),
+            }
+        }
+    }
+}
