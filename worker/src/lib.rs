@@ -1,1 +1,5 @@
-//! TBD
+//! The worker: reads images, runs the network forward and backward, pushes gradients.
+
+pub mod device;
+pub mod nn;
+pub mod verify;
