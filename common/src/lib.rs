@@ -1,7 +1,9 @@
 //! The vocabulary of hw2: what the server, the workers and the front door must agree on.
 
 pub mod address;
+pub mod checkpoint;
 pub mod config;
+pub mod dataset;
 pub mod ids;
 pub mod job;
 pub mod layout;
