@@ -1,3 +1,11 @@
 //! hw2: the front door.
 
-fn main() {}
+mod cli;
+mod cluster;
+mod commands;
+mod control;
+mod output;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}
