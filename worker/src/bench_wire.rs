@@ -1,0 +1,94 @@
+//! A worker that computes nothing: what a round of push, commit and pull costs.
+
+use std::time::{Duration, Instant};
+
+use hw2_common::address::Address;
+use hw2_common::ids::{Assignment, BlockId, GlobalStep};
+use hw2_common::layout::ParamLayout;
+use tokio_util::sync::CancellationToken;
+
+use crate::ps::{
+    Client, Contribution, Credentials, Credit, Directive, EvaluationReport, Held, PsError,
+    StepResult,
+};
+
+/// Every value of the gradient that is pushed: anything finite will do.
+const GRADIENT: f32 = 1e-3;
+
+/// Works for the server at `address` until its run ends, and tells the time of every round: from
+/// the first byte pushed to the last byte pulled.
+///
+/// # Errors
+/// As every call; [`PsError::Protocol`] when a push gets no credit, which a bench never waits for.
+pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
+    let client = Client::connect(address, &CancellationToken::new())?;
+    let hello = client.hello()?;
+    let network = hello.job.network().map_err(|error| PsError::Protocol(error.to_string()))?;
+    let layout = ParamLayout::new(&network);
+    let credentials = Credentials {
+        layout_fingerprint: layout.fingerprint(),
+        config_fingerprint: hello.job.config.fingerprint(),
+        dataset_fingerprint: hello.job.dataset.fingerprint.clone(),
+        numeric_kind: "bench wire".into(),
+        label: format!("bench wire:{}", std::process::id()),
+    };
+    let contribution = constant_contribution(&layout, hello.job.config.batch_size);
+    let session = client.join(hello.term, &credentials)?;
+    let (mut held, mut rounds) = (Held::new(&layout), Vec::new());
+    let mut round_began: Option<Instant> = None;
+    loop {
+        let (directive, received) = session.pull(held)?;
+        held = received;
+        match directive {
+            Directive::Run { step, assignments } => {
+                rounds.extend(round_began.take().map(|began| began.elapsed()));
+                let began = Instant::now();
+                for (replica, credit) in assignments {
+                    if credit != Credit::Push {
+                        return Err(PsError::Protocol(format!("no credit for {replica}")));
+                    }
+                    let push = session.begin_push(Assignment { step, replica });
+                    session.finish_push(push, &contribution)?;
+                }
+                round_began = Some(began);
+            }
+            Directive::Evaluate { step, blocks } => {
+                round_began = None;
+                for block in blocks {
+                    let samples = hello.job.eval_range(block).len() as u32;
+                    session.report(EvaluationReport { step, block, samples, ..nothing() })?;
+                }
+            }
+            Directive::Wait(_) => {}
+            Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason)),
+            Directive::Stop(_) => {
+                session.leave("bench over")?;
+                return Ok(rounds);
+            }
+        }
+    }
+}
+
+/// A report of no right answer.
+fn nothing() -> EvaluationReport {
+    EvaluationReport {
+        step: GlobalStep(0),
+        block: BlockId(0),
+        samples: 0,
+        top1: 0,
+        top5: 0,
+        loss_sum: 0.0,
+        bad_images: Vec::new(),
+    }
+}
+
+fn constant_contribution(layout: &ParamLayout, samples: u32) -> Contribution {
+    let mut contribution = Contribution::new(layout);
+    for bucket in layout.buckets() {
+        let values = vec![GRADIENT; bucket.len()];
+        contribution.set_bucket(bucket, &values);
+    }
+    contribution.statistics_mut().fill(1.0);
+    contribution.set_result(StepResult { samples, ..StepResult::default() });
+    contribution
+}

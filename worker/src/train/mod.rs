@@ -1,0 +1,9 @@
+//! What a worker does with its engine: training steps, evaluation, and the loop that serves a server.
+
+mod prepared;
+mod serve;
+mod tally;
+
+pub use prepared::Prepared;
+pub use serve::run;
+pub use tally::{Tally, rank, softmax};

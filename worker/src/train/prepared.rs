@@ -1,0 +1,134 @@
+//! What a worker must have before it can join: the data, the network on its device, its credentials.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use hw2_common::dataset::Dataset;
+use hw2_common::ids::{Assignment, BlockId};
+use hw2_common::job::Job;
+use hw2_common::layout::ParamLayout;
+
+use super::Tally;
+use crate::args::WorkerArgs;
+use crate::data::{DataError, Loader};
+use crate::device::DeviceError;
+use crate::nn::{self, DropoutCoordinates, Engine};
+use crate::ps::{Contribution, Credentials, Held, Push, StepResult};
+
+/// Everything that depends on the job alone, so that it survives a new term of the server.
+pub struct Prepared {
+    /// The job it is for.
+    pub job: Job,
+    /// Layout of the job's network.
+    pub layout: ParamLayout,
+    /// What [`crate::ps::Client::join`] shows.
+    pub credentials: Credentials,
+    engine: Box<dyn Engine>,
+    loader: Loader,
+}
+
+/// Why an assignment or a block could not be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum ComputeError {
+    /// Its images could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+impl Prepared {
+    /// Opens the dataset, builds the network and computes the credentials.
+    ///
+    /// # Errors
+    /// The dataset or the device is not there, or the job makes no network.
+    pub fn new(job: Job, args: &WorkerArgs) -> anyhow::Result<Self> {
+        let network = job.network()?;
+        let layout = ParamLayout::new(&network);
+        let path = args.data.clone().unwrap_or_else(|| job.config.data.clone().into());
+        let dataset = Dataset::open(&path)
+            .with_context(|| "the worker cannot read the job's dataset (--data names another place)")?;
+        let threads = args.threads.unwrap_or(job.config.threads);
+        let batch_size = job.config.batch_size as usize;
+        let engine = nn::engine(args.device, &network, batch_size, threads)?;
+        let credentials = Credentials {
+            layout_fingerprint: layout.fingerprint(),
+            config_fingerprint: job.config.fingerprint(),
+            dataset_fingerprint: dataset.card().fingerprint,
+            numeric_kind: nn::numeric_kind(args.device, threads)?,
+            label: format!("{} {}", process_label(), engine.describe()),
+        };
+        let loader = Loader::new(&job, Arc::new(dataset), threads)?;
+        Ok(Self { job, layout, credentials, engine, loader })
+    }
+
+    /// Starts to read the images of `assignment`.
+    pub(super) fn prefetch(&mut self, assignment: Assignment) {
+        self.loader.prefetch(assignment);
+    }
+
+    /// Makes the weights, or the EMA and the running statistics, those of `held`.
+    pub(super) fn load_weights(&mut self, held: &Held) {
+        self.engine.load_params(held.weights());
+    }
+
+    /// Makes the engine's parameters the EMA, with the running statistics for evaluation.
+    pub(super) fn load_ema(&mut self, held: &Held) {
+        self.engine.load_params(held.ema());
+        self.engine.load_buffers(held.buffers());
+    }
+
+    /// Forward and backward of one micro-batch into `contribution`; buckets go to `push` as backward
+    /// finishes them.
+    pub(super) fn train(
+        &mut self,
+        assignment: Assignment,
+        contribution: &mut Contribution,
+        push: &mut Option<Push>,
+    ) -> Result<(), ComputeError> {
+        let batch = self.loader.batch(assignment)?;
+        let dropout = DropoutCoordinates {
+            seed: self.job.config.seed,
+            step: assignment.step,
+            replica: assignment.replica,
+        };
+        let mut statistics = vec![0.0; self.layout.buffers.len()];
+        let outcome = self.engine.train_step(
+            &batch.images,
+            &batch.labels,
+            Some(dropout),
+            &mut statistics,
+            &mut |range, gradient| {
+                contribution.set_bucket(range, gradient);
+                if let Some(push) = push {
+                    push.send_next_bucket(contribution);
+                }
+            },
+        )?;
+        contribution.statistics_mut().copy_from_slice(&statistics);
+        contribution.set_result(StepResult {
+            loss: outcome.loss,
+            samples: batch.labels.len() as u32,
+            top1: outcome.top1,
+            bad_images: batch.bad_images,
+        });
+        Ok(())
+    }
+
+    /// Counts the right answers on one block, with the names of the images that had to be replaced.
+    pub(super) fn evaluate(
+        &mut self,
+        block: BlockId,
+    ) -> Result<(Tally, Vec<String>), ComputeError> {
+        let batch = self.loader.eval_block(block)?;
+        let logits = self.engine.evaluate(&batch.images, batch.labels.len())?;
+        Ok((Tally::new(&logits, &batch.labels), batch.bad_images))
+    }
+}
+
+/// host:pid, for people.
+fn process_label() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}", host.trim(), std::process::id())
+}
