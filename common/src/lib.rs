@@ -1,6 +1,7 @@
 //! The vocabulary of hw2: what the server, the workers and the front door must agree on.
 
 pub mod address;
+pub mod checkpoint;
 pub mod config;
 pub mod ids;
 pub mod job;

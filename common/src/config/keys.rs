@@ -70,3 +70,11 @@ pub const KEYS: &[Key] = &[
     key("cluster.image_cache_mib", Class::Place),
     key("cluster.grace_ms", Class::Place),
 ];
+
+/// The class of the value at `path`, which is a key or lies inside one.
+pub(crate) fn class_of(path: &str) -> Class {
+    let holds = |key: &&Key| {
+        path.strip_prefix(key.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    KEYS.iter().find(holds).expect("every value of a config has a key").class
+}

@@ -1,9 +1,13 @@
 //! The job's config: what a run is a function of, when it ends, and where things lie.
 
+mod canonical;
 mod keys;
 
 use serde::{Deserialize, Serialize};
 
+pub use canonical::Difference;
+pub(crate) use canonical::{leaves, line};
+pub(crate) use keys::class_of;
 pub use keys::{Class, KEYS, Key};
 
 use crate::model::ModelSpec;
