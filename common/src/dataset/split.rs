@@ -1,0 +1,252 @@
+//! `hw2 split`: a folder of class folders becomes a dataset with train/ and val/.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::folder::{entries, is_folder};
+use super::listing::{is_image, split_of};
+use super::{CARD_FILE, Dataset, DatasetError, Split};
+use crate::job::Card;
+use crate::rng::{Stream, permutation};
+
+/// Parts that go to training and to validation: `4:1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Ratio {
+    train: u32,
+    val: u32,
+}
+
+/// How an image gets into the new dataset. The user's own files are never moved or changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transfer {
+    /// Its bytes are copied.
+    #[default]
+    Copy,
+    /// Another name of the same file, on the same file system.
+    Hardlink,
+    /// A symbolic link to its absolute path.
+    Symlink,
+}
+
+/// How to split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SplitOptions {
+    /// Parts of each class.
+    pub ratio: Ratio,
+    /// Of the random choice.
+    pub seed: u64,
+    /// How the images get there.
+    pub transfer: Transfer,
+}
+
+/// What a split made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SplitReport {
+    /// In byte order of the classes.
+    pub classes: Vec<ClassCount>,
+    /// Number of entries of the source and its class folders that are no images.
+    pub ignored: u32,
+    /// The new dataset's card, which lies in it too.
+    pub card: Card,
+}
+
+/// The images of one class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClassCount {
+    /// Name of the class.
+    pub class: String,
+    /// Training images.
+    pub train: u32,
+    /// Validation images.
+    pub val: u32,
+}
+
+/// Why nothing was split. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // Each message says what its fields are.
+pub enum SplitError {
+    #[error("ratio `{given}`: two whole numbers above 0 are needed, as in 4:1")]
+    BadRatio { given: String },
+    #[error("split source {path}: no such folder")]
+    NoSource { path: PathBuf },
+    #[error("split source {path}: has train/ and val/ already; use it as the dataset")]
+    AlreadySplit { path: PathBuf },
+    #[error("split source {path}: {found} class folder(s), and a classifier needs at least 2")]
+    TooFewClasses { path: PathBuf, found: usize },
+    #[error(
+        "split source {path}: no or only one image in class folder(s) {classes:?}; one image cannot \
+         be both trained on and evaluated, so add images or take the folders out of the source"
+    )]
+    TooFewImages { path: PathBuf, classes: Vec<String> },
+    #[error("split destination {path}: exists and is no empty folder; name another")]
+    DestinationInUse { path: PathBuf },
+    #[error("split destination {path}: lies in the source {source_folder}; name another")]
+    DestinationInSource { path: PathBuf, source_folder: PathBuf },
+    #[error("cannot {action} {path}: {source}")]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+}
+
+/// Splits the class folders in `source` into a new dataset at `dest`, which must not exist or be an
+/// empty folder. Of each class, the first images of a random order of its names go to validation,
+/// rounded to the nearest number but at least one; the rest go to training. The same names, ratio
+/// and seed give the same split. All is made beside `dest` and renamed when it is whole.
+///
+/// # Errors
+/// [`SplitError`]; `dest` is then untouched.
+pub fn split(
+    source: &Path,
+    dest: &Path,
+    options: &SplitOptions,
+) -> Result<SplitReport, SplitError> {
+    let source = fs::canonicalize(source)
+        .ok()
+        .filter(|path| path.is_dir())
+        .ok_or_else(|| SplitError::NoSource { path: source.into() })?;
+    let (classes, ignored) = list(&source)?;
+    let parent = destination_parent(dest, &source)?;
+    let staging = tempfile::Builder::new()
+        .prefix(".hw2-split-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777))
+        .tempdir_in(&parent)
+        .map_err(io_error("make a folder in", &parent))?;
+
+    let mut counts = Vec::new();
+    for (index, (class, images)) in classes.iter().enumerate() {
+        let val = options.ratio.val_of(images.len());
+        let order = permutation(&Stream::split(options.seed, index as u32), images.len() as u32);
+        for split in [Split::Train, Split::Val] {
+            let folder = staging.path().join(split.folder()).join(class);
+            fs::create_dir_all(&folder).map_err(io_error("make", &folder))?;
+        }
+        for (rank, &image) in order.iter().enumerate() {
+            let split = if rank < val { Split::Val } else { Split::Train };
+            let path = &images[image as usize];
+            let to = staging.path().join(split.folder()).join(path);
+            options.transfer.place(&source.join(path), &to)?;
+        }
+        let (val, all) = (val as u32, images.len() as u32);
+        counts.push(ClassCount { class: class.clone(), train: all - val, val });
+    }
+
+    let card = Dataset::open(staging.path())?.card().clone();
+    card.write(&staging.path().join(CARD_FILE)).map_err(io_error("write the card of", dest))?;
+    fs::rename(staging.path(), dest).map_err(io_error("rename the finished split to", dest))?;
+    // Its folder has gone, so that dropping `staging` finds nothing to remove.
+    Ok(SplitReport { classes: counts, ignored, card })
+}
+
+impl Ratio {
+    /// Validation images among `images` of a class: at least one, and never all of two or more.
+    fn val_of(self, images: usize) -> usize {
+        let (train, val) = (u64::from(self.train), u64::from(self.val));
+        let nearest = (2 * images as u64 * val + train + val) / (2 * (train + val));
+        (nearest as usize).clamp(1, images - 1)
+    }
+}
+
+impl Default for Ratio {
+    fn default() -> Self {
+        Self { train: 4, val: 1 }
+    }
+}
+
+impl FromStr for Ratio {
+    type Err = SplitError;
+
+    fn from_str(given: &str) -> Result<Self, SplitError> {
+        let part = |text: &str| text.trim().parse().ok().filter(|&part: &u32| part > 0);
+        given
+            .split_once(':')
+            .and_then(|(train, val)| Some(Self { train: part(train)?, val: part(val)? }))
+            .ok_or_else(|| SplitError::BadRatio { given: given.into() })
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.train, self.val)
+    }
+}
+
+impl Transfer {
+    fn place(self, from: &Path, to: &Path) -> Result<(), SplitError> {
+        match self {
+            Self::Copy => fs::copy(from, to).map(|_| ()).map_err(io_error("copy", from)),
+            // Of a link its target, as the other two do.
+            Self::Hardlink => fs::canonicalize(from)
+                .and_then(|from| fs::hard_link(from, to))
+                .map_err(io_error("make a hard link (copy instead?) to", from)),
+            Self::Symlink => {
+                std::os::unix::fs::symlink(from, to).map_err(io_error("make a link to", from))
+            }
+        }
+    }
+}
+
+/// The classes in byte order, each with the paths of its images within the source in byte order;
+/// and the number of other entries.
+fn list(source: &Path) -> Result<(Vec<(String, Vec<String>)>, u32), SplitError> {
+    let (mut classes, mut ignored) = (Vec::new(), 0);
+    for class in entries(source, "")? {
+        if !is_folder(source, &class)? {
+            ignored += 1;
+            continue;
+        }
+        let mut images = Vec::new();
+        for path in entries(source, &class)? {
+            if is_image(&path) && !is_folder(source, &path)? {
+                images.push(path);
+            } else {
+                ignored += 1;
+            }
+        }
+        classes.push((class, images));
+    }
+    let path = source.to_owned();
+    if classes.len() == 2 && classes.iter().all(|(class, _)| split_of(class).is_some()) {
+        return Err(SplitError::AlreadySplit { path });
+    }
+    if classes.len() < 2 {
+        return Err(SplitError::TooFewClasses { path, found: classes.len() });
+    }
+    let few = classes.iter().filter(|(_, images)| images.len() < 2);
+    let few: Vec<String> = few.map(|(class, _)| class.clone()).collect();
+    if !few.is_empty() {
+        return Err(SplitError::TooFewImages { path, classes: few });
+    }
+    Ok((classes, ignored))
+}
+
+/// The folder that will hold `dest`, which must exist.
+fn destination_parent(dest: &Path, source: &Path) -> Result<PathBuf, SplitError> {
+    let is_free = match fs::read_dir(dest) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    if !is_free {
+        return Err(SplitError::DestinationInUse { path: dest.into() });
+    }
+    let parent = dest.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let parent = fs::canonicalize(parent).map_err(io_error("find the folder", parent))?;
+    if parent.starts_with(source) {
+        let (path, source_folder) = (dest.into(), source.into());
+        return Err(SplitError::DestinationInSource { path, source_folder });
+    }
+    Ok(parent)
+}
+
+fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> SplitError + 'a {
+    move |source| SplitError::Io { action, path: path.into(), source }
+}
+
+#[cfg(test)]
+mod tests;
