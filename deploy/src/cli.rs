@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::status;
+use crate::commands::{digest, split, status};
 use crate::output;
 
 /// Trains image classifiers on whatever machines there are: one parameter server, any number of
@@ -18,14 +18,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Split(split::SplitArgs),
     Status(status::StatusArgs),
+    Digest(digest::DigestArgs),
 }
 
 /// Parses the command line and runs the command. Exit code 0 is success, 1 failure, 2 a command line
 /// that means nothing.
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Split(args) => split::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Digest(args) => digest::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

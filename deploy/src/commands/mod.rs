@@ -1,3 +1,5 @@
 //! One file for each command.
 
+pub(crate) mod digest;
+pub(crate) mod split;
 pub(crate) mod status;

@@ -10,7 +10,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 pub(crate) use format::{count, duration, fraction, rate, significant};
-pub(crate) use progress::{Display, Snapshot};
+pub(crate) use progress::{Counter, Display, Snapshot};
 pub(crate) use table::{Column, Table};
 
 /// A command's result: figures for programs, text for people.

@@ -41,6 +41,9 @@ pub(crate) enum Display {
     Lines(Lines),
 }
 
+/// Counts items on a terminal, and says nothing elsewhere.
+pub(crate) struct Counter(ProgressBar);
+
 /// Remembers what was said, so that only news are.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
@@ -89,6 +92,27 @@ impl Display {
         if let Self::Bar(bar) = self {
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Counter {
+    /// Nothing of `total` items is done yet.
+    pub(crate) fn new(items: &str, total: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}");
+        bar.set_style(style.expect("the template above is well formed"));
+        bar.set_message(items.to_owned());
+        Self(bar)
+    }
+
+    /// This many are done.
+    pub(crate) fn show(&self, done: u64) {
+        self.0.set_position(done);
+    }
+
+    /// Takes the count away.
+    pub(crate) fn clear(&self) {
+        self.0.finish_and_clear();
     }
 }
 
