@@ -170,7 +170,7 @@ pub(super) fn parse(header: &[u8], data_bytes: u64) -> Result<Content, String> {
         return Err(format!("its format is {format}, this program's is {FORMAT}"));
     }
     let about: About = serde_json::from_str(&header.metadata.hw2).map_err(|e| e.to_string())?;
-    let job = Job { config: about.config, dataset: about.dataset };
+    let job = Job::new(about.config, about.dataset).map_err(|e| e.to_string())?;
     let layout = job.layout().map_err(|e| e.to_string())?;
     let (theirs, ours) = (about.layout_fingerprint, layout.fingerprint());
     if theirs != ours {

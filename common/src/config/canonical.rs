@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::value::readable_float;
 use super::{Class, Config, class_of};
 
 /// One run-class value that two configs do not share.
@@ -78,11 +79,9 @@ pub(crate) fn line(path: &str, value: &Value) -> String {
     }
 }
 
-/// A value for people: a float in the fewest digits that give it back in its own precision.
-pub(crate) fn readable(value: &Value) -> String {
+fn readable(value: &Value) -> String {
     match value.as_f64().filter(|_| value.is_f64()) {
-        Some(float) if f64::from(float as f32) == float => format!("{:?}", float as f32),
-        Some(float) => format!("{float:?}"),
+        Some(float) => readable_float(float),
         None => value.to_string(),
     }
 }

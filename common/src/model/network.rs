@@ -6,6 +6,8 @@ use super::{Block, ModelError, ModelSpec, Shape};
 
 /// Widest image, channel count or layer the arithmetic is meant for.
 const SIZE_MAX: usize = 1 << 16;
+/// Most values of one image's activation.
+const ACTIVATION_MAX: usize = 1 << 31;
 /// Largest convolution or pooling window.
 const KERNEL_SIZE_MAX: usize = 15;
 
@@ -133,7 +135,14 @@ impl ModelSpec {
             check_name(block.name()).map_err(fail)?;
             let shape = layers.last().map_or(input, |layer| layer.output);
             let last = index + 1 == self.blocks.len();
-            layers.push(plan(block, shape, classes, last).map_err(fail)?);
+            let layer = plan(block, shape, classes, last).map_err(fail)?;
+            if shape.len().max(layer.output.len()) > ACTIVATION_MAX {
+                return Err(fail(format!(
+                    "{shape} or {} has more than {ACTIVATION_MAX} values an image",
+                    layer.output
+                )));
+            }
+            layers.push(layer);
         }
         Ok(Network { input, classes, layers })
     }
