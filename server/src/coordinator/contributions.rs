@@ -1,0 +1,296 @@
+//! Events that bring results: pushes and reports of evaluated blocks.
+
+use hw2_common::config::NonFinite;
+use hw2_common::ids::{Assignment, WorkerId};
+
+use super::step::Recorded;
+use super::workers::not_a_member;
+use super::{
+    BlockReport, Contribution, Coordinator, Effect, Level, Now, Phase, Refusal, Replay, Update,
+    samples,
+};
+
+/// Longest name of an image that a worker may send, in bytes.
+const IMAGE_NAME_BYTES_MAX: usize = 4096;
+
+/// What to do with the chunks of a push that begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Keep them and call [`Coordinator::contribute`] or [`Coordinator::push_failed`].
+    Receive,
+    /// Read on, keep nothing, and answer [`Outcome::Dropped`].
+    Discard,
+}
+
+/// What became of a contribution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The first of its replica: its tensors go into the aggregate.
+    Counted,
+    /// The same bits as the first.
+    Duplicate,
+    /// Not wanted any more.
+    Dropped,
+}
+
+impl Coordinator {
+    /// A push begins. A contribution is taken from whoever sends it, lease or not: the first counts.
+    ///
+    /// # Errors
+    /// The assignment cannot be one of this run, or not yet; or the worker never joined.
+    pub(crate) fn admit(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        assignment: Assignment,
+    ) -> Result<Admission, Refusal> {
+        self.check_known(worker)?;
+        self.check_assignment(assignment)?;
+        self.members.saw(now, worker);
+        let Assignment { step, replica } = assignment;
+        if step < self.progress.global_step {
+            return Ok(Admission::Discard);
+        }
+        match &mut self.phase {
+            Phase::Ended(..) => Ok(Admission::Discard),
+            Phase::Committing { .. } => Ok(Admission::Receive),
+            Phase::Training(barrier) => {
+                let admits = |next| self.window.admits(next, replica);
+                if !barrier.next().is_some_and(admits) {
+                    return Ok(Admission::Discard);
+                }
+                barrier.push_begins(replica, worker);
+                Ok(Admission::Receive)
+            }
+            Phase::Evaluating(_) | Phase::Saving => Err(Refusal::NotNow(format!(
+                "{step} is not leased before its evaluation is over: pull first"
+            ))),
+        }
+    }
+
+    /// A push ended without a contribution.
+    pub(crate) fn push_failed(&mut self, now: Now, worker: WorkerId, assignment: Assignment) {
+        self.push_ends(worker, assignment);
+        self.serve(now);
+    }
+
+    /// A push is complete.
+    ///
+    /// # Errors
+    /// Its result cannot be: nothing is changed.
+    pub(crate) fn contribute(
+        &mut self,
+        now: Now,
+        contribution: Contribution,
+    ) -> Result<Outcome, Refusal> {
+        let Contribution { worker, assignment, .. } = contribution;
+        self.push_ends(worker, assignment);
+        let outcome = self.check_contribution(&contribution).map(|()| {
+            self.members.saw(now, worker);
+            self.members.progressed(now, worker);
+            self.count(&contribution)
+        });
+        self.serve(now);
+        outcome
+    }
+
+    fn count(&mut self, contribution: &Contribution) -> Outcome {
+        let Assignment { step, replica } = contribution.assignment;
+        if step != self.progress.global_step {
+            return Outcome::Dropped;
+        }
+        let (Phase::Training(barrier) | Phase::Committing { barrier, skipped: false }) =
+            &mut self.phase
+        else {
+            return Outcome::Dropped;
+        };
+        if contribution.non_finite.is_some() && !barrier.has(replica) {
+            self.not_finite(contribution);
+            return Outcome::Dropped;
+        }
+        match barrier.record(contribution) {
+            Recorded::Same => Outcome::Duplicate,
+            Recorded::Differs(first) => {
+                self.differs(first, contribution.worker, &contribution.assignment.to_string());
+                Outcome::Dropped
+            }
+            Recorded::First => {
+                let next = barrier.next();
+                self.replicas.finish(replica.0);
+                self.credit_contributor(contribution.worker);
+                self.note_bad_images(contribution.worker, &contribution.bad_images);
+                if next.is_none() && matches!(self.phase, Phase::Training(_)) {
+                    let number = self.progress.updates() + 1;
+                    let learning_rate = self.progress.learning_rate;
+                    self.commit(Some(Update { number, learning_rate }));
+                }
+                Outcome::Counted
+            }
+        }
+    }
+
+    fn credit_contributor(&mut self, worker: WorkerId) {
+        if let Some(member) = self.members.get_mut(worker) {
+            member.contributions += 1;
+        }
+    }
+
+    fn commit(&mut self, update: Option<Update>) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Saving);
+        let Phase::Training(barrier) = phase else { panic!("a step commits from training") };
+        self.phase = Phase::Committing { barrier, skipped: update.is_none() };
+        self.effects.push(Effect::Commit { step: self.progress.global_step, update });
+    }
+
+    fn not_finite(&mut self, contribution: &Contribution) {
+        let Contribution { worker, assignment, .. } = contribution;
+        if !matches!(self.phase, Phase::Training(_)) {
+            return;
+        }
+        let what = contribution.non_finite.clone().unwrap_or_default();
+        let worker = self.members.name(*worker);
+        let samples = samples::of(&self.job, *assignment);
+        let text = format!("{assignment} from {worker}: {what}; samples {samples:?}");
+        self.effects.push(Effect::KeepReplay(Replay {
+            assignment: *assignment,
+            worker,
+            what,
+            samples,
+            progress: self.progress.clone(),
+        }));
+        match self.job.config.on_non_finite {
+            NonFinite::Stop => self.fail(text),
+            NonFinite::Skip => {
+                self.notice(Level::Error, format!("{text}; the step makes no update"));
+                self.commit(None);
+            }
+        }
+    }
+
+    /// Two workers disagree: one of them, or its numeric kind, is wrong, and the run cannot tell
+    /// which.
+    fn differs(&mut self, first: WorkerId, second: WorkerId, what: &str) {
+        let (first, second) = (self.members.name(first), self.members.name(second));
+        let text = format!("{what}: {second} computed other bits than {first}");
+        match self.expected.allow_mixed {
+            true => self.notice(Level::Warn, format!("{text}; the first ones count")),
+            false => self.fail(format!("{text}; one of the two machines must not be trusted")),
+        }
+    }
+
+    /// A worker counted a block.
+    ///
+    /// # Errors
+    /// The counts cannot be, or are of a later step; or the worker never joined.
+    pub(crate) fn report(&mut self, now: Now, report: BlockReport) -> Result<(), Refusal> {
+        self.check_known(report.worker)?;
+        let step = self.progress.global_step;
+        if report.step > step {
+            return Err(Refusal::NotNow(format!("{} is ahead of {step}", report.step)));
+        }
+        let blocks = self.job.eval_blocks();
+        if report.block.0 >= blocks {
+            return Err(Refusal::Invalid(format!("{} of {blocks} blocks", report.block)));
+        }
+        report.counts.check(self.job.eval_range(report.block).len() as u32)?;
+        self.check_bad_images(&report.bad_images)?;
+        self.members.saw(now, report.worker);
+        self.members.progressed(now, report.worker);
+        if let Phase::Evaluating(barrier) = &mut self.phase
+            && report.step == step
+        {
+            match barrier.record(&report) {
+                Recorded::Same => {}
+                Recorded::Differs(first) => {
+                    let what = format!("{} of the evaluation of {step}", report.block);
+                    self.differs(first, report.worker, &what);
+                }
+                Recorded::First => {
+                    let total = barrier.total(step);
+                    self.note_bad_images(report.worker, &report.bad_images);
+                    if let (Some(total), Phase::Evaluating(_)) = (total, &self.phase) {
+                        self.evaluated(now, total);
+                    }
+                }
+            }
+            self.serve(now);
+        }
+        Ok(())
+    }
+
+    /// Names each image once, and ends the run when they are too many.
+    fn note_bad_images(&mut self, worker: WorkerId, names: &[String]) {
+        for name in names {
+            if self.bad_images.insert(name.clone()) {
+                let text = format!(
+                    "image {name:?} cannot be decoded (says {}); the next one takes its place",
+                    self.members.name(worker)
+                );
+                self.notice(Level::Warn, text);
+            }
+        }
+        let all = f64::from(self.job.dataset.train) + f64::from(self.job.dataset.val);
+        let max = self.job.config.images.bad_images_max;
+        let allowed = (f64::from(max) * all).floor();
+        let bad = self.bad_images.len();
+        if bad as f64 > allowed {
+            self.fail(format!(
+                "{bad} of {all} images cannot be decoded, images.bad_images_max = {max} allows \
+                 {allowed}: repair the dataset or raise the limit"
+            ));
+        }
+    }
+
+    fn push_ends(&mut self, worker: WorkerId, assignment: Assignment) {
+        if let Phase::Training(barrier) = &mut self.phase
+            && assignment.step == self.progress.global_step
+        {
+            barrier.push_ends(assignment.replica, worker);
+        }
+    }
+
+    fn check_known(&self, worker: WorkerId) -> Result<(), Refusal> {
+        match self.members.ever(worker) {
+            true => Ok(()),
+            false => Err(Refusal::Rejoin(not_a_member(worker))),
+        }
+    }
+
+    pub(super) fn check_assignment(&self, assignment: Assignment) -> Result<(), Refusal> {
+        let replicas = self.job.config.replicas;
+        if assignment.replica.0 >= replicas {
+            return Err(Refusal::Invalid(format!("{} of {replicas}", assignment.replica)));
+        }
+        let step = self.progress.global_step;
+        match assignment.step <= step {
+            true => Ok(()),
+            false => Err(Refusal::NotNow(format!("{} is ahead of {step}", assignment.step))),
+        }
+    }
+
+    fn check_contribution(&self, contribution: &Contribution) -> Result<(), Refusal> {
+        self.check_known(contribution.worker)?;
+        self.check_assignment(contribution.assignment)?;
+        self.check_bad_images(&contribution.bad_images)?;
+        let (result, batch_size) = (&contribution.result, self.job.config.batch_size);
+        if result.samples != batch_size || result.top1 > batch_size {
+            return Err(Refusal::Invalid(format!(
+                "{} of {} samples are right in a batch of {batch_size}",
+                result.top1, result.samples
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_bad_images(&self, names: &[String]) -> Result<(), Refusal> {
+        let most = self.job.dataset.train.max(self.job.dataset.val) as usize;
+        let longest = names.iter().map(String::len).max().unwrap_or(0);
+        match names.len() <= most && longest <= IMAGE_NAME_BYTES_MAX {
+            true => Ok(()),
+            false => Err(Refusal::Invalid(format!(
+                "{} names of bad images, the longest of {longest} bytes",
+                names.len()
+            ))),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Events of a worker that asks what to do: pull and credit, answered now or later.
+
+use hw2_common::ids::{Assignment, BlockId, ReplicaId, WorkerId};
+
+use super::workers::not_a_member;
+use super::{Coordinator, Credit, Directive, Effect, Leased, Level, Now, Phase, Refusal, Waiter};
+
+impl Coordinator {
+    /// A worker wants to know what to do. [`Effect::Direct`] answers.
+    pub(crate) fn pull(&mut self, now: Now, worker: WorkerId, waiter: Waiter) {
+        if !self.members.saw(now, worker) {
+            let directive = Directive::Rejoin(not_a_member(worker));
+            return self.effects.push(Effect::Direct(waiter, directive));
+        }
+        if let Some(member) = self.members.get_mut(worker) {
+            member.ready = true;
+        }
+        if let Some((older, _)) = self.pulls.insert(worker, (waiter, now)) {
+            let directive = Directive::Wait("this worker pulls again elsewhere".into());
+            self.effects.push(Effect::Direct(older, directive));
+        }
+        self.serve(now);
+    }
+
+    /// A worker wants to push a contribution for which it has no credit. [`Effect::GiveCredit`]
+    /// answers.
+    ///
+    /// # Errors
+    /// The assignment cannot be one of this run, or not yet.
+    pub(crate) fn credit(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        assignment: Assignment,
+        waiter: Waiter,
+    ) -> Result<(), Refusal> {
+        self.check_assignment(assignment)?;
+        if !self.members.saw(now, worker) {
+            let credit = Credit::Drop(not_a_member(worker));
+            self.effects.push(Effect::GiveCredit(waiter, credit));
+            return Ok(());
+        }
+        // It has finished a computation, and is not to blame for what it waits for.
+        self.members.progressed(now, worker);
+        if let Some((older, ..)) = self.credits.insert(worker, (waiter, now, assignment)) {
+            let credit = Credit::Wait("this worker asks again elsewhere".into());
+            self.effects.push(Effect::GiveCredit(older, credit));
+        }
+        self.serve(now);
+        Ok(())
+    }
+
+    /// The connection of a call that waits is gone.
+    pub(crate) fn forget(&mut self, waiter: Waiter) {
+        self.pulls.retain(|_, (waiting, _)| *waiting != waiter);
+        self.credits.retain(|_, (waiting, ..)| *waiting != waiter);
+    }
+
+    /// Answers every call that can be answered now.
+    pub(super) fn serve(&mut self, now: Now) {
+        let pulling: Vec<WorkerId> = self.pulls.keys().copied().collect();
+        for worker in pulling {
+            if let Some(directive) = self.directive(worker)
+                && let Some((waiter, _)) = self.pulls.remove(&worker)
+            {
+                self.members.progressed(now, worker);
+                self.effects.push(Effect::Direct(waiter, directive));
+            }
+        }
+        let asking: Vec<(WorkerId, Assignment)> =
+            self.credits.iter().map(|(worker, (.., assignment))| (*worker, *assignment)).collect();
+        for (worker, assignment) in asking {
+            if let Some(credit) = self.credit_now(worker, assignment)
+                && let Some((waiter, ..)) = self.credits.remove(&worker)
+            {
+                self.members.progressed(now, worker);
+                self.effects.push(Effect::GiveCredit(waiter, credit));
+            }
+        }
+    }
+
+    fn directive(&mut self, worker: WorkerId) -> Option<Directive> {
+        let step = self.progress.global_step;
+        match &mut self.phase {
+            Phase::Ended(_, reason) => Some(Directive::Stop(reason.clone())),
+            Phase::Saving | Phase::Committing { .. } => None,
+            Phase::Evaluating(barrier) => {
+                if barrier.leases.owed_by(worker).is_empty() {
+                    let share = barrier.share(self.members.len());
+                    self.releases += barrier.leases.grant(worker, share).releases;
+                }
+                let blocks = barrier.leases.owed_by(worker);
+                let blocks: Vec<BlockId> = blocks.into_iter().map(BlockId).collect();
+                (!blocks.is_empty()).then_some(Directive::Evaluate { step, blocks })
+            }
+            Phase::Training(_) => {
+                self.take_orphans(worker);
+                let assignments = self.to_compute(worker);
+                (!assignments.is_empty()).then_some(Directive::Run { step, assignments })
+            }
+        }
+    }
+
+    /// What `worker` owes of the current step and is not pushing already, in replica order.
+    fn to_compute(&self, worker: WorkerId) -> Vec<Leased> {
+        let Phase::Training(barrier) = &self.phase else { return Vec::new() };
+        let Some(next) = barrier.next() else { return Vec::new() };
+        let owed = self.replicas.owed_by(worker).into_iter().map(ReplicaId);
+        owed.filter(|replica| !barrier.is_pushing(*replica, worker))
+            .map(|replica| Leased { replica, credit: self.window.admits(next, replica) })
+            .collect()
+    }
+
+    /// Gives `worker` replicas that nobody holds: up to its fair share, and one at least if it has
+    /// nothing else to do, so that no replica waits while a worker does.
+    fn take_orphans(&mut self, worker: WorkerId) {
+        let Phase::Training(barrier) = &self.phase else { return };
+        let idle = self.to_compute(worker).is_empty() && !barrier.pushes(worker);
+        let fair = (self.job.config.replicas as usize).div_ceil(self.members.len().max(1));
+        let room = fair.saturating_sub(self.replicas.held_by(worker).len());
+        let granted = self.replicas.grant(worker, room.max(usize::from(idle)));
+        self.releases += granted.releases;
+        if granted.releases > 0 {
+            let name = self.members.name(worker);
+            let count = granted.releases;
+            self.notice(Level::Info, format!("{name} takes {count} replicas that were lost"));
+        }
+    }
+
+    fn credit_now(&mut self, worker: WorkerId, assignment: Assignment) -> Option<Credit> {
+        let Phase::Training(barrier) = &self.phase else {
+            return Some(Credit::Drop("no contribution is wanted now: pull".into()));
+        };
+        let Assignment { step, replica } = assignment;
+        if step < self.progress.global_step || barrier.has(replica) {
+            return Some(Credit::Drop(format!("{assignment} is there already")));
+        }
+        let next = barrier.next().expect("a replica that is missing is at least the next");
+        if self.window.admits(next, replica) {
+            return Some(Credit::Push);
+        }
+        // A lower replica that only this worker can be asked for: it gives the higher one back.
+        let mine = |(lower, holder): &(u32, Option<WorkerId>)| {
+            let free = holder.is_none_or(|holder| holder == worker);
+            free && !barrier.is_pushing(ReplicaId(*lower), worker)
+        };
+        let (lower, _) =
+            self.replicas.open().take_while(|(unit, _)| *unit < replica.0).find(mine)?;
+        self.replicas.give_back(replica.0, worker);
+        self.releases += u64::from(self.replicas.assign(lower, worker));
+        Some(Credit::Drop(format!("{replica} waits for {}: compute that first", ReplicaId(lower))))
+    }
+}

@@ -1,0 +1,153 @@
+//! Events of membership: join, heartbeat, leave, and the passing of time.
+
+use hw2_common::ids::WorkerId;
+
+use super::membership::Introduction;
+use super::{Coordinator, Credit, Directive, Effect, Level, Now, Phase, Refusal, Waiter};
+
+/// What a heartbeat is answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    KeepGoing,
+    Rejoin(String),
+    Stop(String),
+}
+
+impl Coordinator {
+    /// A worker wants to take part.
+    ///
+    /// # Errors
+    /// Names what differs from the run, with both values.
+    pub(crate) fn join(
+        &mut self,
+        now: Now,
+        introduction: Introduction,
+    ) -> Result<WorkerId, Refusal> {
+        self.expected.check(&introduction)?;
+        let Introduction { label, numeric_kind, .. } = introduction;
+        let worker = self.members.join(now, label)?;
+        let name = self.members.name(worker);
+        self.notice(Level::Info, format!("{name} joined"));
+        if let Some(ours) = self.numeric_kind().filter(|ours| **ours != numeric_kind) {
+            let text = format!(
+                "{name} is of numeric kind `{numeric_kind}`, the run of `{ours}`: its result is \
+                 no longer a function of its config"
+            );
+            self.notice(Level::Warn, text);
+        }
+        Ok(worker)
+    }
+
+    /// A worker is alive.
+    pub(crate) fn heartbeat(&mut self, now: Now, worker: WorkerId) -> Standing {
+        if !self.members.saw(now, worker) {
+            return Standing::Rejoin(not_a_member(worker));
+        }
+        match &self.phase {
+            Phase::Ended(_, reason) => Standing::Stop(reason.clone()),
+            _ => Standing::KeepGoing,
+        }
+    }
+
+    /// A worker goes and gives its leases back.
+    pub(crate) fn leave(&mut self, now: Now, worker: WorkerId, reason: &str) {
+        if self.members.get(worker).is_some() {
+            let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
+            self.lose(worker, Level::Info, &format!("left: {reason}"));
+            self.serve(now);
+        }
+    }
+
+    /// Time has passed: leases of the silent and of the stuck expire, long waits end.
+    pub(crate) fn tick(&mut self, now: Now) {
+        if now.since(self.ticked) >= self.limits.silence / 2 {
+            // This process was not running; what its workers sent meanwhile is still to be read.
+            self.members.saw_all(now);
+        }
+        self.ticked = now;
+        let silent = |seen| now.since(seen) > self.limits.silence;
+        let silent: Vec<_> = self.members.iter().filter(|(_, m)| silent(m.seen)).collect();
+        let silent: Vec<_> = silent.into_iter().map(|(worker, _)| worker).collect();
+        for worker in silent {
+            let ms = self.limits.silence.as_millis();
+            self.lose(worker, Level::Warn, &format!("was silent for more than {ms} ms"));
+        }
+        for worker in self.stuck(now) {
+            self.take_leases(worker);
+        }
+        self.serve(now);
+        self.end_long_waits(now);
+    }
+
+    /// Workers that are alive but have not got on with what they owe.
+    fn stuck(&self, now: Now) -> Vec<WorkerId> {
+        let (leases, began) = match &self.phase {
+            Phase::Training(barrier) => (&self.replicas, barrier.began),
+            Phase::Evaluating(barrier) => (&barrier.leases, barrier.began),
+            _ => return Vec::new(),
+        };
+        let slow = |(worker, member): &(WorkerId, &super::membership::Member)| {
+            let since = member.progressed.max(began);
+            now.since(since) > self.limits.assignment && !leases.owed_by(*worker).is_empty()
+        };
+        self.members.iter().filter(slow).map(|(worker, _)| worker).collect()
+    }
+
+    /// The worker stays a member, but others get its work until it pulls again.
+    fn take_leases(&mut self, worker: WorkerId) {
+        self.revoke(worker);
+        if let Some(member) = self.members.get_mut(worker) {
+            member.ready = false;
+        }
+        let ms = self.limits.assignment.as_millis();
+        let name = self.members.name(worker);
+        self.notice(Level::Warn, format!("{name} got nothing done in {ms} ms: its leases expire"));
+    }
+
+    fn lose(&mut self, worker: WorkerId, level: Level, why: &str) {
+        let name = self.members.name(worker);
+        self.members.remove(worker);
+        self.revoke(worker);
+        self.notice(level, format!("{name} {why}"));
+        if let Some((waiter, _)) = self.pulls.remove(&worker) {
+            let directive = Directive::Rejoin(not_a_member(worker));
+            self.effects.push(Effect::Direct(waiter, directive));
+        }
+        if let Some((waiter, ..)) = self.credits.remove(&worker) {
+            let credit = Credit::Drop(not_a_member(worker));
+            self.effects.push(Effect::GiveCredit(waiter, credit));
+        }
+    }
+
+    fn revoke(&mut self, worker: WorkerId) {
+        self.replicas.revoke(worker);
+        if let Phase::Evaluating(barrier) = &mut self.phase {
+            barrier.leases.revoke(worker);
+        }
+    }
+
+    fn end_long_waits(&mut self, now: Now) {
+        let long = |since: &Now| now.since(*since) >= self.limits.wait;
+        let pulls = self.pulls.iter().filter(|(_, (_, since))| long(since));
+        let pulls: Vec<(WorkerId, Waiter)> = pulls.map(|(w, (waiter, _))| (*w, *waiter)).collect();
+        let credits = self.credits.iter().filter(|(_, (_, since, _))| long(since));
+        let credits: Vec<(WorkerId, Waiter)> =
+            credits.map(|(w, (waiter, ..))| (*w, *waiter)).collect();
+        for (worker, waiter) in pulls {
+            self.pulls.remove(&worker);
+            self.effects.push(Effect::Direct(waiter, Directive::Wait(self.waiting_for())));
+        }
+        for (worker, waiter) in credits {
+            self.credits.remove(&worker);
+            self.effects.push(Effect::GiveCredit(waiter, Credit::Wait(self.waiting_for())));
+        }
+    }
+
+    pub(super) fn notice(&mut self, level: Level, text: String) {
+        self.effects.push(Effect::Notice(level, text));
+    }
+}
+
+pub(super) fn not_a_member(worker: WorkerId) -> String {
+    format!("{worker} is no member (any more): join again")
+}

@@ -1,0 +1,171 @@
+//! The data plane: everything that touches tensors, on a thread of its own.
+//!
+//! It does what the coordinator ordered, in that order, and decides nothing.
+
+mod aggregate;
+mod buffers;
+mod ema;
+mod optimizer;
+mod store;
+
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use hw2_common::ids::{GlobalStep, ReplicaId};
+use hw2_common::job::Job;
+use hw2_common::state::{Flat, Vectors};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::sync::oneshot;
+
+use crate::coordinator::Update;
+use aggregate::Aggregate;
+pub(crate) use aggregate::Tensors;
+pub(crate) use buffers::Buffers;
+use store::Store;
+
+/// Values that one thread works on at a time: all vectors' strips together fit a core's cache.
+const STRIP: usize = 32 * 1024;
+/// More threads than this gain nothing: the work is bound by memory.
+const THREADS_MAX: usize = 8;
+
+/// What the data plane is to do.
+enum Order {
+    Add(ReplicaId, Tensors),
+    Discard,
+    Commit(GlobalStep, Option<Update>),
+    Copy(oneshot::Sender<Vectors>),
+}
+
+/// The vectors that workers need, as they are after a commit.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    /// Committed steps.
+    pub(crate) step: GlobalStep,
+    /// (params)
+    pub(crate) weights: Flat,
+    /// EMA (params) and running statistics (buffers); only when this step is to be evaluated.
+    pub(crate) evaluation: Option<(Flat, Flat)>,
+}
+
+/// The running data plane; dropping it ends its thread.
+pub(crate) struct Plane {
+    orders: Option<mpsc::Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Plane {
+    /// Starts the thread. After each commit it calls `published`; the first call is for the vectors
+    /// it starts with, of `step`.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub(crate) fn start(
+        job: &Job,
+        step: GlobalStep,
+        vectors: Vectors,
+        buffers: Buffers,
+        published: impl Fn(Published) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (orders, received) = mpsc::channel();
+        let mut work = Work {
+            threads: threads(std::thread::available_parallelism()?.get().min(THREADS_MAX)),
+            aggregate: Aggregate::new(job.config.replicas, buffers.clone()),
+            store: Store::new(vectors, buffers),
+            job: job.clone(),
+        };
+        let thread = std::thread::Builder::new().name("hw2-plane".into()).spawn(move || {
+            published(work.publish(step));
+            for order in received {
+                if let Some(versions) = work.carry_out(order) {
+                    published(versions);
+                }
+            }
+        })?;
+        Ok(Self { orders: Some(orders), thread: Some(thread) })
+    }
+
+    /// A contribution counts.
+    pub(crate) fn add(&self, replica: ReplicaId, tensors: Tensors) {
+        self.order(Order::Add(replica, tensors));
+    }
+
+    /// The contributions of the current step are not wanted.
+    pub(crate) fn discard(&self) {
+        self.order(Order::Discard);
+    }
+
+    /// Makes the update of `step`, or none, and publishes the next step's vectors.
+    pub(crate) fn commit(&self, step: GlobalStep, update: Option<Update>) {
+        self.order(Order::Commit(step, update));
+    }
+
+    /// The vectors as they are after all that was ordered before, shared and not copied.
+    pub(crate) fn copy(&self) -> oneshot::Receiver<Vectors> {
+        let (answer, vectors) = oneshot::channel();
+        self.order(Order::Copy(answer));
+        vectors
+    }
+
+    fn order(&self, order: Order) {
+        let orders = self.orders.as_ref().expect("there until drop");
+        orders.send(order).expect("the data plane's thread has panicked");
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been printed where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the thread owns.
+struct Work {
+    job: Job,
+    threads: ThreadPool,
+    aggregate: Aggregate,
+    store: Store,
+}
+
+impl Work {
+    fn carry_out(&mut self, order: Order) -> Option<Published> {
+        match order {
+            Order::Add(replica, tensors) => self.aggregate.add(&self.threads, replica, tensors),
+            Order::Discard => self.aggregate.discard(),
+            Order::Commit(step, update) => {
+                match update {
+                    None => self.aggregate.discard(),
+                    Some(update) => {
+                        let whole = self.aggregate.take();
+                        let config = &self.job.config;
+                        let (optimizer, replicas) = (&config.optimizer, config.replicas);
+                        self.store.update(&self.threads, optimizer, update, replicas, whole);
+                    }
+                }
+                return Some(self.publish(step.next()));
+            }
+            // Nobody waits for it when the server is being ended.
+            Order::Copy(answer) => drop(answer.send(self.store.vectors().clone())),
+        }
+        None
+    }
+
+    fn publish(&self, step: GlobalStep) -> Published {
+        let Vectors { weights, ema, buffers, .. } = self.store.vectors();
+        let due = self.job.eval_due(step);
+        Published {
+            step,
+            weights: Arc::clone(weights),
+            evaluation: due.then(|| (Arc::clone(ema), Arc::clone(buffers))),
+        }
+    }
+}
+
+/// A pool of `count` threads for the loops over whole vectors.
+fn threads(count: usize) -> ThreadPool {
+    let pool = ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("hw2-sum-{i}"));
+    pool.build().expect("the system has threads left at the start")
+}

@@ -1,0 +1,214 @@
+//! The vectors of the run, and the one pass over them that makes an update.
+
+use std::sync::Arc;
+
+use hw2_common::config::Optimizer;
+use hw2_common::state::{Flat, Vectors};
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use super::STRIP;
+use super::aggregate::Whole;
+use super::buffers::Buffers;
+use super::ema::Ema;
+use super::optimizer::Adam;
+use crate::coordinator::Update;
+
+/// The vectors of the run.
+pub(crate) struct Store {
+    vectors: Vectors,
+    /// The weights before the last update: its memory becomes the next version, once nobody reads it.
+    retired: Option<Flat>,
+    buffers: Buffers,
+}
+
+impl Store {
+    /// Gradients that an update used up go back to `buffers`.
+    pub(crate) fn new(vectors: Vectors, buffers: Buffers) -> Self {
+        Self { vectors, retired: None, buffers }
+    }
+
+    /// The vectors as they are, shared with the store until the next update.
+    pub(crate) fn vectors(&self) -> &Vectors {
+        &self.vectors
+    }
+
+    /// Makes one update. All arithmetic is by element, so that threads and strips do not show in the
+    /// bits.
+    pub(crate) fn update(
+        &mut self,
+        threads: &ThreadPool,
+        optimizer: &Optimizer,
+        update: Update,
+        replicas: u32,
+        whole: Whole,
+    ) {
+        let Vectors { weights, moment1, moment2, ema, buffers } = &mut self.vectors;
+        let pass = Pass {
+            replicas: replicas as f32,
+            adam: Adam::new(optimizer, update.learning_rate, update.number),
+            ema: Ema::new(optimizer.ema_decay_max, update.number),
+        };
+        let free = self.retired.take().and_then(|flat| Arc::try_unwrap(flat).ok());
+        let mut new = free.unwrap_or_else(|| vec![0.0; weights.len()]);
+        let strips = strips(&whole, weights, &mut new, [moment1, moment2, ema]);
+        threads.install(|| strips.into_par_iter().for_each(|strip| pass.run(strip)));
+        self.retired = Some(std::mem::replace(weights, Arc::new(new)));
+        let momentum = optimizer.bn_momentum as f32;
+        for (running, sum) in Arc::make_mut(buffers).iter_mut().zip(&whole.statistics) {
+            *running += momentum * (sum / pass.replicas - *running);
+        }
+        self.buffers.give(whole.last);
+        whole.before.into_iter().for_each(|sum| self.buffers.give(sum));
+    }
+}
+
+/// The scalars of the pass that makes an update.
+struct Pass {
+    replicas: f32,
+    adam: Adam,
+    ema: Ema,
+}
+
+/// The same range of every vector.
+struct Strip<'a> {
+    /// Sum of the gradients before the last.
+    before: Option<&'a [f32]>,
+    last: &'a [f32],
+    old: &'a [f32],
+    new: &'a mut [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    ema: &'a mut [f32],
+}
+
+/// Cuts all vectors alike.
+fn strips<'a>(
+    whole: &'a Whole,
+    old: &'a [f32],
+    new: &'a mut [f32],
+    in_place: [&'a mut Flat; 3],
+) -> Vec<Strip<'a>> {
+    let mut before = whole.before.as_ref().map(|sum| sum.chunks(STRIP));
+    let mut new = new.chunks_mut(STRIP);
+    let mut in_place = in_place.map(|flat| Arc::make_mut(flat).chunks_mut(STRIP));
+    let same = "all vectors have the length of the parameters";
+    let strip = |(last, old)| {
+        let [m, v, ema] = in_place.each_mut().map(|vector| vector.next().expect(same));
+        let before = before.as_mut().map(|sum| sum.next().expect(same));
+        Strip { before, last, old, new: new.next().expect(same), m, v, ema }
+    };
+    whole.last.chunks(STRIP).zip(old.chunks(STRIP)).map(strip).collect()
+}
+
+impl Pass {
+    /// Mean, Adam and EMA, reading and writing every value once.
+    fn run(&self, strip: Strip<'_>) {
+        match strip.before {
+            None => self.over(strip, |_, last| last),
+            Some(before) => self.over(strip, |i, last| (before[i] + last) / self.replicas),
+        }
+    }
+
+    #[expect(clippy::needless_range_loop, reason = "six slices: an index reads better than zips")]
+    #[inline(always)]
+    fn over(&self, strip: Strip<'_>, mean: impl Fn(usize, f32) -> f32) {
+        let Strip { last, old, new, m, v, ema, .. } = strip;
+        let len = last.len();
+        // One length for all, so that the loop needs no bounds checks and is vectorised.
+        let (old, new) = (&old[..len], &mut new[..len]);
+        let (m, v, ema) = (&mut m[..len], &mut v[..len], &mut ema[..len]);
+        for i in 0..len {
+            new[i] = self.adam.step(old[i], mean(i, last[i]), &mut m[i], &mut v[i]);
+            ema[i] = self.ema.step(ema[i], new[i]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plane::threads;
+
+    const LEN: usize = 2 * STRIP + 5;
+
+    fn vector(scale: f32) -> Vec<f32> {
+        (0..LEN).map(|i| scale * ((i % 97) as f32 - 48.0)).collect()
+    }
+
+    fn vectors() -> Vectors {
+        Vectors {
+            weights: Arc::new(vector(0.01)),
+            moment1: Arc::new(vector(0.001)),
+            moment2: Arc::new(vector(0.002).iter().map(|v| v.abs()).collect()),
+            ema: Arc::new(vector(0.02)),
+            buffers: Arc::new(vec![1.0, 2.0]),
+        }
+    }
+
+    fn store() -> Store {
+        Store::new(vectors(), Buffers::new(LEN, 4))
+    }
+
+    fn whole(replicas: u32) -> Whole {
+        let before = (replicas > 1).then(|| vector(0.3));
+        Whole { before, last: vector(0.1), statistics: vec![4.0, 4.0] }
+    }
+
+    const UPDATE: Update = Update { number: 7, learning_rate: 1e-3 };
+
+    #[test]
+    fn an_update_is_mean_adam_and_ema_of_every_value() {
+        for replicas in [1, 3] {
+            let optimizer = Optimizer::default();
+            let mut store = store();
+            store.update(&threads(2), &optimizer, UPDATE, replicas, whole(replicas));
+            let (old, new) = (vectors(), store.vectors());
+            let (before, last) = (vector(0.3), vector(0.1));
+            let adam = Adam::new(&optimizer, UPDATE.learning_rate, UPDATE.number);
+            let ema = Ema::new(optimizer.ema_decay_max, UPDATE.number);
+            for i in 0..LEN {
+                let gradient = match replicas {
+                    1 => last[i],
+                    _ => (before[i] + last[i]) / replicas as f32,
+                };
+                let (mut m, mut v) = (old.moment1[i], old.moment2[i]);
+                let weight = adam.step(old.weights[i], gradient, &mut m, &mut v);
+                assert_eq!(new.weights[i], weight);
+                assert_eq!((new.moment1[i], new.moment2[i]), (m, v));
+                assert_eq!(new.ema[i], ema.step(old.ema[i], weight));
+            }
+            let mean = 4.0 / replicas as f32;
+            assert_eq!(*new.buffers, [1.0 + 0.05 * (mean - 1.0), 2.0 + 0.05 * (mean - 2.0)]);
+        }
+    }
+
+    #[test]
+    fn threads_do_not_show_in_the_bits() {
+        let after = |count| {
+            let mut store = store();
+            store.update(&threads(count), &Optimizer::default(), UPDATE, 3, whole(3));
+            store.vectors().clone()
+        };
+        assert_eq!(after(1), after(2));
+        assert_eq!(after(1), after(7));
+    }
+
+    #[test]
+    fn a_snapshot_keeps_its_values_and_memory_is_used_again() {
+        let mut store = store();
+        let threads = threads(1);
+        let snapshot = store.vectors().clone();
+        for number in 1..=3 {
+            let update = Update { number, learning_rate: 1e-3 };
+            store.update(&threads, &Optimizer::default(), update, 1, whole(1));
+        }
+        assert_eq!(snapshot, vectors());
+        let (first, second) = (store.vectors.weights.as_ptr(), store.retired.clone().unwrap());
+        drop(second);
+        store.update(&threads, &Optimizer::default(), UPDATE, 1, whole(1));
+        assert_eq!(store.retired.as_ref().unwrap().as_ptr(), first);
+        store.update(&threads, &Optimizer::default(), UPDATE, 1, whole(1));
+        assert_eq!(store.vectors.weights.as_ptr(), first);
+    }
+}
