@@ -1,3 +1,6 @@
 //! The worker: reads images, runs the network forward and backward, pushes gradients.
 
+pub mod device;
+pub mod nn;
 pub mod ps;
+pub mod verify;

@@ -1,0 +1,100 @@
+//! Buffers in host memory, and views of them as matrices of pixels.
+
+use std::ops::Range;
+
+use super::{Buffer, Float, Span, Tensor};
+
+/// The buffers of a device whose memory is the host's.
+#[derive(Debug, Default)]
+pub(super) struct Memory<T> {
+    buffers: Vec<Vec<T>>,
+}
+
+impl<T: Float> Memory<T> {
+    pub(super) fn alloc(&mut self, len: usize) -> Buffer {
+        self.buffers.push(vec![T::ZERO; len]);
+        Buffer(u32::try_from(self.buffers.len() - 1).expect("a network has few buffers"))
+    }
+
+    pub(super) fn span(&self, span: Span) -> &[T] {
+        &self.buffers[span.buffer.0 as usize][span.range()]
+    }
+
+    pub(super) fn span_mut(&mut self, span: Span) -> &mut [T] {
+        &mut self.buffers[span.buffer.0 as usize][span.range()]
+    }
+
+    pub(super) fn view(&self, tensor: Tensor) -> View<'_, T> {
+        View { data: &self.buffers[tensor.buffer.0 as usize][tensor.range()], tensor }
+    }
+
+    /// Calls `write` with the numbers of `tensor`, from its first to its last pixel, and everything
+    /// else to read from. No primitive reads the buffer that it writes.
+    pub(super) fn write<R>(
+        &mut self,
+        tensor: Tensor,
+        write: impl FnOnce(&Self, &mut [T]) -> R,
+    ) -> R {
+        let mut taken = std::mem::take(&mut self.buffers[tensor.buffer.0 as usize]);
+        let result = write(self, &mut taken[tensor.range()]);
+        self.buffers[tensor.buffer.0 as usize] = taken;
+        result
+    }
+
+    /// As [`Memory::write`], for a span.
+    pub(super) fn write_span<R>(
+        &mut self,
+        span: Span,
+        write: impl FnOnce(&Self, &mut [T]) -> R,
+    ) -> R {
+        let mut taken = std::mem::take(&mut self.buffers[span.buffer.0 as usize]);
+        let result = write(self, &mut taken[span.range()]);
+        self.buffers[span.buffer.0 as usize] = taken;
+        result
+    }
+}
+
+impl Span {
+    fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.len
+    }
+}
+
+impl Tensor {
+    /// From its first number to its last; other channels of a wider tensor lie between.
+    fn range(&self) -> Range<usize> {
+        self.offset..self.offset + (self.rows() - 1) * self.ld + self.shape.c
+    }
+}
+
+/// A tensor to read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a, T> {
+    /// From its first number to its last.
+    pub(super) data: &'a [T],
+    /// Its sizes.
+    pub(super) tensor: Tensor,
+}
+
+impl<'a, T> View<'a, T> {
+    /// The channels of pixel (n, y, x).
+    pub(super) fn pixel(&self, n: usize, y: usize, x: usize) -> &'a [T] {
+        let Tensor { shape, ld, .. } = self.tensor;
+        &self.data[((n * shape.h + y) * shape.w + x) * ld..][..shape.c]
+    }
+
+    /// The channels of every pixel of every image in order.
+    pub(super) fn rows(self) -> impl Iterator<Item = &'a [T]> {
+        rows(self.data, self.tensor)
+    }
+}
+
+/// The channels of every pixel of `data`, which begins at a pixel of `tensor`.
+pub(super) fn rows<T>(data: &[T], tensor: Tensor) -> impl Iterator<Item = &[T]> {
+    data.chunks(tensor.ld).map(move |row| &row[..tensor.shape.c])
+}
+
+/// As [`rows`], to overwrite.
+pub(super) fn rows_mut<T>(data: &mut [T], tensor: Tensor) -> impl Iterator<Item = &mut [T]> {
+    data.chunks_mut(tensor.ld).map(move |row| &mut row[..tensor.shape.c])
+}

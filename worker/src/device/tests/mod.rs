@@ -1,0 +1,1 @@
+//! Every primitive on every device against the plain loops in f64.

@@ -1,0 +1,61 @@
+//! Batch normalisation and the ReLU after it: max(0, (x - mean) / sqrt(var + epsilon) * w + b).
+
+use super::{Param, Pass, Signal};
+use crate::device::{self, Device, Epilogue, Span, Tensor};
+
+/// Per-channel numbers (c).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Statistics {
+    pub(super) mean: Span,
+    pub(super) var: Span,
+}
+
+/// The parameters (c) of a batch normalisation and what it subtracts and divides by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchNorm {
+    pub(super) weight: Param,
+    pub(super) bias: Param,
+    /// Of this batch, made by every training pass.
+    pub(super) batch: Statistics,
+    /// For evaluation.
+    pub(super) running: Statistics,
+}
+
+impl BatchNorm {
+    /// Lets the convolution that makes channels `start` to `start + c` make their statistics too.
+    pub(super) fn moments(&self, start: usize, c: usize) -> Epilogue {
+        let part = |span: Span| Span { offset: span.offset + start, len: c, ..span };
+        Epilogue::Moments { mean: part(self.batch.mean), var: part(self.batch.var) }
+    }
+
+    /// output.value (n, h, w, c) from input (n, h, w, c), whose statistics exist.
+    pub(super) fn forward<D: Device>(
+        &self,
+        device: &mut D,
+        pass: Pass,
+        input: Tensor,
+        output: Signal,
+    ) {
+        device.batch_norm_relu(self.of(pass), pass.of(input), pass.of(output.value));
+    }
+
+    /// Turns output.grad from the gradient of the output into that of the input.
+    pub(super) fn backward<D: Device>(
+        &self,
+        device: &mut D,
+        pass: Pass,
+        input: Tensor,
+        output: Signal,
+    ) {
+        let (weight, bias) = (self.weight.grad, self.bias.grad);
+        device.batch_norm_relu_backward(self.of(pass), input, output.own_grad(), weight, bias);
+    }
+
+    fn of(&self, pass: Pass) -> device::BatchNorm {
+        let Statistics { mean, var } = match pass {
+            Pass::Train { .. } => self.batch,
+            Pass::Evaluate { .. } => self.running,
+        };
+        device::BatchNorm { mean, var, weight: self.weight.value, bias: self.bias.value }
+    }
+}

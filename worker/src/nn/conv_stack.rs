@@ -1,0 +1,61 @@
+//! Convolutions one after the other, each followed by batch normalisation and ReLU.
+
+use hw2_common::model;
+
+use super::batch_norm::BatchNorm;
+use super::builder::Builder;
+use super::conv2d::{Conv2d, Finish};
+use super::{Layer, Pass, Signal};
+use crate::device::{Device, Tensor, Update};
+
+pub(super) struct ConvStack {
+    stages: Vec<Stage>,
+}
+
+struct Stage {
+    conv: Conv2d,
+    bn: BatchNorm,
+    /// What the convolution makes, before BN.
+    raw: Tensor,
+    output: Signal,
+}
+
+impl ConvStack {
+    /// The stack and its output.
+    pub(super) fn new<D: Device>(
+        builder: &mut Builder<D>,
+        convs: &[model::Conv],
+        input: Signal,
+    ) -> (Self, Signal) {
+        let mut signal = input;
+        let mut stages = Vec::new();
+        for conv in convs {
+            let bn = builder.batch_norm(&conv.name);
+            let raw = builder.tensor(conv.output);
+            let output = builder.signal(conv.output);
+            let finish = Finish::Moments(bn.moments(0, conv.output.c));
+            // BN turns the gradient of its output into that of its input where it lies.
+            let made = Signal { value: raw, grad: output.grad };
+            let conv = Conv2d::new(builder, conv, finish, signal, made);
+            stages.push(Stage { conv, bn, raw, output });
+            signal = output;
+        }
+        (Self { stages }, signal)
+    }
+}
+
+impl<D: Device> Layer<D> for ConvStack {
+    fn forward(&self, device: &mut D, pass: Pass) {
+        for Stage { conv, bn, raw, output } in &self.stages {
+            conv.forward(device, pass);
+            bn.forward(device, pass, *raw, *output);
+        }
+    }
+
+    fn backward(&self, device: &mut D, pass: Pass) {
+        for Stage { conv, bn, raw, output } in self.stages.iter().rev() {
+            bn.backward(device, pass, *raw, *output);
+            conv.backward(device, Update::Overwrite);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A matrix without bias, batch normalisation, dropout, ReLU.
+//!
+//! Dropout multiplies by numbers that are not negative, so it may as well come after the ReLU, which
+//! lets BN and ReLU be one primitive here as elsewhere.
+
+use hw2_common::model::Shape;
+
+use super::batch_norm::BatchNorm;
+use super::builder::Builder;
+use super::{Layer, Param, Pass, Signal};
+use crate::device::{Device, Gemm, Mask, Span, Tensor};
+
+pub(super) struct Dense {
+    weight: Param,
+    bn: BatchNorm,
+    mask: Mask,
+    weight_decay: f32,
+    penalty: Span,
+    input: Signal,
+    /// What the matrix makes, before BN.
+    raw: Tensor,
+    output: Signal,
+}
+
+impl Dense {
+    /// The layer called `name` and its output (n, 1, 1, units), of `shape`.
+    pub(super) fn new<D: Device>(
+        builder: &mut Builder<D>,
+        name: &str,
+        (keep, weight_decay): (f32, f32),
+        shape: Shape,
+        input: Signal,
+    ) -> (Self, Signal) {
+        let output = builder.signal(shape);
+        let dense = Self {
+            weight: builder.param(name, "weight"),
+            bn: builder.batch_norm(name),
+            mask: Mask { keep, spatial: false, layer: builder.dropout() },
+            weight_decay,
+            penalty: builder.penalty(),
+            input,
+            raw: builder.tensor(shape),
+            output,
+        };
+        (dense, output)
+    }
+}
+
+impl<D: Device> Layer<D> for Dense {
+    fn forward(&self, device: &mut D, pass: Pass) {
+        let (input, raw) = (pass.of(self.input.value), pass.of(self.raw));
+        linear(device, input, self.weight, raw);
+        if let Pass::Train { .. } = pass {
+            device.moments(raw, self.bn.batch.mean, self.bn.batch.var);
+        }
+        self.bn.forward(device, pass, self.raw, self.output);
+        if pass == (Pass::Train { dropout: true }) {
+            device.dropout(self.mask, self.output.value);
+        }
+    }
+
+    fn backward(&self, device: &mut D, pass: Pass) {
+        let grad = self.output.own_grad();
+        if pass == (Pass::Train { dropout: true }) {
+            device.dropout(self.mask, grad);
+        }
+        self.bn.backward(device, pass, self.raw, self.output);
+        linear_backward(device, self.input, self.weight, grad);
+        device.weight_decay(self.weight_decay, self.weight.value, self.weight.grad, self.penalty);
+    }
+}
+
+/// output (n, out) = input (n, in) * weight (in, out).
+pub(super) fn linear<D: Device>(device: &mut D, input: Tensor, weight: Param, output: Tensor) {
+    let (m, k, n) = (input.n, input.shape.len(), output.shape.len());
+    let gemm = Gemm { m, n, k, transpose_a: false, transpose_b: false };
+    device.gemm(gemm, input.span(), weight.value, output.span());
+}
+
+/// The gradients of weight (in, out) and of input (n, in) from that of the output (n, out).
+pub(super) fn linear_backward<D: Device>(
+    device: &mut D,
+    input: Signal,
+    weight: Param,
+    grad_output: Tensor,
+) {
+    let batch = input.value.n;
+    let (inputs, outputs) = (input.value.shape.len(), grad_output.shape.len());
+    let gemm = Gemm { m: inputs, n: outputs, k: batch, transpose_a: true, transpose_b: false };
+    device.gemm(gemm, input.value.span(), grad_output.span(), weight.grad);
+    if let Some(grad_input) = input.grad {
+        let gemm = Gemm { m: batch, n: inputs, k: outputs, transpose_a: false, transpose_b: true };
+        device.gemm(gemm, grad_output.span(), weight.value, grad_input.span());
+    }
+}
