@@ -4,8 +4,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{digest, split, status};
+use hw2_common::config::ConfigError;
+
+use crate::commands::{config, digest, split, status};
 use crate::output;
+
+const FAILURE: u8 = 1;
+/// As clap's own.
+const USAGE: u8 = 2;
 
 /// Trains image classifiers on whatever machines there are: one parameter server, any number of
 /// workers, one result
@@ -18,15 +24,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Config(config::ConfigArgs),
     Split(split::SplitArgs),
     Status(status::StatusArgs),
     Digest(digest::DigestArgs),
 }
 
 /// Parses the command line and runs the command. Exit code 0 is success, 1 failure, 2 a command line
-/// that means nothing.
+/// or config that means nothing.
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Config(args) => config::run(&args),
         Command::Split(args) => split::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Digest(args) => digest::run(&args),
@@ -35,7 +43,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);
-            ExitCode::FAILURE
+            ExitCode::from(if error.is::<ConfigError>() { USAGE } else { FAILURE })
         }
     }
 }

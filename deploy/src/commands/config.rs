@@ -49,24 +49,33 @@ struct Keys {
 
 impl Report for Keys {
     fn text(&self) -> String {
-        let mut columns = ["key", "value", "class", "source"].map(Column::Left).to_vec();
-        if self.explain {
-            columns.push(Column::Left("meaning"));
+        if self.explain { self.explanation() } else { self.table().to_string() }
+    }
+}
+
+impl Keys {
+    fn table(&self) -> Table {
+        // The value comes last, because the blocks of a model are many.
+        let mut table = Table::new(["key", "class", "source", "value"].map(Column::Left));
+        for Row { key, value, class, source, .. } in &self.rows {
+            table.row([(*key).into(), name(*class).into(), source.clone(), value.clone()]);
         }
-        let mut table = Table::new(columns);
-        for Row { key, value, class, source, doc } in &self.rows {
-            let class = match class {
-                Class::Run => "run",
-                Class::Stop => "stop",
-                Class::Place => "place",
-            };
-            let mut cells = vec![(*key).into(), value.clone(), class.into(), source.clone()];
-            if self.explain {
-                cells.push((*doc).into());
-            }
-            table.row(cells);
-        }
-        table.to_string()
+        table
+    }
+
+    fn explanation(&self) -> String {
+        let lines = self.rows.iter().map(|Row { key, value, class, source, doc }| {
+            format!("{key} = {value}  ({}; {source})\n    {doc}", name(*class))
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn name(class: Class) -> &'static str {
+    match class {
+        Class::Run => "run",
+        Class::Stop => "stop",
+        Class::Place => "place",
     }
 }
 
@@ -77,6 +86,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_explanation_says_what_a_key_means() {
+        let text = Keys { rows: Layers::default().load().unwrap().rows(), explain: true }.text();
+        let seed = "seed = 1  (run; default)\n    Of every random number of the run.\n";
+        assert!(text.starts_with(seed), "{text}");
+    }
+
+    #[test]
     fn every_key_has_a_line_with_its_source() {
         let flag = Flag { name: "--steps".into(), key: "max_steps".into(), value: "7".into() };
         let layers = Layers { flags: vec![flag], ..Layers::default() };
@@ -85,8 +101,8 @@ mod tests {
             let line = text.lines().find(|line| line.starts_with(&format!("{key} ")));
             line.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(line("max_steps"), "max_steps 7 stop flag --steps");
-        assert_eq!(line("seed"), "seed 1 run default");
+        assert_eq!(line("max_steps"), "max_steps stop flag --steps 7");
+        assert_eq!(line("seed"), "seed run default 1");
         assert_eq!(text.lines().count(), 1 + hw2_common::config::keys().count());
     }
 }
