@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hw2_common::address::Address;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// Computes for a parameter server until the run ends. The job's config comes from the server.
 #[derive(Args, Clone, Debug)]
@@ -27,4 +29,33 @@ pub struct WorkerArgs {
     /// Time without a server after which the worker gives up
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     pub patience_s: u64,
+}
+
+/// Works until the run ends, or until SIGTERM or SIGINT, when the worker gives its leases back.
+///
+/// # Errors
+/// As [`crate::train::run`].
+pub fn main(args: WorkerArgs) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let _signals = signals(stop.clone())?;
+    crate::train::run(&args, &stop)
+}
+
+/// A thread that cancels `stop` when the process is asked to end.
+fn signals(stop: CancellationToken) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let context = runtime.enter();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    drop(context);
+    let thread = std::thread::Builder::new().name("hw2-signals".into());
+    Ok(thread.spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        stop.cancel();
+    })?)
 }

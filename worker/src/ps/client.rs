@@ -87,8 +87,10 @@ impl Client {
         let reply = self.control_io.call(&self.stop, async move {
             Ok(control.hello(timed(request)).await?.into_inner())
         })?;
-        let job = serde_json::from_str(&reply.job_json)
-            .map_err(|error| PsError::Protocol(format!("its job is unreadable: {error}")))?;
+        let unusable = |error: String| PsError::Protocol(format!("its job is unusable: {error}"));
+        let job: Job =
+            serde_json::from_str(&reply.job_json).map_err(|error| unusable(error.to_string()))?;
+        let job = Job::new(job.config, job.dataset).map_err(|error| unusable(error.to_string()))?;
         Ok(Hello { term: Term(reply.term), job })
     }
 
