@@ -17,8 +17,8 @@ use crate::summary::Summary;
 
 /// Folder of the children's logs in the run's folder.
 const LOG_DIR: &str = "logs";
-/// The run's config in its folder.
-pub(crate) const CONFIG_FILE: &str = "config.toml";
+
+
 /// Beyond the server's own grace period, so that it is not killed at its last breath.
 const GRACE_EXTRA: Duration = Duration::from_secs(5);
 

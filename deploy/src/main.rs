@@ -1,10 +1,14 @@
 //! hw2: the front door.
 
+mod checkpoint_args;
 mod cli;
 mod cluster;
 mod commands;
 mod control;
+mod device_args;
 mod job_args;
+mod local_run;
+mod logging;
 mod output;
 mod summary;
 
