@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hw2_common::config::{ConfigError, Flag, Layers, Resolved, Source, environment};
 
-use crate::summary::CONFIG_FILE;
+use crate::local_run::CONFIG_FILE;
 
 /// The layers of a config: file, profile, flags (and HW2_* variables in between).
 #[derive(Args, Clone, Debug, Default)]

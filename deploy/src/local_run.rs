@@ -19,6 +19,8 @@ use crate::summary::Summary;
 const LOG_DIR: &str = "logs";
 
 
+/// Under which name the server keeps the run's config in its folder.
+pub(crate) const CONFIG_FILE: &str = "config.toml";
 /// Beyond the server's own grace period, so that it is not killed at its last breath.
 const GRACE_EXTRA: Duration = Duration::from_secs(5);
 
@@ -61,10 +63,11 @@ impl LocalRun {
         let run_dir = Path::new(&self.config.run_dir);
         let socket = SocketDir::new()?;
         let config_file = socket.file(CONFIG_FILE);
-        write_config(&self.config, &config_file)?;
+        std::fs::write(&config_file, self.config.to_toml())
+            .with_context(|| format!("cannot write {}", config_file.display()))?;
         let plan = self.plan(&socket, config_file)?;
         let began = Instant::now();
-        let mut stage = Stage::new(&self.config);
+        let mut stage = Stage { display: Display::new(), first: None };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let outcome = runtime.block_on(cluster::run(&plan, &mut stage));
         stage.display.clear();
@@ -150,26 +153,14 @@ pub(crate) fn refuse_used(run_dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn write_config(config: &Config, path: &Path) -> anyhow::Result<()> {
-    let written = std::fs::write(path, config.to_toml());
-    written.with_context(|| format!("cannot write {}", path.display()))
-}
-
 /// Shows the cluster to the user.
-struct Stage<'a> {
-    config: &'a Config,
+struct Stage {
     display: Display,
     /// When the first answer came, and the step it told of.
     first: Option<(Instant, u64)>,
 }
 
-impl<'a> Stage<'a> {
-    fn new(config: &'a Config) -> Self {
-        Self { config, display: Display::new(), first: None }
-    }
-}
-
-impl Audience for Stage<'_> {
+impl Audience for Stage {
     fn child_line(&mut self, child: &str, line: &str) {
         self.display.log(&format!("{child} | {line}"));
     }
@@ -179,14 +170,8 @@ impl Audience for Stage<'_> {
     }
 
     fn status(&mut self, status: &StatusReply) {
-        let (since, first_step) = *self.first.get_or_insert_with(|| {
-            // The server has taken the config, so that it is the run's from now on.
-            let path = Path::new(&self.config.run_dir).join(CONFIG_FILE);
-            if let Err(error) = write_config(self.config, &path) {
-                self.display.log(&format!("{error:#}"));
-            }
-            (Instant::now(), status.global_step)
-        });
+        let (since, first_step) =
+            *self.first.get_or_insert_with(|| (Instant::now(), status.global_step));
         self.display.show(&snapshot(status, first_step, since.elapsed()));
     }
 }

@@ -11,9 +11,6 @@ use serde::Serialize;
 
 use crate::output::{Column, Report, Table, duration, fraction, significant};
 
-/// The run's config in its folder.
-pub(crate) const CONFIG_FILE: &str = "config.toml";
-
 /// A run's evaluations and checkpoints.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {

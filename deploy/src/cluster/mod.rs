@@ -164,10 +164,7 @@ impl<'a> Children<'a> {
 
     fn start(&mut self, role: Role) -> anyhow::Result<()> {
         let (command, place) = match role {
-            Role::Server => {
-                remove_stale_socket(&self.plan.address);
-                ((self.plan.server)(), &mut self.server)
-            }
+            Role::Server => ((self.plan.server)(), &mut self.server),
             Role::Worker(place) => ((self.plan.worker)(), &mut self.workers[place]),
         };
         *place = Some(Child::start(role, command, &self.plan.log_dir, self.messages.clone())?);
@@ -184,12 +181,5 @@ impl<'a> Children<'a> {
 
     fn signal_workers(&self, signal: Signal) {
         self.workers.iter().flatten().for_each(|child| child.signal(signal));
-    }
-}
-
-/// A killed server leaves its socket behind; nobody else uses this path.
-fn remove_stale_socket(address: &Address) {
-    if let Address::Unix(path) = address {
-        let _ = std::fs::remove_file(path);
     }
 }
