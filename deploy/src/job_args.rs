@@ -93,9 +93,9 @@ impl JobArgs {
             value: value.clone(),
         };
         let set = self.set.iter().map(|(key, value)| flag("--set", key, value));
-        let named = named.into_iter().filter_map(|(name, key, value)| {
-            value.as_ref().map(|value| flag(name, key, value))
-        });
+        let named = named
+            .into_iter()
+            .filter_map(|(name, key, value)| value.as_ref().map(|value| flag(name, key, value)));
         // A flag of its own is the more deliberate one.
         set.chain(named).collect()
     }

@@ -12,12 +12,11 @@ use hw2_proto::v1::StatusReply;
 use hw2_worker::device::Choice;
 
 use crate::cluster::{self, Audience, Outcome, Plan, SocketDir};
-use crate::output::{self, Display, Snapshot};
+use crate::output::{Display, Snapshot};
 use crate::summary::Summary;
 
 /// Folder of the children's logs in the run's folder.
 const LOG_DIR: &str = "logs";
-
 
 /// Under which name the server keeps the run's config in its folder.
 pub(crate) const CONFIG_FILE: &str = "config.toml";
@@ -27,12 +26,10 @@ const GRACE_EXTRA: Duration = Duration::from_secs(5);
 /// What to run.
 #[derive(Debug)]
 pub(crate) struct LocalRun {
-    /// The job.
-    pub(crate) config: Config,
-    /// Worker processes.
-    pub(crate) workers: usize,
-    /// What each computes on.
-    pub(crate) device: Choice,
+    config: Config,
+    workers: usize,
+    device: Choice,
+    verbose: bool,
 }
 
 /// Flags that say what the cluster consists of.
@@ -44,13 +41,22 @@ pub(crate) struct ClusterArgs {
 
     /// What each computes on
     #[arg(long, default_value = "auto", value_name = "auto|cpu")]
-    pub(crate) device: Choice,
+    device: Choice,
+
+    /// Show the whole log of server and workers, not only its warnings
+    #[arg(long, short)]
+    verbose: bool,
 }
 
 impl ClusterArgs {
     /// Number of workers.
     pub(crate) fn workers_or(&self, default: u16) -> usize {
         self.workers.unwrap_or(default).into()
+    }
+
+    /// The run of `config` with this many workers.
+    pub(crate) fn local_run(&self, config: Config, workers: usize) -> LocalRun {
+        LocalRun { config, workers, device: self.device, verbose: self.verbose }
     }
 }
 
@@ -67,7 +73,7 @@ impl LocalRun {
             .with_context(|| format!("cannot write {}", config_file.display()))?;
         let plan = self.plan(&socket, config_file)?;
         let began = Instant::now();
-        let mut stage = Stage { display: Display::new(), first: None };
+        let mut stage = Stage { display: Display::new(), verbose: self.verbose, first: None };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let outcome = runtime.block_on(cluster::run(&plan, &mut stage));
         stage.display.clear();
@@ -156,13 +162,16 @@ pub(crate) fn refuse_used(run_dir: &Path) -> anyhow::Result<()> {
 /// Shows the cluster to the user.
 struct Stage {
     display: Display,
+    verbose: bool,
     /// When the first answer came, and the step it told of.
     first: Option<(Instant, u64)>,
 }
 
 impl Audience for Stage {
     fn child_line(&mut self, child: &str, line: &str) {
-        self.display.log(&format!("{child} | {line}"));
+        if self.verbose || !is_chatter(line) {
+            self.display.log(&format!("{child} | {line}"));
+        }
     }
 
     fn decision(&mut self, reason: &str) {
@@ -174,6 +183,13 @@ impl Audience for Stage {
             *self.first.get_or_insert_with(|| (Instant::now(), status.global_step));
         self.display.show(&snapshot(status, first_step, since.elapsed()));
     }
+}
+
+/// Whether a line of a child's log tells of nothing out of the ordinary: `TIME LEVEL MESSAGE`.
+fn is_chatter(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let is_time = |word: &str| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('T');
+    words.next().is_some_and(is_time) && matches!(words.next(), Some("INFO" | "DEBUG" | "TRACE"))
 }
 
 /// What `status` shows, given that `first_step` was the step `elapsed` ago.
@@ -188,9 +204,8 @@ fn snapshot(status: &StatusReply, first_step: u64, elapsed: Duration) -> Snapsho
         phase: (status.phase != "training").then(|| status.phase.clone()),
         loss: (done > 0).then_some(status.loss),
         train_top1: (done > 0).then_some(status.train_top1),
-        val_top1: evaluation.map(|found| {
-            (found.step, f64::from(found.top1) / f64::from(found.samples.max(1)))
-        }),
+        val_top1: evaluation
+            .map(|found| (found.step, f64::from(found.top1) / f64::from(found.samples.max(1)))),
         images_per_second: status.images_per_second,
         learning_rate: status.learning_rate,
         time_left,
@@ -225,7 +240,8 @@ mod tests {
 
     #[test]
     fn the_time_left_follows_from_the_steps_of_this_run() {
-        let evaluation = EvaluationStatus { step: 300, samples: 500, top1: 400, top5: 490, loss: 0.6 };
+        let evaluation =
+            EvaluationStatus { step: 300, samples: 500, top1: 400, top5: 490, loss: 0.6 };
         let status = StatusReply {
             last_evaluation: Some(evaluation),
             phase: "evaluating".into(),
@@ -236,6 +252,16 @@ mod tests {
         assert_eq!(snapshot.val_top1, Some((300, 0.8)));
         assert_eq!(snapshot.phase.as_deref(), Some("evaluating"));
         assert_eq!((snapshot.loss, snapshot.train_top1), (Some(0.5), Some(0.75)));
+    }
+
+    #[test]
+    fn only_ordinary_log_lines_are_chatter() {
+        let time = "2026-11-24T04:58:40.622556Z";
+        assert!(is_chatter(&format!("{time}  INFO listening on unix:/tmp/ps.sock")));
+        assert!(is_chatter(&format!("{time} DEBUG INFO")));
+        for line in [&format!("{time}  WARN worker 3 is lost"), "error: no INFO", "2 INFO", ""] {
+            assert!(!is_chatter(line), "{line}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::job_args::{JobArgs, load_for};
-use crate::local_run::{ClusterArgs, LocalRun, refuse_used};
+use crate::local_run::{ClusterArgs, refuse_used};
 use crate::output;
 
 /// A balanced subset of Fashion-MNIST; `demo/make_fashion_subset.py` made it.
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     output::note(&format!(
         "Fashion-MNIST, 2,500 training and 500 validation images: 1 server, {workers} workers"
     ));
-    let run = LocalRun { config: resolved.config, workers, device: args.cluster.device };
+    let run = args.cluster.local_run(resolved.config, workers);
     output::report(&run.run()?, args.json)?;
     if !args.json {
         output::line(&next_steps(&out))?;

@@ -9,7 +9,7 @@ use clap::Args;
 use hw2_common::checkpoint::{Checkpoint, list};
 use hw2_common::dataset::Dataset;
 use hw2_common::ids::GlobalStep;
-use hw2_worker::classifier::{Classifier, Ranks};
+use hw2_worker::classifier::Ranks;
 use serde::Serialize;
 
 use crate::checkpoint_args::{CheckpointArgs, Choice};
@@ -104,7 +104,7 @@ fn evaluate(args: &EvalArgs, checkpoint: &Checkpoint) -> anyhow::Result<()> {
         .context("cannot read the validation images; --data names where they are")?;
     let examples = args.num_examples.unwrap_or(u32::MAX).min(dataset.card().val);
     let mut classifier = args.device.classifier(checkpoint)?;
-    let mut progress = output::Counter::new("images", examples.into());
+    let progress = output::Counter::new("images", examples.into());
     let ranks = classifier.evaluate(Arc::new(dataset), examples, &mut |done| {
         progress.show(done.into());
     })?;

@@ -80,7 +80,8 @@ struct Class {
 impl Report for Prediction {
     fn text(&self) -> String {
         let classes = self.classes.iter();
-        let lines = classes.map(|Class { class, probability }| format!("  {probability:.4}  {class}"));
+        let lines =
+            classes.map(|Class { class, probability }| format!("  {probability:.4}  {class}"));
         std::iter::once(self.file.clone()).chain(lines).collect::<Vec<_>>().join("\n")
     }
 }

@@ -6,7 +6,7 @@ use crate::cluster::lifeline;
 
 /// Serves a job's weights to its workers, as ps-server does
 #[derive(Args, Debug)]
-pub(crate) struct ServerArgs {
+pub(crate) struct ServerCommand {
     #[command(flatten)]
     server: hw2_server::args::ServerArgs,
 
@@ -16,7 +16,7 @@ pub(crate) struct ServerArgs {
 }
 
 /// Serves until the run ends.
-pub(crate) fn run(args: ServerArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: ServerCommand) -> anyhow::Result<()> {
     if args.lifeline {
         lifeline::hold()?;
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use crate::job_args::{JobArgs, load_for};
-use crate::local_run::{ClusterArgs, LocalRun, refuse_used};
+use crate::local_run::{ClusterArgs, refuse_used};
 use crate::output;
 
 /// Trains on this machine: starts a server and workers, and shows their progress
@@ -43,6 +43,6 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if !args.resume {
         refuse_used(Path::new(&resolved.config.run_dir))?;
     }
-    let run = LocalRun { config: resolved.config, workers, device: args.cluster.device };
+    let run = args.cluster.local_run(resolved.config, workers);
     output::report(&run.run()?, args.json)
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hw2_worker::verify::{self, CaseReport, Reference, Row, Target};
 use serde::Serialize;
 
@@ -19,23 +19,41 @@ pub(crate) struct VerifyArgs {
     file: PathBuf,
 
     /// What to compute on
-    #[arg(long, default_value = "auto")]
-    device: Target,
+    #[arg(long, value_enum, default_value_t = Device::PlainF32)]
+    device: Device,
 
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Device {
+    /// The plain loops that specify every layer, in 32-bit floats
+    PlainF32,
+    /// The same in 64-bit floats, with limits to match
+    PlainF64,
+}
+
 /// Computes and compares.
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
-    let report = verify::run(&Reference::read(&args.file)?, args.device)?;
-    let failures = report.cases.iter().flat_map(|case| &case.rows).filter(|row| !row.passed).count();
+    let report = verify::run(&Reference::read(&args.file)?, args.device.target())?;
+    let failures =
+        report.cases.iter().flat_map(|case| &case.rows).filter(|row| !row.passed).count();
     output::report(&Verdict(report), args.json)?;
     if failures > 0 {
         bail!("{failures} tensors are beyond their limits: do not train on this device");
     }
     Ok(())
+}
+
+impl Device {
+    fn target(self) -> Target {
+        match self {
+            Self::PlainF32 => Target::PlainF32,
+            Self::PlainF64 => Target::PlainF64,
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -6,7 +6,7 @@ use crate::cluster::lifeline;
 
 /// Computes for a parameter server until the run ends, as hw2-worker does
 #[derive(Args, Debug)]
-pub(crate) struct WorkerArgs {
+pub(crate) struct WorkerCommand {
     #[command(flatten)]
     worker: hw2_worker::args::WorkerArgs,
 
@@ -16,7 +16,7 @@ pub(crate) struct WorkerArgs {
 }
 
 /// Works until the run ends.
-pub(crate) fn run(args: WorkerArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: WorkerCommand) -> anyhow::Result<()> {
     if args.lifeline {
         lifeline::hold()?;
     }

@@ -35,8 +35,8 @@ pub(crate) struct Snapshot {
 
 /// Shows snapshots and log lines on stderr.
 pub(crate) enum Display {
-    /// On a terminal.
-    Bar(ProgressBar),
+    /// On a terminal; remembers the newest evaluation.
+    Bar(ProgressBar, Option<(u64, f64)>),
     /// In a file or pipe.
     Lines(Lines),
 }
@@ -59,21 +59,24 @@ impl Display {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}\n{msg}");
         bar.set_style(style.expect("the template above is well formed"));
-        Self::Bar(bar)
+        Self::Bar(bar, None)
     }
 
     /// Shows the newest snapshot.
     pub(crate) fn show(&mut self, snapshot: &Snapshot) {
         match self {
-            Self::Bar(bar) => {
+            Self::Bar(bar, evaluated) => {
+                if *evaluated != snapshot.val_top1 {
+                    *evaluated = snapshot.val_top1;
+                    bar.suspend(|| note(&snapshot.line()));
+                }
                 bar.set_length(snapshot.max_steps);
                 bar.set_position(snapshot.step);
                 bar.set_message(snapshot.figures());
             }
             Self::Lines(lines) => {
                 if lines.is_news(Instant::now(), snapshot) {
-                    let Snapshot { step, max_steps, .. } = snapshot;
-                    note(&format!("step {step}/{max_steps}  {}", snapshot.figures()));
+                    note(&snapshot.line());
                 }
             }
         }
@@ -82,14 +85,14 @@ impl Display {
     /// Shows a line of the log: above the bar, or in its turn.
     pub(crate) fn log(&self, line: &str) {
         match self {
-            Self::Bar(bar) => bar.suspend(|| note(line)),
+            Self::Bar(bar, _) => bar.suspend(|| note(line)),
             Self::Lines(_) => note(line),
         }
     }
 
     /// Takes the bar away.
     pub(crate) fn clear(&self) {
-        if let Self::Bar(bar) = self {
+        if let Self::Bar(bar, _) = self {
             bar.finish_and_clear();
         }
     }
@@ -134,6 +137,10 @@ impl Lines {
 }
 
 impl Snapshot {
+    fn line(&self) -> String {
+        format!("step {}/{}  {}", self.step, self.max_steps, self.figures())
+    }
+
     fn figures(&self) -> String {
         let part = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.3}"));
         let val = self.val_top1.map_or("-".into(), |(step, top1)| format!("{top1:.3} at {step}"));

@@ -78,14 +78,15 @@ pub(crate) fn work(args: &WorkerArgs) -> anyhow::Result<()> {
 /// The full network, trained on nothing: the server reads the card only.
 fn job(rounds: u32) -> Job {
     let config = Config {
-        batch_size: 1,
+        batch_size: CLASSES as u32,
         max_steps: rounds.into(),
         checkpoint_every: rounds.into(),
         ..Config::default()
     };
     let classes = (0..CLASSES).map(|class| format!("class-{class:02}")).collect();
     let fingerprint = hw2_common::hex(&[0; 32]);
-    Job { config, dataset: Card { classes, train: 1, val: 1, fingerprint } }
+    let (train, val) = (CLASSES as u32, CLASSES as u32);
+    Job { config, dataset: Card { classes, train, val, fingerprint } }
 }
 
 /// The times of all rounds of all workers, without those of the start.
@@ -251,7 +252,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for worker in ["rounds-1.json", "rounds-2.json"] {
             let rounds = [9, 1, 1, 1].map(Duration::from_secs);
-            std::fs::write(dir.path().join(worker), serde_json::to_string(&rounds).unwrap()).unwrap();
+            std::fs::write(dir.path().join(worker), serde_json::to_string(&rounds).unwrap())
+                .unwrap();
         }
         assert_eq!(read_reports(dir.path()).unwrap(), [Duration::from_secs(1); 6]);
     }
