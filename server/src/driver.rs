@@ -138,7 +138,7 @@ impl Driver {
     ) -> Ended {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut draining = false;
+        let mut draining_since: Option<Now> = None;
         let mut over_since: Option<Now> = None;
         loop {
             tokio::select! {
@@ -148,18 +148,18 @@ impl Driver {
                     let now = self.now();
                     self.coordinator.tick(now);
                 }
-                () = shutdown.cancelled(), if !draining => {
-                    draining = true;
+                () = shutdown.cancelled(), if draining_since.is_none() => {
                     let now = self.now();
+                    draining_since = Some(now);
                     self.coordinator.drain(now, "the server was asked to stop");
                 }
             }
             self.carry_out();
             if self.coordinator.over().is_some() {
                 let now = self.now();
-                let since = *over_since.get_or_insert(now);
-                let told = self.coordinator.is_deserted() && self.writing.is_empty();
-                if told || now.since(since) >= grace {
+                let since = draining_since.unwrap_or(*over_since.get_or_insert(now));
+                let done = self.coordinator.is_deserted(now) && self.writing.is_empty();
+                if done || now.since(since) >= grace {
                     return self.ended();
                 }
             }

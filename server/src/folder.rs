@@ -153,11 +153,10 @@ fn resume(mut found: Checkpoint, job: &Job) -> anyhow::Result<Checkpoint> {
     Ok(found)
 }
 
-fn write_config(path: &Path, job: &Job) -> anyhow::Result<()> {
+fn write_config(path: &Path, job: &Job) -> io::Result<()> {
     let aside = path.join(".config.partial");
-    fs::write(&aside, toml::to_string(&job.config)?)?;
-    fs::rename(&aside, path.join(CONFIG_FILE))?;
-    Ok(())
+    fs::write(&aside, job.config.to_toml())?;
+    fs::rename(&aside, path.join(CONFIG_FILE))
 }
 
 /// Writes the curve on a thread of its own: a slow disk must not hold up a decision.

@@ -21,7 +21,8 @@ use crate::rpc::{Edge, Versions};
 /// Everything a server is given from outside.
 #[derive(Debug)]
 pub struct ServerSetup {
-    /// What is to be trained; `config.run_dir` is where the run lives or will live.
+    /// What is to be trained, as [`Job::new`] has checked it; `config.run_dir` is where the run lives
+    /// or will live.
     pub job: Job,
     /// Already bound.
     pub listener: Listener,
@@ -51,13 +52,6 @@ pub struct Outcome {
 /// why); its last state could not be saved.
 pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     let ServerSetup { job, listener, shutdown, clock } = setup;
-    if job.dataset.val == 0 || job.dataset.train == 0 {
-        bail!(
-            "the dataset has {} training and {} validation images: a run needs both (hw2 split)",
-            job.dataset.train,
-            job.dataset.val
-        );
-    }
     let layout = job.layout()?;
     let run_dir = PathBuf::from(&job.config.run_dir);
     let Opened { folder, checkpoint, resumed_from, committed_before } = {
