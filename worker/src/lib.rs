@@ -1,5 +1,6 @@
 //! The worker: reads images, runs the network forward and backward, pushes gradients.
 
+pub mod data;
 pub mod device;
 pub mod nn;
 pub mod ps;
