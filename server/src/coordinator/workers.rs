@@ -1,9 +1,14 @@
 //! Events of membership: join, heartbeat, leave, and the passing of time.
 
+use std::time::Duration;
+
 use hw2_common::ids::WorkerId;
 
 use super::membership::Introduction;
 use super::{Coordinator, Credit, Directive, Effect, Level, Now, Phase, Refusal, Waiter};
+
+/// Longest wait of a question for credit: it is a small call, and small calls have a deadline.
+const CREDIT_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What a heartbeat is answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,10 +132,11 @@ impl Coordinator {
     }
 
     fn end_long_waits(&mut self, now: Now) {
-        let long = |since: &Now| now.since(*since) >= self.limits.wait;
-        let pulls = self.pulls.iter().filter(|(_, (_, since))| long(since));
+        let long = |since: &Now, wait: Duration| now.since(*since) >= wait;
+        let pulls = self.pulls.iter().filter(|(_, (_, since))| long(since, self.limits.wait));
         let pulls: Vec<(WorkerId, Waiter)> = pulls.map(|(w, (waiter, _))| (*w, *waiter)).collect();
-        let credits = self.credits.iter().filter(|(_, (_, since, _))| long(since));
+        let credit_wait = self.limits.wait.min(CREDIT_WAIT_MAX);
+        let credits = self.credits.iter().filter(|(_, (_, since, _))| long(since, credit_wait));
         let credits: Vec<(WorkerId, Waiter)> =
             credits.map(|(w, (waiter, ..))| (*w, *waiter)).collect();
         for (worker, waiter) in pulls {
