@@ -82,6 +82,7 @@ impl Coordinator {
         }
         self.serve(now);
         self.end_long_waits(now);
+        self.tell(now);
     }
 
     /// Workers that are alive but have not got on with what they owe.
@@ -114,6 +115,9 @@ impl Coordinator {
         self.members.remove(worker);
         self.revoke(worker);
         self.notice(level, format!("{name} {why}"));
+        if self.members.is_empty() && !matches!(self.phase, Phase::Ended(..)) {
+            self.notice(Level::Warn, "no worker is left: waiting for one to join".into());
+        }
         if let Some((waiter, _)) = self.pulls.remove(&worker) {
             let directive = Directive::Rejoin(not_a_member(worker));
             self.effects.push(Effect::Direct(waiter, directive));

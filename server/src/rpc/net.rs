@@ -22,8 +22,8 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use super::control::ControlService;
-use super::data::{DataService, Pushing};
-use super::push::Receiver;
+use super::data::DataService;
+use super::push::{Pushing, Receiver};
 use crate::driver::Handle;
 use crate::listener::{Listener, Socket};
 use crate::plane::Buffers;
@@ -76,9 +76,9 @@ impl Edge {
                     driver: driver.clone(),
                     layout: Arc::new(layout),
                     buffers,
+                    pushing: Pushing::default(),
                     pause_max: Duration::from_millis(cluster.assignment_timeout_ms),
                 },
-                pushing: Pushing::default(),
             },
         };
         let stop = CancellationToken::new();

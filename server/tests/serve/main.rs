@@ -7,3 +7,4 @@ mod folders;
 mod hostile;
 mod one_checksum;
 mod restarts;
+mod streams;
