@@ -86,9 +86,6 @@ impl Throughput {
 impl Coordinator {
     /// The state of the run at `now`.
     pub(crate) fn status(&self, now: Now) -> Status {
-        let last = self.progress.last_evaluation;
-        let best = self.progress.best_evaluation;
-        let better = |last: &Evaluation| best.is_none_or(|best| last.top1 > best.top1);
         Status {
             term: self.term,
             global_step: self.progress.global_step,
@@ -102,8 +99,8 @@ impl Coordinator {
             learning_rate: self.progress.learning_rate,
             last_step: self.last_step,
             images_per_second: self.throughput.images_per_second(),
-            last_evaluation: last,
-            best_evaluation: last.filter(better).or(best),
+            last_evaluation: self.progress.last_evaluation,
+            best_evaluation: self.progress.best_known(),
             releases: self.releases,
             replayed_steps: self.replayed_steps,
             bad_images: self.bad_images.len() as u64,
