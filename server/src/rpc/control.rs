@@ -6,9 +6,9 @@ use hw2_proto::v1::control_server::Control;
 use tonic::{Request, Response, Status};
 
 use super::convert;
-use super::pull::Forget;
+use super::pull::Waiting;
 use crate::coordinator::{BlockReport, Coordinator, Introduction, Now, check_program};
-use crate::driver::{Gone, Handle};
+use crate::driver::{Driver, Handle};
 
 /// Serves Control.
 #[derive(Clone)]
@@ -67,11 +67,8 @@ impl Control for ControlService {
         let v1::CreditRequest { term, worker, step, replica } = request.into_inner();
         let (term, worker) = (Term(term), WorkerId(worker));
         let assignment = convert::assignment(step, replica);
-        let (waiter, wait) =
-            self.driver.call(move |driver| driver.credit(term, worker, assignment)).await??;
-        let mut forget = Forget::new(&self.driver, waiter);
-        let credit = wait.await.map_err(|_| Gone)?;
-        forget.answered();
+        let begin = move |driver: &mut Driver| driver.credit(term, worker, assignment);
+        let credit = Waiting::begin(&self.driver, begin).await?.answer().await?;
         Ok(Response::new(credit.into()))
     }
 

@@ -7,21 +7,20 @@ use std::task::{Context, Poll};
 use hw2_common::ids::{Term, WorkerId};
 use hw2_proto::v1::pull_message::Message;
 use hw2_proto::v1::{PullMessage, PullRequest};
+use tokio::sync::oneshot;
 use tokio_stream::Stream;
 use tonic::Status;
 
 use super::Version;
-use crate::coordinator::{Directive, Waiter};
-use crate::driver::{Gone, Handle, PullAnswer};
+use crate::coordinator::{Directive, Refusal, Waiter};
+use crate::driver::{Driver, Gone, Handle, PullAnswer};
 
 /// Waits until the coordinator has something to say to the worker.
 pub(super) async fn pull(driver: &Handle, request: PullRequest) -> Result<PullStream, Status> {
     let PullRequest { term, worker, weights_step, ema_step } = request;
     let (term, worker) = (Term(term), WorkerId(worker));
-    let (waiter, wait) = driver.call(move |driver| driver.pull(term, worker)).await??;
-    let mut forget = Forget::new(driver, waiter);
-    let PullAnswer { directive, version } = wait.await.map_err(|_| Gone)?;
-    forget.answered();
+    let waiting = Waiting::begin(driver, move |driver| driver.pull(term, worker)).await?;
+    let PullAnswer { directive, version } = waiting.answer().await?;
     let held = match &directive {
         Directive::Run { .. } => weights_step,
         Directive::Evaluate { .. } => ema_step,
@@ -72,23 +71,40 @@ impl Stream for PullStream {
     }
 }
 
-/// Tells the driver when a call that waits is cut off.
-pub(super) struct Forget {
+/// A call that is answered later. When it is cut off, the driver forgets it: an answer would give
+/// a lease to nobody.
+pub(super) struct Waiting<T> {
     driver: Handle,
     waiter: Option<Waiter>,
+    wait: oneshot::Receiver<T>,
 }
 
-impl Forget {
-    pub(super) fn new(driver: &Handle, waiter: Waiter) -> Self {
-        Self { driver: driver.clone(), waiter: Some(waiter) }
+impl<T: Send + 'static> Waiting<T> {
+    /// Has the driver begin the call.
+    pub(super) async fn begin(
+        driver: &Handle,
+        call: impl FnOnce(&mut Driver) -> Result<(Waiter, oneshot::Receiver<T>), Refusal>
+        + Send
+        + 'static,
+    ) -> Result<Self, Status> {
+        let handle = driver.clone();
+        // Made on the driver's side: then it is there even if this call is cut off right now.
+        let begin = move |driver: &mut Driver| {
+            let (waiter, wait) = call(driver)?;
+            Ok::<_, Refusal>(Self { driver: handle, waiter: Some(waiter), wait })
+        };
+        Ok(driver.call(begin).await??)
     }
 
-    pub(super) fn answered(&mut self) {
+    /// Waits for the answer.
+    pub(super) async fn answer(mut self) -> Result<T, Status> {
+        let answer = (&mut self.wait).await.map_err(|_| Gone)?;
         self.waiter = None;
+        Ok(answer)
     }
 }
 
-impl Drop for Forget {
+impl<T> Drop for Waiting<T> {
     fn drop(&mut self) {
         if let Some(waiter) = self.waiter {
             self.driver.post(move |driver| driver.forget(waiter));

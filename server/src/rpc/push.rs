@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::convert;
-use crate::coordinator::{Admission, Contribution, Coordinator, Digest, Outcome, StepResult};
-use crate::driver::Handle;
+use crate::coordinator::{
+    Admission, Contribution, Coordinator, Digest, Outcome, Refusal, StepResult,
+};
+use crate::driver::{Driver, Handle};
 use crate::plane::{Buffers, Tensors};
 
 /// What every push needs.
@@ -57,14 +59,10 @@ impl Receiver {
     ) -> Result<Outcome, Status> {
         let v1::PushHead { term, worker, step, replica } = head;
         let (worker, assignment) = (WorkerId(worker), convert::assignment(step, replica));
-        let admit =
-            move |coordinator: &mut Coordinator, now| coordinator.admit(now, worker, assignment);
-        let admission =
-            self.driver.call(move |driver| driver.in_term(Term(term), admit)).await???;
+        let (admission, mut open) =
+            Open::begin(&self.driver, Term(term), worker, assignment).await?;
         let turn = self.pushing.begin(worker);
         let mut arriving = Arriving::new(self, admission);
-        let is_open = admission == Admission::Receive;
-        let mut open = Open { driver: self.driver.clone(), worker, assignment, is_open };
         loop {
             let message = tokio::select! {
                 message = tokio::time::timeout(self.pause_max, stream.message()) => message,
@@ -103,6 +101,27 @@ impl Receiver {
             self.buffers.give(tensors.gradient);
         }
         Ok(outcome?)
+    }
+}
+
+impl Open {
+    /// Asks whether the push is let in.
+    async fn begin(
+        driver: &Handle,
+        term: Term,
+        worker: WorkerId,
+        assignment: Assignment,
+    ) -> Result<(Admission, Self), Status> {
+        let handle = driver.clone();
+        // Made on the driver's side: then it is there even if this call is cut off right now.
+        let begin = move |driver: &mut Driver| {
+            let admit =
+                |coordinator: &mut Coordinator, now| coordinator.admit(now, worker, assignment);
+            let admission = driver.in_term(term, admit)??;
+            let is_open = admission == Admission::Receive;
+            Ok::<_, Refusal>((admission, Self { driver: handle, worker, assignment, is_open }))
+        };
+        Ok(driver.call(begin).await??)
     }
 }
 

@@ -4,8 +4,9 @@ use std::fs;
 
 use hw2_common::checkpoint;
 use hw2_common::config::Layers;
+use hw2_proto::v1::directive::Directive;
 
-use crate::fake::{Worker, hire, job, run, start};
+use crate::fake::{Worker, job, run, start};
 
 #[tokio::test]
 async fn a_changed_run_key_is_refused_with_both_values() {
@@ -66,16 +67,15 @@ async fn a_folder_that_is_gone_is_an_error_at_the_end_and_training_goes_on_until
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().join("run");
     let served = start(&job(&run_dir));
-    let workers = hire(&served.address, 1).await;
-    let mut watcher = Worker::join(&served.address).await.unwrap();
-    while watcher.status().await.last_checkpoint.is_empty() {
-        tokio::task::yield_now().await;
+    let mut worker = Worker::join(&served.address).await.unwrap();
+    while worker.status().await.last_checkpoint.is_empty() {
+        match worker.pull().await.unwrap() {
+            Directive::Run(_) => {} // not before the folder is gone
+            other => assert!(worker.obey(other).await.unwrap()),
+        }
     }
-    fs::remove_dir_all(&run_dir).unwrap();
-    for worker in workers {
-        worker.await.unwrap().unwrap();
-    }
-    watcher.work().await.unwrap();
+    fs::rename(&run_dir, dir.path().join("elsewhere")).unwrap();
+    worker.work().await.unwrap();
     let failure = served.failure().await;
     assert!(failure.contains("max_steps = 10") && failure.contains("not saved"), "{failure}");
 }

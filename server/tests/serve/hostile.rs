@@ -111,6 +111,7 @@ async fn other_terms_steps_and_workers_are_told_apart() {
         let replica = ReplicaId(replica);
         assert_eq!(worker.push(Assignment { replica, ..first }).await.unwrap(), Outcome::Counted);
     }
+    while worker.status().await.global_step == 0 {}
     assert_eq!(worker.push(first).await.unwrap(), Outcome::Dropped, "an older step");
     let head = |term, number, step| {
         let head = v1::PushHead { term, worker: number, step, replica: 0 };
