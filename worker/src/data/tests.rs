@@ -101,8 +101,11 @@ fn the_whole_recipe_is_pinned() {
         contrast: 0.8088157,
     };
     assert_eq!(augmentation, expected);
-    assert_eq!([digest(&evaluation), digest(&training)], [
-        "adb537b1a941880425161a61c45c3f8cb55f27900e9cf183ee91f6d84f1d5584",
-        "c1b6e42b0b30e632db54f3eb56a914d1404859fdcf5a0f4b716ae1f110e74688",
-    ]);
+    assert_eq!(
+        [digest(&evaluation), digest(&training)],
+        [
+            "adb537b1a941880425161a61c45c3f8cb55f27900e9cf183ee91f6d84f1d5584",
+            "c1b6e42b0b30e632db54f3eb56a914d1404859fdcf5a0f4b716ae1f110e74688",
+        ]
+    );
 }

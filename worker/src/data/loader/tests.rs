@@ -3,8 +3,8 @@
 use hw2_common::config::Config;
 use hw2_common::dataset::Split;
 use hw2_common::ids::{Epoch, GlobalStep, ReplicaId, SampleId};
-use hw2_common::rng::{Stream, permutation};
 use hw2_common::model::ModelSpec;
+use hw2_common::rng::{Stream, permutation};
 use image::{Rgb, RgbImage};
 
 use super::super::tests::{jpeg, png};
