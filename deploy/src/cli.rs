@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use hw2_common::config::ConfigError;
-use tracing_subscriber::filter::LevelFilter;
+use hw2_common::logging::{self, LevelFilter};
 
 use crate::commands::{
     bench, config, demo, digest, eval, predict, server, split, status, train, verify, worker,
 };
-use crate::{logging, output};
+use crate::output;
 
 const FAILURE: u8 = 1;
 /// As clap's own.

@@ -8,7 +8,6 @@ mod control;
 mod device_args;
 mod job_args;
 mod local_run;
-mod logging;
 mod output;
 mod summary;
 
