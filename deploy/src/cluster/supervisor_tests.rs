@@ -121,6 +121,18 @@ fn when_all_workers_are_taken_away_the_server_is_stopped() {
 }
 
 #[test]
+fn a_worker_that_leaves_is_missed_only_while_the_run_goes_on() {
+    let mut cluster = Cluster::running(2);
+    assert_eq!(cluster.ended(Role::Worker(0), DONE).reason, None);
+    let decision = cluster.wait();
+    assert_eq!(decision.reason.as_deref(), Some("worker-0 left: going on without"));
+    assert_eq!(cluster.supervisor.deadline(), None);
+    cluster.ended(Role::Worker(1), DONE);
+    cluster.ended(Role::Server, DONE);
+    assert_eq!(cluster.outcome(), Some(Outcome::Finished));
+}
+
+#[test]
 fn a_killed_server_starts_again_and_a_server_that_refuses_does_not() {
     let mut cluster = Cluster::running(1);
     for _ in 0..RESTARTS_MAX {
