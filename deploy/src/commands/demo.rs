@@ -71,7 +71,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     output::note(&format!(
         "Fashion-MNIST, 2,500 training and 500 validation images: 1 server, {workers} workers"
     ));
-    let run = args.cluster.local_run(resolved.config, workers);
+    let run = args.cluster.local_run(resolved.config, workers)?;
     output::report(&run.run()?, args.json)?;
     if !args.json {
         output::line(&next_steps(&out))?;
