@@ -13,6 +13,7 @@ const RESTART_DELAY: Duration = Duration::from_secs(2);
 const GOODBYE: Duration = Duration::from_secs(5);
 /// Exit code of a process that panicked: an accident like a kill, not a decision.
 const PANIC_CODE: i32 = 101;
+const SIGTERM: i32 = nix::libc::SIGTERM;
 
 /// Who a child is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +184,9 @@ impl Supervisor {
         }
         self.server.state = ChildState::Gone;
         self.forget_restarts();
-        if ending == Ending::Exited(0) {
+        // A server that is still reading the dataset has nothing to save, and ends at once.
+        let never_began = self.phase == Phase::Draining && ending == Ending::Killed(SIGTERM);
+        if ending == Ending::Exited(0) || never_began {
             self.phase = Phase::Parting;
             self.patience = Some(now + GOODBYE);
             return Decision::silent(Action::Nothing);

@@ -169,6 +169,14 @@ fn one_interrupt_drains_and_the_second_kills() {
 }
 
 #[test]
+fn an_interrupt_before_the_server_serves_is_no_failure() {
+    let mut cluster = Cluster { supervisor: Supervisor::new(2, GRACE), now: Instant::now() };
+    assert_eq!(cluster.decide(Event::Interrupted).action, Action::DrainServer);
+    cluster.ended(Role::Server, Ending::Killed(SIGTERM));
+    assert_eq!(cluster.outcome(), Some(Outcome::Interrupted));
+}
+
+#[test]
 fn a_server_that_does_not_drain_in_time_is_killed() {
     let mut cluster = Cluster::running(1);
     let start = cluster.now;
