@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod bench_input;
+pub mod bench_step;
 pub mod bench_wire;
 pub mod classifier;
 pub mod data;

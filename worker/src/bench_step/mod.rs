@@ -1,0 +1,181 @@
+//! `hw2 bench step`: how fast this machine trains and evaluates, on random images in memory.
+//!
+//! A training step is forward and backward, with dropout, every bucket of the gradient handed over.
+//! Adam is no part of it: in this system the server does that.
+
+mod timed;
+
+use std::hint::black_box;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use hw2_common::ids::{GlobalStep, ReplicaId};
+use hw2_common::layout::ParamLayout;
+use hw2_common::model::Network;
+use serde::Serialize;
+
+use crate::device::cpu::Cpu;
+use crate::device::plain::Plain;
+use crate::device::{Choice, Device, DeviceError, DropoutCoordinates};
+use crate::nn::{Engine, Model, engine};
+use crate::verify::fill;
+pub use timed::PrimitiveTime;
+use timed::Timed;
+
+/// Steps before the measured ones.
+const WARM_UP: u32 = 2;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct StepBenchOptions {
+    /// What to compute on.
+    pub device: Choice,
+    /// What to compute.
+    pub network: Network,
+    /// Images of a batch.
+    pub batch_size: usize,
+    /// Threads of a CPU; 0 means one per core.
+    pub threads: usize,
+    /// Measured steps, of which the median counts.
+    pub repeats: u32,
+    /// Whether to say also where the time of a training step goes.
+    pub primitives: bool,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepBench {
+    /// The device in words.
+    pub device: String,
+    /// Numbers that are trained.
+    pub parameters: usize,
+    /// Images of a batch.
+    pub batch_size: usize,
+    /// Median time of a training step, without the optimizer.
+    pub train_step_ms: f64,
+    /// Training images a second.
+    pub train_images_per_second: f64,
+    /// Median time of an evaluation step.
+    pub evaluate_ms: f64,
+    /// Evaluation images a second.
+    pub evaluate_images_per_second: f64,
+    /// Most memory that this process has held so far, where the system tells.
+    pub peak_memory_bytes: Option<u64>,
+    /// Where the time of a training step goes, the longest first; empty unless asked for.
+    pub primitives: Vec<PrimitiveTime>,
+}
+
+/// Measures.
+///
+/// # Errors
+/// The device is not there, or fails.
+pub fn bench_step(options: &StepBenchOptions) -> Result<StepBench, DeviceError> {
+    let StepBenchOptions { device, network, batch_size, threads, repeats, .. } = options;
+    let mut engine = engine(*device, network, *batch_size, *threads)?;
+    let mut batch = Batch::new(network, *batch_size);
+    batch.load(engine.as_mut());
+    let train = median_ms(*repeats, || batch.train(engine.as_mut()))?;
+    let evaluate = median_ms(*repeats, || {
+        engine.evaluate(&batch.images).map(|logits| drop(black_box(logits)))
+    })?;
+    let per_second = |ms: f64| *batch_size as f64 / ms * 1e3;
+    Ok(StepBench {
+        device: engine.describe(),
+        parameters: batch.params.len(),
+        batch_size: *batch_size,
+        train_step_ms: train,
+        train_images_per_second: per_second(train),
+        evaluate_ms: evaluate,
+        evaluate_images_per_second: per_second(evaluate),
+        peak_memory_bytes: peak_memory_bytes(),
+        primitives: if options.primitives { primitives(options)? } else { Vec::new() },
+    })
+}
+
+/// Synthetic images and labels, and parameters to train them with.
+struct Batch {
+    images: Vec<f32>,
+    labels: Vec<u32>,
+    params: Vec<f32>,
+    buffers: Vec<f32>,
+    statistics: Vec<f32>,
+}
+
+impl Batch {
+    fn new(network: &Network, batch_size: usize) -> Self {
+        let layout = ParamLayout::new(network);
+        let classes = network.classes as u32;
+        Self {
+            images: fill(1, batch_size * network.input.len(), 2.0, 0.0),
+            labels: (0..batch_size as u32).map(|image| image % classes).collect(),
+            params: layout.initial_params(1),
+            buffers: layout.initial_buffers(),
+            statistics: vec![0.0; layout.buffers.len()],
+        }
+    }
+
+    fn load(&self, engine: &mut dyn Engine) {
+        engine.load_params(&self.params);
+        engine.load_buffers(&self.buffers);
+    }
+
+    fn train(&mut self, engine: &mut dyn Engine) -> Result<(), DeviceError> {
+        let Self { images, labels, statistics, .. } = self;
+        let dropout = DropoutCoordinates { seed: 1, step: GlobalStep(0), replica: ReplicaId(0) };
+        engine.train_step(images, labels, Some(dropout), statistics, &mut |_, gradient| {
+            black_box(gradient);
+        })?;
+        Ok(())
+    }
+}
+
+/// Median milliseconds of `repeats` calls of `step`, after a few that do not count.
+fn median_ms(
+    repeats: u32,
+    mut step: impl FnMut() -> Result<(), DeviceError>,
+) -> Result<f64, DeviceError> {
+    let mut times = Vec::new();
+    for call in 0..WARM_UP + repeats.max(1) {
+        let began = Instant::now();
+        step()?;
+        if call >= WARM_UP {
+            times.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
+
+/// The same training steps with a clock around every primitive.
+fn primitives(options: &StepBenchOptions) -> Result<Vec<PrimitiveTime>, DeviceError> {
+    match options.device {
+        Choice::Auto | Choice::Cpu => time_primitives(options, Cpu::new(options.threads)?),
+        Choice::Plain => time_primitives(options, Plain::<f32>::new()),
+    }
+}
+
+fn time_primitives<D: Device<Elem = f32> + 'static>(
+    options: &StepBenchOptions,
+    device: D,
+) -> Result<Vec<PrimitiveTime>, DeviceError> {
+    let times = Arc::new(Mutex::default());
+    let device = Timed::new(device, Arc::clone(&times));
+    let mut model = Model::new(device, &options.network, options.batch_size);
+    let mut batch = Batch::new(&options.network, options.batch_size);
+    batch.load(&mut model);
+    for call in 0..WARM_UP + options.repeats.max(1) {
+        if call == WARM_UP {
+            times.lock().expect("no step panicked").clear();
+        }
+        batch.train(&mut model)?;
+    }
+    Ok(timed::summary(&times, options.repeats.max(1)))
+}
+
+/// The high-water mark of this process's resident memory.
+fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
