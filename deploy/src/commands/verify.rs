@@ -19,8 +19,12 @@ pub(crate) struct VerifyArgs {
     file: PathBuf,
 
     /// What to compute on
-    #[arg(long, value_enum, default_value_t = Device::PlainF32)]
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
     device: Device,
+
+    /// Compute threads of a CPU device; 0 means one for each core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
 
     /// Print one line of JSON
     #[arg(long)]
@@ -29,6 +33,10 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Device {
+    /// The best device that is there
+    Auto,
+    /// The fast CPU device
+    Cpu,
     /// The plain loops that specify every layer, in 32-bit floats
     PlainF32,
     /// The same in 64-bit floats, with limits to match
@@ -37,7 +45,7 @@ enum Device {
 
 /// Computes and compares.
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
-    let report = verify::run(&Reference::read(&args.file)?, args.device.target())?;
+    let report = verify::run(&Reference::read(&args.file)?, args.device.target(args.threads))?;
     let failures =
         report.cases.iter().flat_map(|case| &case.rows).filter(|row| !row.passed).count();
     output::report(&Verdict(report), args.json)?;
@@ -48,8 +56,9 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
 }
 
 impl Device {
-    fn target(self) -> Target {
+    fn target(self, threads: usize) -> Target {
         match self {
+            Self::Auto | Self::Cpu => Target::Cpu { threads },
             Self::PlainF32 => Target::PlainF32,
             Self::PlainF64 => Target::PlainF64,
         }

@@ -1,5 +1,7 @@
 //! `hw2 bench`: this machine's figures, the unit of every later comparison.
 
+mod input;
+mod step;
 mod wire;
 
 use clap::{Args, Subcommand};
@@ -13,6 +15,8 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    Step(step::StepArgs),
+    Input(input::InputArgs),
     Wire(wire::WireArgs),
     #[command(hide = true)]
     WireWorker(wire::WorkerArgs),
@@ -21,6 +25,8 @@ enum What {
 /// Measures and prints.
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match &args.what {
+        What::Step(args) => step::run(args),
+        What::Input(args) => input::run(args),
         What::Wire(args) => wire::run(args),
         What::WireWorker(args) => wire::work(args),
     }
