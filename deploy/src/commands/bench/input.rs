@@ -40,8 +40,7 @@ pub(crate) struct InputArgs {
 pub(crate) fn run(args: &InputArgs) -> anyhow::Result<()> {
     let config = Layers { file: args.config.clone(), ..Layers::default() }.load()?.config;
     let dataset = args.data.as_deref().map(Dataset::open).transpose()?.map(Arc::new);
-    let options =
-        InputBenchOptions { config, dataset, threads: args.threads, images: args.images };
+    let options = InputBenchOptions { config, dataset, threads: args.threads, images: args.images };
     output::report(&Input(bench_input(&options)?), args.json)
 }
 

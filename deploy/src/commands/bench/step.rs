@@ -85,11 +85,12 @@ fn primitives(times: &[PrimitiveTime]) -> Table {
     let mut table = Table::new([
         Column::Right("ms"),
         Column::Right("GFLOP/s"),
+        Column::Right("calls"),
         Column::Left("primitive"),
     ]);
-    for PrimitiveTime { primitive, ms, gflops } in times {
+    for PrimitiveTime { primitive, calls, ms, gflops } in times {
         let gflops = gflops.map_or("-".into(), rate);
-        table.row([format!("{ms:.2}"), gflops, primitive.clone()]);
+        table.row([format!("{ms:.2}"), gflops, calls.to_string(), primitive.clone()]);
     }
     table
 }
@@ -100,7 +101,8 @@ mod tests {
 
     #[test]
     fn the_text_has_both_paces_and_where_the_time_goes() {
-        let primitive = PrimitiveTime { primitive: "gemm".into(), ms: 12.345, gflops: Some(112.4) };
+        let primitive =
+            PrimitiveTime { primitive: "gemm".into(), calls: 4, ms: 12.345, gflops: Some(112.4) };
         let text = Step(StepBench {
             device: "cpu, 2 threads".into(),
             parameters: 2_958_689,
@@ -120,8 +122,8 @@ mod tests {
              evaluation     150.0 ms a step     213 images/s\n\
              peak memory 700 MiB\n\
              \n   \
-                ms  GFLOP/s  primitive\n\
-             12.35      112  gemm"
+                ms  GFLOP/s  calls  primitive\n\
+             12.35      112      4  gemm"
         );
     }
 }
