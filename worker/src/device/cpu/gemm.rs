@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::Team;
-use super::panels::{Panels, pack_tile_columns, pack_tiles, tiles_len};
+use super::panels::{Panels, pack_tiles, tiles_len};
 use super::scratch::{self, cut};
 use super::simd::{PackedProduct, Simd, TILE_ROWS};
 use crate::device::memory::Memory;
@@ -106,7 +106,7 @@ impl Blocks {
             }
             let tiles = cut(&mut scratch.tiles, tiles_len(rows, depth));
             if transpose_a {
-                pack_tile_columns(tiles, (rows, depth), |p| &a[(inner + p) * m + row..]);
+                pack_tiles(tiles, (rows, depth), |i, p| a[(inner + p) * m + row + i]);
             } else {
                 pack_tiles(tiles, (rows, depth), |i, p| a[(row + i) * k + inner + p]);
             }

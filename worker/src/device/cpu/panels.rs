@@ -56,28 +56,6 @@ pub(super) fn tiles_len(rows: usize, depth: usize) -> usize {
     rows.next_multiple_of(TILE_ROWS) * depth
 }
 
-/// Packs the (rows, depth) matrix with columns `column(0)`, `column(1)`, ... into `out`, of that
-/// length.
-#[inline(always)]
-pub(super) fn pack_tile_columns<'a>(
-    out: &mut [f32],
-    (rows, depth): (usize, usize),
-    column: impl Fn(usize) -> &'a [f32],
-) {
-    let (values, _) = out.as_chunks_mut::<TILE_ROWS>();
-    for k in 0..depth {
-        let (tiles, rest) = column(k)[..rows].as_chunks::<TILE_ROWS>();
-        let mut out = values[k..].iter_mut().step_by(depth);
-        for (out, tile) in out.by_ref().zip(tiles) {
-            *out = *tile;
-        }
-        if let Some(out) = out.next() {
-            out.fill(0.0);
-            out[..rest.len()].copy_from_slice(rest);
-        }
-    }
-}
-
 /// Packs the (rows, depth) matrix with the numbers `at(row, column)` into `out`, of that length.
 #[inline(always)]
 pub(super) fn pack_tiles(

@@ -58,7 +58,7 @@ impl WithSimd for PanelWidth {
 }
 
 /// One row of a tile: two vectors.
-pub(super) type Pair<S> = [<S as pulp::Simd>::f32s; 2];
+type Pair<S> = [<S as pulp::Simd>::f32s; 2];
 
 /// The sums of [`TILE_ROWS`] rows by one panel.
 type Tile<S> = [Pair<S>; TILE_ROWS];
@@ -271,51 +271,6 @@ fn multiply_packed<S: pulp::Simd>(
     sums
 }
 
-/// Copies some columns of the matrix (pixels, window) to panels.
-pub(super) struct PackWindows<'a> {
-    pub(super) source: &'a [f32],
-    /// Where the window of each pixel begins.
-    pub(super) steps: Steps,
-    /// Rows and columns of pixels.
-    pub(super) size: (usize, usize),
-    /// What to copy of each window.
-    pub(super) pieces: &'a [Copy],
-    /// Panel by panel, for each pixel one row of the panel.
-    pub(super) panels: &'a mut [f32],
-}
-
-/// Consecutive numbers of a window that go to one panel.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Copy {
-    /// From the beginning of the window.
-    pub(super) from: usize,
-    /// From the beginning of the panels, for the first pixel.
-    pub(super) to: usize,
-    pub(super) len: usize,
-}
-
-impl WithSimd for PackWindows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        let Self { source, steps, size: (rows, cols), pieces, panels } = self;
-        let width = 2 * S::F32_LANES;
-        for pixel in 0..rows * cols {
-            let first = steps.at(pixel / cols, pixel % cols);
-            for Copy { from, to, len } in pieces {
-                let from = &source[first + from..][..*len];
-                let out = &mut panels[to + pixel * width..][..*len];
-                let vectors = pulp::as_arrays_mut::<2, _>(S::as_mut_simd_f32s(out).0).0;
-                match (vectors, pulp::as_arrays::<2, _>(S::as_simd_f32s(from).0).0) {
-                    ([out], [from]) => *out = *from,
-                    _ => out.copy_from_slice(from),
-                }
-            }
-        }
-    }
-}
-
 #[inline(always)]
 fn relu<S: pulp::Simd>(simd: S, pair: Pair<S>) -> Pair<S> {
     let zero = simd.splat_f32s(0.0);
@@ -324,22 +279,19 @@ fn relu<S: pulp::Simd>(simd: S, pair: Pair<S>) -> Pair<S> {
 
 /// A row of at most two vectors; zeros where it ends.
 #[inline(always)]
-pub(super) fn load<S: pulp::Simd>(simd: S, row: &[f32]) -> Pair<S> {
-    if let ([whole], _) = pulp::as_arrays::<2, _>(S::as_simd_f32s(row).0) {
-        return *whole;
-    }
+fn load<S: pulp::Simd>(simd: S, row: &[f32]) -> Pair<S> {
     let (low, high) = row.split_at(row.len().min(S::F32_LANES));
     [simd.partial_load_f32s(low), simd.partial_load_f32s(high)]
 }
 
-/// As [`load`], the other way.
 #[inline(always)]
-pub(super) fn store<S: pulp::Simd>(simd: S, row: &mut [f32], pair: Pair<S>) {
-    if let ([whole], _) = pulp::as_arrays_mut::<2, _>(S::as_mut_simd_f32s(row).0) {
-        *whole = pair;
-        return;
+fn store<S: pulp::Simd>(simd: S, row: &mut [f32], pair: Pair<S>) {
+    if row.len() == 2 * S::F32_LANES {
+        let whole = pulp::as_arrays_mut::<2, _>(S::as_mut_simd_f32s(row).0).0;
+        whole[0] = pair;
+    } else {
+        let (low, high) = row.split_at_mut(row.len().min(S::F32_LANES));
+        simd.partial_store_f32s(low, pair[0]);
+        simd.partial_store_f32s(high, pair[1]);
     }
-    let (low, high) = row.split_at_mut(row.len().min(S::F32_LANES));
-    simd.partial_store_f32s(low, pair[0]);
-    simd.partial_store_f32s(high, pair[1]);
 }

@@ -14,7 +14,7 @@ pub(super) use grad_input::grad_input;
 pub(super) use grad_weight::grad_weight;
 
 use super::scratch::cut;
-use super::simd::{Copy, Runs, Steps};
+use super::simd::{Runs, Steps};
 use super::strip::Strip;
 use crate::device::memory::View;
 use crate::device::{Tensor, Window};
@@ -59,25 +59,6 @@ fn windows<'a>(
         source,
         runs: Runs { count: kernel_size, len: kernel_size * c, step: row },
         steps: Steps { start: 0, row: stride * row, col: stride * c },
-    }
-}
-
-impl Windows<'_> {
-    /// What to copy of each window for columns `columns` of the matrix (pixels, window) in panels.
-    /// The rest of the last panel keeps whatever was there.
-    fn pieces(&self, columns: Range<usize>, width: usize, pixels: usize) -> Vec<Copy> {
-        let mut pieces = Vec::new();
-        let mut column = columns.start;
-        while column < columns.end {
-            let (run, place) = (column / self.runs.len, column % self.runs.len);
-            let (panel, lane) =
-                ((column - columns.start) / width, (column - columns.start) % width);
-            let len = (columns.end - column).min(self.runs.len - place).min(width - lane);
-            let (from, to) = (run * self.runs.step + place, panel * pixels * width + lane);
-            pieces.push(Copy { from, to, len });
-            column += len;
-        }
-        pieces
     }
 }
 
