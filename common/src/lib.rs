@@ -7,6 +7,7 @@ pub mod dataset;
 pub mod ids;
 pub mod job;
 pub mod layout;
+pub mod logging;
 pub mod model;
 pub mod rng;
 pub mod state;

@@ -1,3 +1,16 @@
 //! hw2: the front door.
 
-fn main() {}
+mod checkpoint_args;
+mod cli;
+mod cluster;
+mod commands;
+mod control;
+mod device_args;
+mod job_args;
+mod local_run;
+mod output;
+mod summary;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

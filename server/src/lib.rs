@@ -1,5 +1,19 @@
 //! The parameter server: owns all state of a run, decides who computes what, and makes the updates.
+//!
+//! Control plane: `coordinator` decides, purely; `driver` carries it out. Data plane: `plane` adds,
+//! updates and publishes vectors. Edge: `rpc` speaks the protocol. `folder` keeps what must last.
 
+pub mod args;
+mod clock;
 mod coordinator;
 pub mod curve;
+mod driver;
+mod folder;
+mod listener;
 mod plane;
+mod rpc;
+mod run;
+
+pub use clock::Clock;
+pub use listener::{ListenError, Listener};
+pub use run::{Outcome, ServerSetup, serve};

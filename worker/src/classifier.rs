@@ -82,7 +82,7 @@ impl Classifier {
             }
             let batch = loader.eval_block(BlockId(block))?;
             let labels = &batch.labels[..batch.labels.len().min((examples - done) as usize)];
-            let logits = self.engine.evaluate(&batch.images, batch.labels.len())?;
+            let logits = self.engine.evaluate(&batch.images)?;
             let classes = job.dataset.classes.len();
             let logits = &logits[..labels.len() * classes];
             let ranked = logits.chunks_exact(classes).zip(labels);
@@ -100,13 +100,13 @@ impl Classifier {
     /// The bytes are no image.
     pub fn predict(&mut self, file: &[u8], k: usize) -> anyhow::Result<Vec<(&str, f64)>> {
         let size = self.job.config.model.image_size;
-        let image = data::eval_image(file, &self.job.config.images, size)
-            .map_err(DataError::from)?;
-        let probabilities = softmax(&self.engine.evaluate(&image, 1)?);
+        let image =
+            data::eval_image(file, &self.job.config.images, size).map_err(DataError::from)?;
+        let probabilities = softmax(&self.engine.evaluate(&image)?);
         let mut order: Vec<usize> = (0..probabilities.len()).collect();
         // Stable: of equal classes the lower one comes first.
         order.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
-        let named = |class| (self.job.dataset.classes[class].as_str(), probabilities[class]);
+        let named = |class: usize| (self.job.dataset.classes[class].as_str(), probabilities[class]);
         Ok(order.into_iter().take(k).map(named).collect())
     }
 }

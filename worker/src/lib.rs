@@ -1,6 +1,11 @@
 //! The worker: reads images, runs the network forward and backward, pushes gradients.
 
+pub mod args;
+pub mod bench_wire;
+pub mod classifier;
+pub mod data;
 pub mod device;
 pub mod nn;
 pub mod ps;
+pub mod train;
 pub mod verify;

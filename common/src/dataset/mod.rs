@@ -180,8 +180,8 @@ impl Dataset {
     }
 
     /// What a server must know of it.
-    pub fn card(&self) -> &Card {
-        &self.card
+    pub fn card(&self) -> Card {
+        self.card.clone()
     }
 
     /// Names of the classes in byte order.

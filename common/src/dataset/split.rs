@@ -136,7 +136,7 @@ pub fn split(
         counts.push(ClassCount { class: class.clone(), train: all - val, val });
     }
 
-    let card = Dataset::open(staging.path())?.card().clone();
+    let card = Dataset::open(staging.path())?.card();
     card.write(&staging.path().join(CARD_FILE)).map_err(io_error("write the card of", dest))?;
     fs::rename(staging.path(), dest).map_err(io_error("rename the finished split to", dest))?;
     // Its folder has gone, so that dropping `staging` finds nothing to remove.

@@ -273,7 +273,7 @@ fn bytes_that_changed_after_opening_are_an_error() {
 #[test]
 fn a_card_is_written_read_and_compared_with_the_images() {
     let root = folder(FILES);
-    let card = Dataset::open(root.path()).unwrap().card().clone();
+    let card = Dataset::open(root.path()).unwrap().card();
     let path = root.path().join(CARD_FILE);
     card.write(&path).unwrap();
     assert_eq!(Card::read(&path).unwrap(), card);
@@ -292,7 +292,7 @@ fn a_card_is_written_read_and_compared_with_the_images() {
 #[test]
 fn a_card_of_no_dataset_is_refused() {
     let root = TempDir::new().unwrap();
-    let good = in_memory(FILES).unwrap().card().clone();
+    let good = in_memory(FILES).unwrap().card();
     let check = |change: fn(&mut Card), part: &str| {
         let mut card = good.clone();
         change(&mut card);

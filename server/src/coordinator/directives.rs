@@ -64,6 +64,11 @@ impl Coordinator {
                 && let Some((waiter, _)) = self.pulls.remove(&worker)
             {
                 self.members.progressed(now, worker);
+                if let (Directive::Stop(_), Some(member)) =
+                    (&directive, self.members.get_mut(worker))
+                {
+                    member.stopped = Some(now);
+                }
                 self.effects.push(Effect::Direct(waiter, directive));
             }
         }

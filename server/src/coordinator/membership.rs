@@ -114,6 +114,8 @@ pub(crate) struct Member {
     pub(crate) ready: bool,
     /// Contributions of it that counted.
     pub(crate) contributions: u64,
+    /// When it was told to stop.
+    pub(crate) stopped: Option<Now>,
 }
 
 /// All members of one term.
@@ -134,7 +136,14 @@ impl Members {
         }
         self.issued += 1;
         let worker = WorkerId(self.issued);
-        let member = Member { label, seen: now, progressed: now, ready: false, contributions: 0 };
+        let member = Member {
+            label,
+            seen: now,
+            progressed: now,
+            ready: false,
+            contributions: 0,
+            stopped: None,
+        };
         self.members.insert(worker, member);
         Ok(worker)
     }

@@ -46,6 +46,9 @@ use step::StepBarrier;
 pub(crate) use step::{Contribution, Digest, StepResult, StepSummary};
 pub(crate) use workers::Standing;
 
+/// Time for a worker that was told to stop to leave.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// Time since the server started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Now(pub(crate) Duration);
@@ -214,9 +217,10 @@ impl Coordinator {
         }
     }
 
-    /// Whether every worker has left.
-    pub(crate) fn is_deserted(&self) -> bool {
-        self.members.is_empty()
+    /// Whether every worker has left, or has had time to since it was told to stop.
+    pub(crate) fn is_deserted(&self, now: Now) -> bool {
+        let gone = |told: Now| now.since(told) >= FAREWELL;
+        self.members.iter().all(|(_, member)| member.stopped.is_some_and(gone))
     }
 
     /// Why the state was not saved when it last should have been.

@@ -13,6 +13,7 @@ impl Coordinator {
         let phase = std::mem::replace(&mut self.phase, Phase::Saving);
         let Phase::Committing { barrier, skipped } = phase else {
             // The run failed while the update was being made, and nothing of it will be saved.
+            assert!(matches!(phase, Phase::Ended(Ending::Failed, _)), "{phase:?} has no commit");
             self.phase = phase;
             return;
         };
@@ -36,7 +37,7 @@ impl Coordinator {
 
     /// The checkpoint of [`Effect::Save`] is written, or could not be.
     pub(crate) fn saved(&mut self, now: Now, result: Result<(), String>) {
-        self.saves.writing = None;
+        assert!(self.saves.writing.take().is_some(), "a checkpoint was being written");
         self.saves.failure = result.err();
         if let Some(error) = &self.saves.failure {
             self.saves.taken = None;

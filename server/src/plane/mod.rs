@@ -54,8 +54,8 @@ pub(crate) struct Plane {
 }
 
 impl Plane {
-    /// Starts the thread. After each commit it calls `published`; the first call is for the vectors
-    /// it starts with, of `step`.
+    /// Starts the thread, which calls `published` after each commit. Also returns what is published
+    /// of the vectors it starts with, those of `step`.
     ///
     /// # Errors
     /// The system has no thread left.
@@ -65,7 +65,7 @@ impl Plane {
         vectors: Vectors,
         buffers: Buffers,
         published: impl Fn(Published) + Send + 'static,
-    ) -> std::io::Result<Self> {
+    ) -> std::io::Result<(Self, Published)> {
         let (orders, received) = mpsc::channel();
         let mut work = Work {
             threads: threads(std::thread::available_parallelism()?.get().min(THREADS_MAX)),
@@ -73,15 +73,15 @@ impl Plane {
             store: Store::new(vectors, buffers),
             job: job.clone(),
         };
+        let first = work.publish(step);
         let thread = std::thread::Builder::new().name("hw2-plane".into()).spawn(move || {
-            published(work.publish(step));
             for order in received {
                 if let Some(versions) = work.carry_out(order) {
                     published(versions);
                 }
             }
         })?;
-        Ok(Self { orders: Some(orders), thread: Some(thread) })
+        Ok((Self { orders: Some(orders), thread: Some(thread) }, first))
     }
 
     /// A contribution counts.

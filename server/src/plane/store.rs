@@ -110,7 +110,6 @@ impl Pass {
         }
     }
 
-    #[expect(clippy::needless_range_loop, reason = "six slices: an index reads better than zips")]
     #[inline(always)]
     fn over(&self, strip: Strip<'_>, mean: impl Fn(usize, f32) -> f32) {
         let Strip { last, old, new, m, v, ema, .. } = strip;

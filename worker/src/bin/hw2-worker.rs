@@ -1,3 +1,19 @@
 //! The worker as a program.
 
-fn main() {}
+use clap::Parser;
+use hw2_common::logging::{self, LevelFilter};
+use hw2_worker::args::WorkerArgs;
+
+/// A worker of hw2
+#[derive(Parser)]
+#[command(name = "hw2-worker", version)]
+struct Cli {
+    #[command(flatten)]
+    args: WorkerArgs,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    logging::start(LevelFilter::INFO);
+    hw2_worker::args::main(cli.args)
+}

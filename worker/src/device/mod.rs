@@ -5,6 +5,7 @@
 //! that addresses never change; no primitive returns anything, so that a device may run behind its
 //! caller: an error surfaces at the next download.
 
+mod choice;
 mod float;
 mod memory;
 pub mod plain;
@@ -13,6 +14,7 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 
+pub use choice::Choice;
 pub use float::Float;
 pub use tensor::{BatchNorm, Buffer, Epilogue, Gemm, Mask, Span, Tensor, Update, Window};
 

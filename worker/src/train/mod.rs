@@ -4,6 +4,5 @@ mod prepared;
 mod serve;
 mod tally;
 
-pub use prepared::Prepared;
 pub use serve::run;
 pub use tally::{Tally, rank, softmax};

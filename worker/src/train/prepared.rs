@@ -11,25 +11,25 @@ use hw2_common::layout::ParamLayout;
 use super::Tally;
 use crate::args::WorkerArgs;
 use crate::data::{DataError, Loader};
-use crate::device::DeviceError;
-use crate::nn::{self, DropoutCoordinates, Engine};
+use crate::device::{DeviceError, DropoutCoordinates};
+use crate::nn::{self, Engine};
 use crate::ps::{Contribution, Credentials, Held, Push, StepResult};
 
 /// Everything that depends on the job alone, so that it survives a new term of the server.
-pub struct Prepared {
+pub(super) struct Prepared {
     /// The job it is for.
-    pub job: Job,
+    pub(super) job: Job,
     /// Layout of the job's network.
-    pub layout: ParamLayout,
+    pub(super) layout: ParamLayout,
     /// What [`crate::ps::Client::join`] shows.
-    pub credentials: Credentials,
+    pub(super) credentials: Credentials,
     engine: Box<dyn Engine>,
     loader: Loader,
 }
 
 /// Why an assignment or a block could not be computed.
 #[derive(Debug, thiserror::Error)]
-pub enum ComputeError {
+pub(super) enum ComputeError {
     /// Its images could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -43,12 +43,13 @@ impl Prepared {
     ///
     /// # Errors
     /// The dataset or the device is not there, or the job makes no network.
-    pub fn new(job: Job, args: &WorkerArgs) -> anyhow::Result<Self> {
+    pub(super) fn new(job: Job, args: &WorkerArgs) -> anyhow::Result<Self> {
         let network = job.network()?;
         let layout = ParamLayout::new(&network);
         let path = args.data.clone().unwrap_or_else(|| job.config.data.clone().into());
-        let dataset = Dataset::open(&path)
-            .with_context(|| "the worker cannot read the job's dataset (--data names another place)")?;
+        let dataset = Dataset::open(&path).with_context(
+            || "the worker cannot read the job's dataset (--data names another place)",
+        )?;
         let threads = args.threads.unwrap_or(job.config.threads);
         let batch_size = job.config.batch_size as usize;
         let engine = nn::engine(args.device, &network, batch_size, threads)?;
@@ -122,7 +123,7 @@ impl Prepared {
         block: BlockId,
     ) -> Result<(Tally, Vec<String>), ComputeError> {
         let batch = self.loader.eval_block(block)?;
-        let logits = self.engine.evaluate(&batch.images, batch.labels.len())?;
+        let logits = self.engine.evaluate(&batch.images)?;
         Ok((Tally::new(&logits, &batch.labels), batch.bad_images))
     }
 }

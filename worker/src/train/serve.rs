@@ -79,10 +79,7 @@ pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<()> {
 }
 
 /// Asks for the job until there is a server; nothing when asked to stop.
-fn connect(
-    args: &WorkerArgs,
-    stop: &CancellationToken,
-) -> anyhow::Result<Option<(Client, Hello)>> {
+fn connect(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Option<(Client, Hello)>> {
     let began = Instant::now();
     let mut pause = RETRY_MIN;
     loop {

@@ -54,7 +54,7 @@ fn a_split_holds_every_image_once_and_leaves_the_source_alone() {
             assert_eq!(both, expected);
         }
         let dataset = Dataset::open(&dest).unwrap();
-        assert_eq!(*dataset.card(), report.card);
+        assert_eq!(dataset.card(), report.card);
         assert_eq!(Card::read(&dest.join(CARD_FILE)).unwrap(), report.card);
     }
     assert_eq!(fs::read(from.path().join("b/003.jpg")).unwrap(), b"b 3");

@@ -1,0 +1,260 @@
+//! `hw2 bench wire`: what a round of push, commit and pull of all parameters costs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use hw2_common::address::Address;
+use hw2_common::config::Config;
+use hw2_common::job::{Card, Job};
+use hw2_proto::v1::StatusReply;
+use serde::Serialize;
+
+use crate::cluster::{self, Audience, Outcome, Plan, SocketDir};
+use crate::output::{self, Column, Report, Table, count, rate};
+
+/// The original's.
+const CLASSES: usize = 65;
+const VALUE_BYTES: usize = 4;
+/// Part of the rounds before which the cluster is still starting.
+const WARM_UP: f64 = 0.25;
+
+/// Measures a round of push, commit and pull of all parameters: 1 server, workers that compute nothing
+#[derive(Args, Debug)]
+pub(crate) struct WireArgs {
+    /// Numbers of workers to measure with, each pushing one replica a round
+    #[arg(long, value_name = "W,...", value_delimiter = ',', default_value = "1,2")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Vec<u16>,
+
+    /// Rounds of each measurement
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u32).range(8..))]
+    rounds: u32,
+
+    /// Where the server listens [default: a Unix socket]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<Address>,
+
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A worker of the bench, in a process of its own.
+#[derive(Args, Debug)]
+pub(crate) struct WorkerArgs {
+    #[arg(long)]
+    ps: Address,
+
+    /// Folder for the times of its rounds
+    #[arg(long)]
+    report: PathBuf,
+}
+
+/// Measures with each number of workers.
+pub(crate) fn run(args: &WireArgs) -> anyhow::Result<()> {
+    let job = job(args.rounds);
+    let values = job.layout()?.params.len();
+    let measured = args.workers.iter().map(|&workers| {
+        let rounds = measure(&job, workers, args.listen.as_ref())?;
+        Ok(Measurement::new(workers, values, rounds))
+    });
+    let measurements = measured.collect::<anyhow::Result<_>>()?;
+    output::report(&Wire { values, measurements }, args.json)
+}
+
+/// Works for the server and leaves the times of the rounds in a file.
+pub(crate) fn work(args: &WorkerArgs) -> anyhow::Result<()> {
+    crate::cluster::lifeline::hold()?;
+    let rounds = hw2_worker::bench_wire::drive(&args.ps)?;
+    let file = args.report.join(format!("rounds-{}.json", std::process::id()));
+    std::fs::write(&file, serde_json::to_string(&rounds)?)
+        .with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// The full network, trained on nothing: the server reads the card only.
+fn job(rounds: u32) -> Job {
+    let config = Config {
+        batch_size: CLASSES as u32,
+        max_steps: rounds.into(),
+        checkpoint_every: rounds.into(),
+        ..Config::default()
+    };
+    let classes = (0..CLASSES).map(|class| format!("class-{class:02}")).collect();
+    let fingerprint = hw2_common::hex(&[0; 32]);
+    let (train, val) = (CLASSES as u32, CLASSES as u32);
+    Job { config, dataset: Card { classes, train, val, fingerprint } }
+}
+
+/// The times of all rounds of all workers, without those of the start.
+fn measure(job: &Job, workers: u16, listen: Option<&Address>) -> anyhow::Result<Vec<Duration>> {
+    let dir = SocketDir::new()?;
+    let address = listen.unwrap_or(dir.address()).clone();
+    let reports = dir.file("reports");
+    std::fs::create_dir(&reports)?;
+    let plan = plan(job, &dir, &address, &reports, workers)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut complaints = Complaints::default();
+    match runtime.block_on(cluster::run(&plan, &mut complaints))? {
+        Outcome::Finished => read_reports(&reports),
+        Outcome::Interrupted => bail!("interrupted"),
+        Outcome::Failed(reason) => bail!("{reason}\n{}", complaints.lines.join("\n")),
+    }
+}
+
+fn plan(
+    job: &Job,
+    dir: &SocketDir,
+    address: &Address,
+    reports: &Path,
+    workers: u16,
+) -> anyhow::Result<Plan> {
+    let card = dir.file("card.json");
+    job.dataset.write(&card).context("cannot write the dataset card")?;
+    let config = Config {
+        replicas: workers.into(),
+        data: card.display().to_string(),
+        run_dir: dir.file("run").display().to_string(),
+        listen: address.to_string(),
+        ..job.config.clone()
+    };
+    let config_file = dir.file("config.toml");
+    std::fs::write(&config_file, config.to_toml()).context("cannot write the config")?;
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let (server_program, worker_address) = (program.clone(), address.to_string());
+    let reports = reports.to_owned();
+    Ok(Plan {
+        address: address.clone(),
+        server: Box::new(move || {
+            let mut command = Command::new(&server_program);
+            command.args(["server", "--lifeline", "--config"]).arg(&config_file);
+            command
+        }),
+        worker: Box::new(move || {
+            let mut command = Command::new(&program);
+            command.args(["bench", "wire-worker", "--ps", &worker_address]);
+            command.arg("--report").arg(&reports);
+            command
+        }),
+        workers: workers.into(),
+        log_dir: dir.file("logs"),
+        grace: Duration::from_secs(20),
+    })
+}
+
+fn read_reports(dir: &Path) -> anyhow::Result<Vec<Duration>> {
+    let mut rounds = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let all: Vec<Duration> = serde_json::from_str(&std::fs::read_to_string(entry?.path())?)?;
+        let warm_up = (all.len() as f64 * WARM_UP) as usize;
+        rounds.extend_from_slice(&all[warm_up..]);
+    }
+    Ok(rounds)
+}
+
+/// Keeps what the children say, for the case that one fails.
+#[derive(Default)]
+struct Complaints {
+    lines: Vec<String>,
+}
+
+impl Audience for Complaints {
+    fn child_line(&mut self, child: &str, line: &str) {
+        self.lines.push(format!("{child} | {line}"));
+    }
+
+    fn decision(&mut self, reason: &str) {
+        self.lines.push(reason.to_owned());
+    }
+
+    fn status(&mut self, _: &StatusReply) {}
+}
+
+#[derive(Debug, Serialize)]
+struct Wire {
+    /// Parameters pushed, and pulled, by each worker in each round.
+    values: usize,
+    measurements: Vec<Measurement>,
+}
+
+#[derive(Debug, Serialize)]
+struct Measurement {
+    workers: u16,
+    /// Of all workers, without those of the start.
+    rounds: usize,
+    median_ms: f64,
+    p10_ms: f64,
+    p90_ms: f64,
+    /// Both ways, of all workers.
+    megabytes_per_second: f64,
+}
+
+impl Measurement {
+    fn new(workers: u16, values: usize, mut rounds: Vec<Duration>) -> Self {
+        rounds.sort();
+        let at = |part: f64| match rounds.len() {
+            0 => f64::NAN,
+            len => rounds[((len - 1) as f64 * part).round() as usize].as_secs_f64() * 1e3,
+        };
+        let bytes = 2 * usize::from(workers) * values * VALUE_BYTES;
+        Self {
+            workers,
+            rounds: rounds.len(),
+            median_ms: at(0.5),
+            p10_ms: at(0.1),
+            p90_ms: at(0.9),
+            megabytes_per_second: bytes as f64 / 1e6 / (at(0.5) / 1e3),
+        }
+    }
+}
+
+impl Report for Wire {
+    fn text(&self) -> String {
+        let columns = ["workers", "rounds", "median ms", "10 %", "90 %", "MB/s"];
+        let mut table = Table::new(columns.map(Column::Right));
+        for measurement in &self.measurements {
+            table.row([
+                measurement.workers.to_string(),
+                count(measurement.rounds as u64),
+                format!("{:.1}", measurement.median_ms),
+                format!("{:.1}", measurement.p10_ms),
+                format!("{:.1}", measurement.p90_ms),
+                rate(measurement.megabytes_per_second),
+            ]);
+        }
+        let values = count(self.values as u64);
+        format!("push, commit and pull of {values} values\n{table}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_full_network_is_what_travels() {
+        assert_eq!(job(8).layout().unwrap().params.len(), 2_958_689);
+    }
+
+    #[test]
+    fn the_median_and_the_rate_belong_together() {
+        let rounds = (1..=11).map(Duration::from_millis).collect();
+        let measured = Measurement::new(2, 1_000_000, rounds);
+        assert_eq!((measured.p10_ms, measured.median_ms, measured.p90_ms), (2.0, 6.0, 10.0));
+        assert_eq!(measured.megabytes_per_second.round(), 2667.0);
+    }
+
+    #[test]
+    fn the_start_is_left_out_of_every_report() {
+        let dir = tempfile::tempdir().unwrap();
+        for worker in ["rounds-1.json", "rounds-2.json"] {
+            let rounds = [9, 1, 1, 1].map(Duration::from_secs);
+            std::fs::write(dir.path().join(worker), serde_json::to_string(&rounds).unwrap())
+                .unwrap();
+        }
+        assert_eq!(read_reports(dir.path()).unwrap(), [Duration::from_secs(1); 6]);
+    }
+}

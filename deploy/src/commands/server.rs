@@ -1,0 +1,24 @@
+//! `hw2 server`: this program as the parameter server.
+
+use clap::Args;
+
+use crate::cluster::lifeline;
+
+/// Serves a job's weights to its workers, as ps-server does
+#[derive(Args, Debug)]
+pub(crate) struct ServerCommand {
+    #[command(flatten)]
+    server: hw2_server::args::ServerArgs,
+
+    /// Drain when stdin ends
+    #[arg(long, hide = true)]
+    lifeline: bool,
+}
+
+/// Serves until the run ends.
+pub(crate) fn run(args: ServerCommand) -> anyhow::Result<()> {
+    if args.lifeline {
+        lifeline::hold()?;
+    }
+    hw2_server::args::main(args.server)
+}

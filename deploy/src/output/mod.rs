@@ -1,0 +1,58 @@
+//! All that hw2 prints: results on stdout, everything else on stderr.
+
+mod format;
+mod progress;
+mod table;
+
+use std::io::{ErrorKind, Write};
+
+use anyhow::Context;
+use serde::Serialize;
+
+pub(crate) use format::{count, duration, fraction, rate, significant};
+pub(crate) use progress::{Counter, Display, Snapshot};
+pub(crate) use table::{Column, Table};
+
+/// A command's result: figures for programs, text for people.
+pub(crate) trait Report: Serialize {
+    /// The lines for people, without a newline at the end.
+    fn text(&self) -> String;
+}
+
+/// Prints a result on stdout: its text, or with `json` one line of JSON.
+///
+/// # Errors
+/// When stdout cannot be written. A reader that has gone away (`hw2 config | head`) is no error.
+pub(crate) fn report(report: &impl Report, json: bool) -> anyhow::Result<()> {
+    let text = if json {
+        serde_json::to_string(report).context("the result does not become JSON")?
+    } else {
+        report.text()
+    };
+    line(&text)
+}
+
+/// Prints lines on stdout.
+///
+/// # Errors
+/// As [`report`].
+pub(crate) fn line(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says something on stderr that is not the result.
+pub(crate) fn note(text: &str) {
+    // Nobody is left to tell when stderr cannot be written.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Says on stderr why the command failed.
+pub(crate) fn error(error: &anyhow::Error) {
+    note(&format!("error: {error:#}"));
+}

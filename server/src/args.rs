@@ -1,0 +1,116 @@
+//! The server's command line, which is `hw2 server`'s too.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use hw2_common::address::Address;
+use hw2_common::config::{Flag, Layers, environment};
+use hw2_common::job::{Card, Job};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Clock, Listener, ServerSetup, serve};
+
+/// Serves a job's weights to its workers, until the run ends.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServerArgs {
+    /// Config file (TOML); `hw2 config` prints every key
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Lays the file's [profile.NAME] over it
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+
+    /// Where to listen: host:port or unix:PATH [key: listen]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+
+    /// Dataset folder, a tar of one, or a dataset card (.json) [key: data]
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<String>,
+
+    /// Folder of the run; a run that is there goes on [key: run_dir]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<String>,
+
+    /// Sets any config key
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub set: Vec<(String, String)>,
+}
+
+/// Serves until the run ends, or until SIGTERM or SIGINT, when it saves the current step and stops
+/// its workers.
+///
+/// # Errors
+/// The config, the dataset or the address is of no use; or as [`serve`].
+pub fn main(args: ServerArgs) -> anyhow::Result<()> {
+    let config = args.layers().load()?.config;
+    let address: Address = config.listen.parse()?;
+    // Before the dataset, which may take minutes to read: the workers can connect meanwhile.
+    let listener = Listener::bind(&address)?;
+    let card = Card::of(Path::new(&config.data))
+        .context("the server cannot read the job's dataset (--data, config key `data`)")?;
+    let job = Job::new(config, card)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        tracing::info!("listening on {}", listener.address()?);
+        let shutdown = cancelled_by_signals()?;
+        serve(ServerSetup { job, listener, shutdown, clock: Clock::monotonic() }).await
+    })?;
+    tracing::info!(
+        "{} at {}: {}; the state is in {}",
+        if outcome.finished { "finished" } else { "stopped" },
+        outcome.progress.global_step,
+        outcome.reason,
+        outcome.last_checkpoint.display()
+    );
+    Ok(())
+}
+
+impl ServerArgs {
+    fn layers(&self) -> Layers {
+        let named = [
+            ("--listen", "listen", &self.listen),
+            ("--data", "data", &self.data),
+            ("--run-dir", "run_dir", &self.run_dir),
+        ];
+        let flag = |name: &str, key: &str, value: &str| Flag {
+            name: name.into(),
+            key: key.into(),
+            value: value.into(),
+        };
+        let set = self.set.iter().map(|(key, value)| flag("--set", key, value));
+        let named = named
+            .into_iter()
+            .filter_map(|(name, key, value)| value.as_ref().map(|value| flag(name, key, value)));
+        Layers {
+            file: self.config.clone(),
+            profile: self.profile.clone(),
+            environment: environment(),
+            flags: set.chain(named).collect(),
+        }
+    }
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, as in --set max_steps=100")?;
+    Ok((key.trim().into(), value.trim().into()))
+}
+
+/// A token that SIGTERM or SIGINT cancels.
+fn cancelled_by_signals() -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancelled.cancel();
+    });
+    Ok(token)
+}

@@ -1,0 +1,335 @@
+//! The one task that owns the coordinator: it feeds events in and carries out what is decided.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hw2_common::checkpoint::Checkpoint;
+use hw2_common::ids::{Assignment, WorkerId};
+use hw2_common::job::Job;
+use hw2_common::state::{Progress, State};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::coordinator::{
+    Contribution, Coordinator, Credit, Directive, Effect, Ending, Level, Now, Outcome, Refusal,
+    Replay, Status, Waiter,
+};
+use crate::folder::{RunFolder, Saved};
+use crate::plane::{Plane, Tensors};
+use crate::rpc::{Version, Versions};
+
+/// Time between two looks at the clock.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Something for the driver to do, between two of which it carries out what was decided.
+type Command = Box<dyn FnOnce(&mut Driver) + Send>;
+
+/// A way to the driver. Clones lead to the same one.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// The driver has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone;
+
+/// What a pull ends in, with the vectors that it may need.
+pub(crate) struct PullAnswer {
+    pub(crate) directive: Directive,
+    pub(crate) version: Option<Arc<Version>>,
+}
+
+/// How the run stands when the driver ends.
+pub(crate) struct Ended {
+    pub(crate) ending: Ending,
+    pub(crate) reason: String,
+    pub(crate) progress: Progress,
+    pub(crate) last_checkpoint: Option<PathBuf>,
+    pub(crate) save_failure: Option<String>,
+}
+
+/// Owns the control plane of a server, and the ways to everything it decides about.
+pub(crate) struct Driver {
+    pub(crate) coordinator: Coordinator,
+    clock: Clock,
+    job: Job,
+    plane: Plane,
+    folder: Arc<RunFolder>,
+    last_checkpoint: Option<PathBuf>,
+    versions: Versions,
+    /// Files that are being written.
+    writing: JoinSet<Written>,
+    waiters: u64,
+    pulls: HashMap<Waiter, oneshot::Sender<PullAnswer>>,
+    credits: HashMap<Waiter, oneshot::Sender<Credit>>,
+}
+
+/// What was written aside.
+enum Written {
+    Checkpoint(Saved),
+    Replay(Saved),
+}
+
+impl Handle {
+    /// A way to a driver that is still to be made, and its end for [`Driver::run`].
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Command>) {
+        let (commands, received) = mpsc::unbounded_channel();
+        (Self { commands }, received)
+    }
+
+    /// Has the driver do `command` and waits for its answer.
+    ///
+    /// # Errors
+    /// [`Gone`] when the server is ending.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        command: impl FnOnce(&mut Driver) -> T + Send + 'static,
+    ) -> Result<T, Gone> {
+        let (answer, wait) = oneshot::channel();
+        // An answer that nobody waits for any more is dropped.
+        self.post(move |driver| drop(answer.send(command(driver))));
+        wait.await.map_err(|_| Gone)
+    }
+
+    /// Has the driver do `command`, if it is still there.
+    pub(crate) fn post(&self, command: impl FnOnce(&mut Driver) + Send + 'static) {
+        let _ = self.commands.send(Box::new(command));
+    }
+}
+
+impl Driver {
+    /// Makes a driver; `versions` are those of the state that the coordinator starts from.
+    pub(crate) fn new(
+        coordinator: Coordinator,
+        clock: Clock,
+        job: Job,
+        plane: Plane,
+        versions: Versions,
+        folder: RunFolder,
+        resumed_from: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            coordinator,
+            clock,
+            job,
+            plane,
+            folder: Arc::new(folder),
+            last_checkpoint: resumed_from,
+            versions,
+            writing: JoinSet::new(),
+            waiters: 0,
+            pulls: HashMap::new(),
+            credits: HashMap::new(),
+        }
+    }
+
+    /// Works until the run is over and every worker has been told so, for which it waits at most
+    /// `grace`; `shutdown` ends the run early.
+    pub(crate) async fn run(
+        mut self,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+        shutdown: CancellationToken,
+        grace: Duration,
+    ) -> Ended {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut draining_since: Option<Now> = None;
+        let mut over_since: Option<Now> = None;
+        loop {
+            tokio::select! {
+                Some(command) = commands.recv() => command(&mut self),
+                Some(written) = self.writing.join_next() => self.written(written),
+                _ = ticks.tick() => {
+                    let now = self.now();
+                    self.coordinator.tick(now);
+                }
+                () = shutdown.cancelled(), if draining_since.is_none() => {
+                    let now = self.now();
+                    draining_since = Some(now);
+                    self.coordinator.drain(now, "the server was asked to stop");
+                }
+            }
+            self.carry_out();
+            if self.coordinator.over().is_some() {
+                let now = self.now();
+                let since = draining_since.unwrap_or(*over_since.get_or_insert(now));
+                let done = self.coordinator.is_deserted(now) && self.writing.is_empty();
+                if done || now.since(since) >= grace {
+                    return self.ended();
+                }
+            }
+        }
+    }
+
+    fn ended(self) -> Ended {
+        let (ending, reason) = self.coordinator.over().expect("the driver ends after the run");
+        Ended {
+            ending,
+            reason: reason.to_owned(),
+            progress: self.coordinator.progress().clone(),
+            last_checkpoint: self.last_checkpoint,
+            save_failure: self.coordinator.save_failure().map(str::to_owned),
+        }
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> Now {
+        Now(self.clock.now())
+    }
+
+    /// A worker pulls; the answer may take a while.
+    pub(crate) fn pull(&mut self, worker: WorkerId) -> (Waiter, oneshot::Receiver<PullAnswer>) {
+        let (answer, wait) = oneshot::channel();
+        let waiter = self.waiter();
+        self.pulls.insert(waiter, answer);
+        self.coordinator.pull(self.now(), worker, waiter);
+        (waiter, wait)
+    }
+
+    /// A worker asks to push; the answer may take a while.
+    pub(crate) fn credit(
+        &mut self,
+        worker: WorkerId,
+        assignment: Assignment,
+    ) -> Result<(Waiter, oneshot::Receiver<Credit>), Refusal> {
+        let (answer, wait) = oneshot::channel();
+        let waiter = self.waiter();
+        self.coordinator.credit(self.now(), worker, assignment, waiter)?;
+        self.credits.insert(waiter, answer);
+        Ok((waiter, wait))
+    }
+
+    /// The call is gone: nobody waits for its answer.
+    pub(crate) fn forget(&mut self, waiter: Waiter) {
+        self.coordinator.forget(waiter);
+        self.pulls.remove(&waiter);
+        self.credits.remove(&waiter);
+    }
+
+    /// A push is complete. Gives the tensors back when they do not count.
+    pub(crate) fn contribute(
+        &mut self,
+        contribution: Contribution,
+        tensors: Tensors,
+    ) -> (Result<Outcome, Refusal>, Option<Tensors>) {
+        let replica = contribution.assignment.replica;
+        let outcome = self.coordinator.contribute(self.now(), contribution);
+        match outcome {
+            Ok(Outcome::Counted) => {
+                self.plane.add(replica, tensors);
+                (outcome, None)
+            }
+            _ => (outcome, Some(tensors)),
+        }
+    }
+
+    /// The data plane has made the vectors of the next step.
+    pub(crate) fn committed(&mut self, versions: Versions) {
+        self.versions = versions;
+        self.coordinator.committed(self.now());
+    }
+
+    /// For people: the run, its folder, its newest checkpoint.
+    pub(crate) fn status(&self) -> (Status, PathBuf, Option<PathBuf>) {
+        let status = self.coordinator.status(self.now());
+        (status, self.folder.path().to_owned(), self.last_checkpoint.clone())
+    }
+
+    fn waiter(&mut self) -> Waiter {
+        self.waiters += 1;
+        Waiter(self.waiters)
+    }
+
+    fn carry_out(&mut self) {
+        for effect in self.coordinator.take_effects() {
+            match effect {
+                Effect::Direct(waiter, directive) => self.direct(waiter, directive),
+                Effect::GiveCredit(waiter, credit) => {
+                    if let Some(answer) = self.credits.remove(&waiter) {
+                        // A call that is gone asks again.
+                        let _ = answer.send(credit);
+                    }
+                }
+                Effect::Commit { step, update } => {
+                    // The EMA is about to change, and while a version of it lives it is copied.
+                    self.versions.evaluation = None;
+                    self.plane.commit(step, update);
+                }
+                Effect::Discard => self.plane.discard(),
+                Effect::Save(progress) => self.save(progress),
+                Effect::Record(line) => self.folder.record(line),
+                Effect::KeepReplay(replay) => self.keep_replay(replay),
+                Effect::Notice(Level::Info, text) => tracing::info!("{text}"),
+                Effect::Notice(Level::Warn, text) => tracing::warn!("{text}"),
+                Effect::Notice(Level::Error, text) => tracing::error!("{text}"),
+            }
+        }
+    }
+
+    fn direct(&mut self, waiter: Waiter, directive: Directive) {
+        let Some(answer) = self.pulls.remove(&waiter) else { return };
+        let version = match &directive {
+            Directive::Run { .. } => Some(Arc::clone(&self.versions.weights)),
+            Directive::Evaluate { .. } => self.versions.evaluation.clone(),
+            Directive::Wait(_) | Directive::Rejoin(_) | Directive::Stop(_) => None,
+        };
+        // A call that is gone pulls again, and is told again.
+        let _ = answer.send(PullAnswer { version, directive });
+    }
+
+    /// Takes a checkpoint, and writes it while the run goes on.
+    fn save(&mut self, progress: Progress) {
+        let (folder, checkpoint) = (Arc::clone(&self.folder), self.checkpoint(progress));
+        self.writing.spawn(async move {
+            Written::Checkpoint(write(checkpoint, move |it| folder.save(&it)).await)
+        });
+    }
+
+    fn keep_replay(&mut self, replay: Replay) {
+        let folder = Arc::clone(&self.folder);
+        let checkpoint = self.checkpoint(replay.progress.clone());
+        self.writing.spawn(async move {
+            let keep = move |checkpoint| folder.keep_replay(&checkpoint, &replay);
+            Written::Replay(write(checkpoint, keep).await)
+        });
+    }
+
+    /// The state at this point of the data plane's orders; none if its thread has died.
+    fn checkpoint(&self, progress: Progress) -> impl Future<Output = Option<Checkpoint>> + use<> {
+        let vectors = self.plane.copy();
+        let numeric_kind = self.coordinator.numeric_kind().map(str::to_owned);
+        let job = self.job.clone();
+        async move {
+            let state = State { progress, vectors: vectors.await.ok()? };
+            Some(Checkpoint::new(job, numeric_kind, state))
+        }
+    }
+
+    fn written(&mut self, written: Result<Written, JoinError>) {
+        let now = self.now();
+        match written.expect("what writes returns its errors") {
+            Written::Checkpoint(Ok(path)) => {
+                tracing::info!("wrote {}", path.display());
+                self.last_checkpoint = Some(path);
+                self.coordinator.saved(now, Ok(()));
+            }
+            Written::Checkpoint(Err(error)) => self.coordinator.saved(now, Err(error)),
+            Written::Replay(Ok(path)) => tracing::info!("replay bundle: {}", path.display()),
+            Written::Replay(Err(error)) => tracing::error!("no replay bundle: {error}"),
+        }
+    }
+}
+
+async fn write(
+    checkpoint: impl Future<Output = Option<Checkpoint>>,
+    write: impl FnOnce(Checkpoint) -> Saved + Send + 'static,
+) -> Saved {
+    let checkpoint = checkpoint.await.ok_or("the data plane has ended")?;
+    let writing = tokio::task::spawn_blocking(move || write(checkpoint));
+    writing.await.unwrap_or_else(|error| Err(format!("a checkpoint's writer failed: {error}")))
+}

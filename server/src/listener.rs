@@ -1,0 +1,125 @@
+//! The socket that a server listens on, bound by whoever starts it.
+
+use std::io::{self, ErrorKind};
+use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use hw2_common::address::Address;
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Listener {
+    pub(crate) socket: Socket,
+}
+
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+/// Removes the socket's file when the server ends.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody else does.
+    #[error(
+        "{0} is in use by another process: stop it, or listen elsewhere (--listen, config key \
+         `listen`)"
+    )]
+    InUse(Address),
+    /// The system refuses.
+    #[error("cannot listen on {address}: {source}")]
+    Io {
+        /// What was asked for.
+        address: Address,
+        /// The answer.
+        source: io::Error,
+    },
+}
+
+impl Listener {
+    /// Binds `address`; port 0 takes any free one. The file of a Unix socket that nobody listens on
+    /// any more is replaced.
+    ///
+    /// # Errors
+    /// Names the address and what to do.
+    pub fn bind(address: &Address) -> Result<Self, ListenError> {
+        let bound = match address {
+            Address::Tcp(address) => TcpListener::bind(address).map(Socket::Tcp),
+            Address::Unix(path) => bind_unix(path),
+        };
+        let socket = bound.map_err(|source| match source.kind() {
+            ErrorKind::AddrInUse => ListenError::InUse(address.clone()),
+            _ => ListenError::Io { address: address.clone(), source },
+        })?;
+        Ok(Self { socket })
+    }
+
+    /// Where clients find it, with the port that was chosen.
+    ///
+    /// # Errors
+    /// The system does not know.
+    pub fn address(&self) -> io::Result<Address> {
+        Ok(match &self.socket {
+            Socket::Tcp(listener) => Address::Tcp(listener.local_addr()?.to_string()),
+            Socket::Unix(_, file) => Address::Unix(file.0.clone()),
+        })
+    }
+}
+
+fn bind_unix(path: &Path) -> io::Result<Socket> {
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse && is_deserted(path) => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)?
+        }
+        bound => bound?,
+    };
+    Ok(Socket::Unix(listener, SocketFile(path.to_owned())))
+}
+
+/// Whether `path` is what a server that was killed has left behind.
+fn is_deserted(path: &Path) -> bool {
+    UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!("the socket's file is gone already: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_named() {
+        let first = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.address().unwrap();
+        let error = Listener::bind(&address).unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()) && error.contains("--listen"), "{error}");
+    }
+
+    #[test]
+    fn a_dead_servers_socket_is_replaced_and_a_living_ones_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::Unix(dir.path().join("ps.sock"));
+        let living = Listener::bind(&address).unwrap();
+        assert!(matches!(Listener::bind(&address), Err(ListenError::InUse(_))));
+        let Socket::Unix(listener, file) = living.socket else { panic!("a Unix socket") };
+        drop(listener); // as a kill does: the file stays
+        drop(Listener::bind(&address).unwrap());
+        assert!(!file.0.exists());
+        std::fs::write(&file.0, "somebody's file").unwrap();
+        assert!(Listener::bind(&address).is_err());
+        assert!(file.0.exists());
+    }
+}

@@ -1,0 +1,13 @@
+//! The edge: the only part of the server that knows protobuf types. It turns messages into events
+//! for the driver and answers back into messages, and decides nothing.
+
+mod control;
+mod convert;
+mod data;
+mod net;
+mod pull;
+mod push;
+mod version;
+
+pub(crate) use net::Edge;
+pub(crate) use version::{Version, Versions};

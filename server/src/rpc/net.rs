@@ -1,0 +1,235 @@
+//! Connections: each is served on one of a few threads with a single-threaded runtime, so that a
+//! gradient is read, checked and copied without changing threads.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hw2_common::ids::Term;
+use hw2_common::job::Job;
+use hw2_common::layout::ParamLayout;
+use hw2_common::wire::{FRAME_BYTES, MESSAGE_BYTES_MAX};
+use hw2_proto::v1::control_server::ControlServer;
+use hw2_proto::v1::data_server::DataServer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+
+use super::control::ControlService;
+use super::data::{DataService, Pushing};
+use super::push::Receiver;
+use crate::driver::Handle;
+use crate::listener::{Listener, Socket};
+use crate::plane::Buffers;
+
+const THREADS_MIN: usize = 2;
+const THREADS_MAX: usize = 8;
+/// Receive windows: what a worker may send before it is read.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// Calls that one connection may have under way; a worker has two or three.
+const CALLS_MAX: u32 = 64;
+/// A connection whose other end is gone without a word is closed after these two together.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time for answers that are on their way when the server ends.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Pause after the system refused a connection, for want of descriptors, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The sockets of a running server.
+pub(crate) struct Edge {
+    stop: CancellationToken,
+    accepting: tokio::task::JoinHandle<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Edge {
+    /// Serves whoever connects to `listener`.
+    ///
+    /// # Errors
+    /// The system has no thread left, or does not take the listener.
+    pub(crate) fn start(
+        listener: Listener,
+        driver: &Handle,
+        term: Term,
+        job: &Job,
+        layout: ParamLayout,
+        buffers: Buffers,
+    ) -> io::Result<Self> {
+        let cluster = &job.config.cluster;
+        let services = Services {
+            control: ControlService {
+                driver: driver.clone(),
+                term,
+                job_json: serde_json::to_string(job).expect("plain data always becomes JSON"),
+                heartbeat_interval_ms: cluster.heartbeat_interval_ms as u32,
+            },
+            data: DataService {
+                receiver: Receiver {
+                    driver: driver.clone(),
+                    layout: Arc::new(layout),
+                    buffers,
+                    pause_max: Duration::from_millis(cluster.assignment_timeout_ms),
+                },
+                pushing: Pushing::default(),
+            },
+        };
+        let stop = CancellationToken::new();
+        match listener.socket {
+            Socket::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let listener = TcpListener::from_std(listener)?;
+                Self::accept::<TcpStream>(listener, (), services, stop)
+            }
+            Socket::Unix(listener, file) => {
+                listener.set_nonblocking(true)?;
+                let listener = UnixListener::from_std(listener)?;
+                Self::accept::<UnixStream>(listener, file, services, stop)
+            }
+        }
+    }
+
+    /// `kept` lives as long as the listener.
+    fn accept<C: Connection>(
+        listener: C::Listener,
+        kept: impl Send + 'static,
+        services: Services,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
+        let cores = std::thread::available_parallelism()?.get();
+        let mut lanes = Vec::new();
+        let mut threads = Vec::new();
+        for number in 0..cores.clamp(THREADS_MIN, THREADS_MAX) {
+            let (lane, connections) = mpsc::unbounded_channel();
+            let (services, stop) = (services.clone(), stop.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let name = format!("hw2-io-{number}");
+            threads.push(std::thread::Builder::new().name(name).spawn(move || {
+                runtime.block_on(serve::<C>(connections, services, stop));
+                // Connections that are still open are cut off here.
+            })?);
+            lanes.push(lane);
+        }
+        let stopped = stop.clone();
+        let accepting = tokio::spawn(async move {
+            let _kept = kept;
+            let mut next = 0;
+            loop {
+                let accepted = tokio::select! {
+                    accepted = C::accept(&listener) => accepted,
+                    () = stopped.cancelled() => return,
+                };
+                match accepted {
+                    Ok(connection) => {
+                        // A lane only closes when the server ends.
+                        let _ = lanes[next].send(connection);
+                        next = (next + 1) % lanes.len();
+                    }
+                    Err(error) => {
+                        tracing::warn!("cannot accept a connection: {error}");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        });
+        Ok(Self { stop, accepting, threads })
+    }
+
+    /// Ends all connections, after a moment for answers that are on their way.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        // Neither can fail but by a panic, which has been printed where it happened.
+        let _ = self.accepting.await;
+        let join = move || self.threads.into_iter().for_each(|thread| drop(thread.join()));
+        let _ = tokio::task::spawn_blocking(join).await;
+    }
+}
+
+#[derive(Clone)]
+struct Services {
+    control: ControlService,
+    data: DataService,
+}
+
+/// Serves the connections of one thread until `stop`.
+async fn serve<C: Connection>(
+    connections: mpsc::UnboundedReceiver<C::Std>,
+    services: Services,
+    stop: CancellationToken,
+) {
+    let data = DataServer::new(services.data)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let control = ControlServer::new(services.control).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let server = Server::builder()
+        .max_frame_size(FRAME_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(CALLS_MAX)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .add_service(control)
+        .add_service(data);
+    let incoming = UnboundedReceiverStream::new(connections).map(C::from_std);
+    let stopped = stop.clone();
+    let serving = server.serve_with_incoming_shutdown(incoming, stopped.cancelled());
+    // tonic waits for every open call, for ever if need be.
+    let last_words = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    tokio::select! {
+        served = serving => {
+            if let Err(error) = served {
+                tracing::error!("a thread has stopped serving connections: {error}");
+            }
+        }
+        () = last_words => {}
+    }
+}
+
+/// TCP or Unix.
+trait Connection: Connected + AsyncRead + AsyncWrite + Unpin + Send + Sized + 'static {
+    type Listener: Send + Sync + 'static;
+    /// Belongs to no runtime yet.
+    type Std: Send + 'static;
+
+    fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<Self::Std>> + Send;
+    fn from_std(connection: Self::Std) -> io::Result<Self>;
+}
+
+impl Connection for TcpStream {
+    type Listener = TcpListener;
+    type Std = std::net::TcpStream;
+
+    async fn accept(listener: &TcpListener) -> io::Result<Self::Std> {
+        let (connection, _) = listener.accept().await?;
+        connection.set_nodelay(true)?;
+        connection.into_std()
+    }
+
+    fn from_std(connection: Self::Std) -> io::Result<Self> {
+        Self::from_std(connection)
+    }
+}
+
+impl Connection for UnixStream {
+    type Listener = UnixListener;
+    type Std = std::os::unix::net::UnixStream;
+
+    async fn accept(listener: &UnixListener) -> io::Result<Self::Std> {
+        let (connection, _) = listener.accept().await?;
+        connection.into_std()
+    }
+
+    fn from_std(connection: Self::Std) -> io::Result<Self> {
+        Self::from_std(connection)
+    }
+}

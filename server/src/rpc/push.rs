@@ -1,0 +1,215 @@
+//! A push: chunks are checked and copied once, into memory that becomes the aggregate's.
+
+use std::time::Duration;
+
+use hw2_common::ids::{Assignment, Term, WorkerId};
+use hw2_common::layout::{ParamLayout, Tensors as Layout};
+use hw2_common::wire::{Assembly, WireError};
+use hw2_proto::v1::push_message::Message;
+use hw2_proto::v1::{self, Chunk, Part, PushMessage};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::convert;
+use crate::coordinator::{Admission, Contribution, Digest, Outcome, StepResult};
+use crate::driver::Handle;
+use crate::plane::{Buffers, Tensors};
+
+/// What every push needs.
+#[derive(Clone)]
+pub(super) struct Receiver {
+    pub(super) driver: Handle,
+    pub(super) layout: std::sync::Arc<ParamLayout>,
+    pub(super) buffers: Buffers,
+    /// Longest pause between two messages: a push may begin before its gradient is computed.
+    pub(super) pause_max: Duration,
+}
+
+/// A push that was let in; it is reported as failed unless it is completed.
+struct Open {
+    driver: Handle,
+    worker: WorkerId,
+    assignment: Assignment,
+    completed: bool,
+}
+
+impl Receiver {
+    /// Receives one push until it is complete or `superseded` by a newer one of its worker.
+    pub(super) async fn receive(
+        &self,
+        head: v1::PushHead,
+        mut stream: Streaming<PushMessage>,
+        superseded: CancellationToken,
+    ) -> Result<Outcome, Status> {
+        let v1::PushHead { term, worker, step, replica } = head;
+        let (worker, assignment) = (WorkerId(worker), convert::assignment(step, replica));
+        let admission = self
+            .driver
+            .call(move |driver| {
+                driver.coordinator.check_term(Term(term))?;
+                let now = driver.now();
+                driver.coordinator.admit(now, worker, assignment)
+            })
+            .await??;
+        let mut arriving = Arriving::new(self, admission);
+        let mut open = Open { driver: self.driver.clone(), worker, assignment, completed: false };
+        loop {
+            let message = tokio::select! {
+                message = tokio::time::timeout(self.pause_max, stream.message()) => message,
+                () = superseded.cancelled() => {
+                    return Err(Status::cancelled("the worker pushes again elsewhere"));
+                }
+            };
+            let message =
+                message.map_err(|_| Status::deadline_exceeded("the push has stalled"))??;
+            match message.map(|message| message.message) {
+                Some(Some(Message::Chunk(chunk))) => arriving.chunk(&chunk)?,
+                Some(Some(Message::Result(result))) => arriving.result(result)?,
+                Some(Some(Message::Head(_))) => {
+                    return Err(Status::invalid_argument("a push has one head"));
+                }
+                Some(None) => return Err(Status::invalid_argument("an empty message in a push")),
+                None => break,
+            }
+        }
+        if admission == Admission::Discard {
+            return Ok(Outcome::Dropped);
+        }
+        let (contribution, tensors) = arriving.finish(worker, assignment)?;
+        open.completed = true;
+        self.contribute(contribution, tensors).await
+    }
+
+    async fn contribute(
+        &self,
+        contribution: Contribution,
+        tensors: Tensors,
+    ) -> Result<Outcome, Status> {
+        let (outcome, unused) =
+            self.driver.call(move |driver| driver.contribute(contribution, tensors)).await?;
+        if let Some(tensors) = unused {
+            self.buffers.give(tensors.gradient);
+        }
+        Ok(outcome?)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if !self.completed {
+            let (worker, assignment) = (self.worker, self.assignment);
+            self.driver.post(move |driver| {
+                let now = driver.now();
+                driver.coordinator.push_failed(now, worker, assignment);
+            });
+        }
+    }
+}
+
+/// The parts of a push so far.
+struct Arriving<'a> {
+    receiver: &'a Receiver,
+    admission: Admission,
+    /// Made when the first chunk comes: a push may begin long before.
+    gradient: Option<Assembly>,
+    statistics: Assembly,
+    result: Option<v1::StepResult>,
+    non_finite: Option<String>,
+    /// Values read and thrown away.
+    discarded: usize,
+}
+
+impl<'a> Arriving<'a> {
+    fn new(receiver: &'a Receiver, admission: Admission) -> Self {
+        let statistics = Assembly::new(vec![0.0; receiver.layout.buffers.len()]);
+        Self {
+            receiver,
+            admission,
+            gradient: None,
+            statistics,
+            result: None,
+            non_finite: None,
+            discarded: 0,
+        }
+    }
+
+    fn chunk(&mut self, chunk: &Chunk) -> Result<(), Status> {
+        let layout = &self.receiver.layout;
+        if self.admission == Admission::Discard {
+            self.discarded += chunk.values.len() / 4;
+            let all = layout.params.len() + layout.buffers.len();
+            return match self.discarded <= all {
+                true => Ok(()),
+                false => Err(Status::invalid_argument("more values than the layout has")),
+            };
+        }
+        let (what, layout, assembly) = match chunk.part() {
+            Part::Gradient => {
+                let fresh = || Assembly::new(self.receiver.buffers.take());
+                ("gradient", &layout.params, self.gradient.get_or_insert_with(fresh))
+            }
+            Part::BatchStatistics => ("statistics", &layout.buffers, &mut self.statistics),
+            _ => return Err(invalid(&WireError::UnexpectedPart(chunk.part))),
+        };
+        assembly.add(chunk).map_err(|error| invalid(&error))?;
+        if self.non_finite.is_none() {
+            self.non_finite = non_finite(chunk, layout).map(|tensor| format!("{what} of {tensor}"));
+        }
+        Ok(())
+    }
+
+    fn result(&mut self, result: v1::StepResult) -> Result<(), Status> {
+        if !result.loss.is_finite() {
+            self.non_finite.get_or_insert_with(|| format!("loss is {}", result.loss));
+        }
+        match self.result.replace(result) {
+            None => Ok(()),
+            Some(_) => Err(Status::invalid_argument("a push has one result")),
+        }
+    }
+
+    fn finish(
+        self,
+        worker: WorkerId,
+        assignment: Assignment,
+    ) -> Result<(Contribution, Tensors), Status> {
+        let result =
+            self.result.ok_or_else(|| Status::invalid_argument("a push without result"))?;
+        let gradient =
+            self.gradient.ok_or_else(|| Status::invalid_argument("a push without gradient"))?;
+        let (gradient, gradient_crc) = gradient.finish().map_err(|error| invalid(&error))?;
+        let (statistics, statistics_crc) =
+            self.statistics.finish().map_err(|error| invalid(&error))?;
+        let v1::StepResult { loss, samples, top1, bad_images } = result;
+        let contribution = Contribution {
+            worker,
+            assignment,
+            digest: Digest { gradient: gradient_crc, statistics: statistics_crc },
+            result: StepResult { loss, samples, top1 },
+            bad_images,
+            non_finite: self.non_finite,
+        };
+        Ok((contribution, Tensors { gradient, statistics }))
+    }
+}
+
+fn invalid(error: &WireError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// Names the first value of a checked chunk that the update could not bear. Its square must be
+/// finite too: then the sum over any number of replicas, and Adam's second moment, are.
+fn non_finite(chunk: &Chunk, layout: &Layout) -> Option<String> {
+    let value = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let fits = |value: f32| (value * value).is_finite();
+    let values = || chunk.values.chunks_exact(4).map(value);
+    // Without an early exit, so that it is vectorised; there is hardly ever one to find.
+    if values().fold(true, |all, value| all & fits(value)) {
+        return None;
+    }
+    let (index, value) = values().enumerate().find(|(_, value)| !fits(*value))?;
+    let index = chunk.start as usize + index;
+    let entry = layout.entries().iter().find(|entry| entry.range.contains(&index))?;
+    let place = index - entry.range.start;
+    Some(format!("{} is {value} at element {place}", entry.name))
+}

@@ -1,0 +1,123 @@
+//! A server's life, from its folder to its outcome.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use hw2_common::ids::Term;
+use hw2_common::job::Job;
+use hw2_common::state::Progress;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::coordinator::{Coordinator, Ending, Expected, Now, Start};
+use crate::driver::{Driver, Ended, Handle};
+use crate::folder::{Opened, RunFolder};
+use crate::listener::Listener;
+use crate::plane::{Buffers, Plane};
+use crate::rpc::{Edge, Versions};
+
+/// Everything a server is given from outside.
+#[derive(Debug)]
+pub struct ServerSetup {
+    /// What is to be trained, as [`Job::new`] has checked it; `config.run_dir` is where the run lives
+    /// or will live.
+    pub job: Job,
+    /// Already bound.
+    pub listener: Listener,
+    /// Cancelled to end the server in good order: it saves the current step and stops its workers.
+    pub shutdown: CancellationToken,
+    /// Tells the time.
+    pub clock: Clock,
+}
+
+/// How a run stands when its server ends in good order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Whether training is over; if not, the server was asked to stop, and another one goes on.
+    pub finished: bool,
+    /// Why it ended, in words.
+    pub reason: String,
+    /// The last state.
+    pub progress: Progress,
+    /// The checkpoint of that state.
+    pub last_checkpoint: PathBuf,
+}
+
+/// Serves a run until it ends: begins it, or goes on from the newest valid checkpoint in its folder.
+///
+/// # Errors
+/// The folder belongs to another run (names what differs) or to another server; the run failed (says
+/// why); its last state could not be saved.
+pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
+    let ServerSetup { job, listener, shutdown, clock } = setup;
+    let layout = job.layout()?;
+    let run_dir = PathBuf::from(&job.config.run_dir);
+    let Opened { folder, checkpoint, resumed_from, committed_before } = {
+        let job = job.clone();
+        tokio::task::spawn_blocking(move || RunFolder::open(&run_dir, &job)).await??
+    };
+    let state = checkpoint.state;
+    let step = state.progress.global_step;
+    match &resumed_from {
+        Some(path) => tracing::info!("going on at {step} from {}", path.display()),
+        None => tracing::info!("beginning a run in {}", folder.path().display()),
+    }
+
+    let (handle, commands) = Handle::new();
+    // Enough for one contribution per replica, and one each that is being received.
+    let buffers = Buffers::new(layout.params.len(), job.config.replicas as usize + 1);
+    let published = {
+        let handle = handle.clone();
+        move |published| {
+            let versions = Versions::new(&published);
+            handle.post(move |driver| driver.committed(versions));
+        }
+    };
+    let (plane, first) = Plane::start(&job, step, state.vectors, buffers.clone(), published)
+        .context("cannot start the data plane")?;
+    let term = draw_term();
+    let start = Start {
+        term,
+        expected: Expected {
+            layout_fingerprint: layout.fingerprint(),
+            config_fingerprint: job.config.fingerprint(),
+            dataset_fingerprint: job.dataset.fingerprint.clone(),
+            numeric_kind: checkpoint.numeric_kind,
+            allow_mixed: job.config.cluster.allow_mixed,
+        },
+        job: job.clone(),
+        progress: state.progress,
+        resumed: resumed_from.is_some(),
+        committed_before,
+    };
+    let coordinator = Coordinator::new(Now(clock.now()), start);
+    let edge = Edge::start(listener, &handle, term, &job, layout, buffers)
+        .context("cannot serve connections")?;
+    let grace = Duration::from_millis(job.config.cluster.grace_ms);
+    let versions = Versions::new(&first);
+    drop(first);
+    let driver = Driver::new(coordinator, clock, job, plane, versions, folder, resumed_from);
+    let ended = driver.run(commands, shutdown, grace).await;
+    edge.stop().await;
+    outcome(ended)
+}
+
+fn outcome(ended: Ended) -> anyhow::Result<Outcome> {
+    let Ended { ending, reason, progress, last_checkpoint, save_failure } = ended;
+    if ending == Ending::Failed {
+        bail!("the run failed at {}: {reason}", progress.global_step);
+    }
+    if let Some(failure) = save_failure {
+        bail!("the run ended ({reason}), but its last state is not saved: {failure}");
+    }
+    let last_checkpoint = last_checkpoint.context("a run that ends has a checkpoint")?;
+    Ok(Outcome { finished: ending == Ending::Finished, reason, progress, last_checkpoint })
+}
+
+/// A term that no earlier server of this run had, but for a chance of 2^-64.
+fn draw_term() -> Term {
+    // The hasher's keys come from the system's random numbers.
+    Term(RandomState::new().build_hasher().finish())
+}

@@ -1,0 +1,325 @@
+//! Servers in this process, and workers that compute nothing but depend on every bit they get.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hw2_common::checkpoint::Checkpoint;
+use hw2_common::config::Config;
+use hw2_common::ids::{Assignment, BlockId, GlobalStep, ReplicaId};
+use hw2_common::job::{BUILD, Card, Job, PROTOCOL_VERSION};
+use hw2_common::layout::ParamLayout;
+use hw2_common::model::{Block, ConvSpec, ModelSpec};
+use hw2_common::rng::philox4x32;
+use hw2_common::wire::{self, Assembly};
+use hw2_proto::v1;
+use hw2_proto::v1::control_client::ControlClient;
+use hw2_proto::v1::data_client::DataClient;
+use hw2_proto::v1::pull_message::Message as Pulled;
+use hw2_proto::v1::push_message::Message as Pushed;
+use hw2_server::{Clock, Listener, Outcome, ServerSetup, serve};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// 3 replicas of 4 images, an evaluation of 5 blocks every 4 steps, 10 steps.
+pub(crate) fn job(run_dir: &Path) -> Job {
+    let mut config = Config {
+        replicas: 3,
+        batch_size: 4,
+        checkpoint_every: 4,
+        max_steps: 10,
+        run_dir: run_dir.display().to_string(),
+        model: ModelSpec {
+            image_size: 8,
+            blocks: vec![
+                Block::ConvStack {
+                    name: "stack".into(),
+                    layers: vec![ConvSpec { channels: 3, kernel_size: 3, stride: 2 }],
+                },
+                Block::Dense { name: "dense".into(), units: 5, keep: 0.5, weight_decay: 1e-3 },
+                Block::SoftmaxLinear { name: "softmax_linear".into() },
+            ],
+        },
+        ..Config::default()
+    };
+    config.optimizer.lr_patience = 1;
+    config.cluster.heartbeat_timeout_ms = 1_000;
+    config.cluster.grace_ms = 5_000;
+    config.cluster.pull_wait_ms = 200;
+    let dataset = Card {
+        classes: vec!["a".into(), "b".into(), "c".into()],
+        train: 30,
+        val: 18,
+        fingerprint: "dataset".into(),
+    };
+    Job { config, dataset }
+}
+
+/// A server in this process.
+pub(crate) struct Served {
+    pub(crate) address: String,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) ended: JoinHandle<anyhow::Result<Outcome>>,
+}
+
+/// Starts a server of `job` on a free port.
+pub(crate) fn start(job: &Job) -> Served {
+    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.address().unwrap().to_string();
+    let shutdown = CancellationToken::new();
+    let setup = ServerSetup {
+        job: job.clone(),
+        listener,
+        shutdown: shutdown.clone(),
+        clock: Clock::monotonic(),
+    };
+    Served { address, shutdown, ended: tokio::spawn(serve(setup)) }
+}
+
+/// A joined worker. Its gradients are a function of (weights, step, replica), its counts one of
+/// (EMA, running statistics, block), so any wrong bit that it is given shows in the result.
+pub(crate) struct Worker {
+    pub(crate) control: ControlClient<Channel>,
+    pub(crate) data: DataClient<Channel>,
+    pub(crate) job: Job,
+    pub(crate) layout: ParamLayout,
+    pub(crate) term: u64,
+    pub(crate) worker: u64,
+    pub(crate) weights: (Option<u64>, Vec<f32>),
+    pub(crate) ema: (Option<u64>, Vec<f32>),
+    pub(crate) buffers: Vec<f32>,
+}
+
+impl Worker {
+    pub(crate) async fn join(address: &str) -> Result<Self, Status> {
+        let endpoint = || Channel::from_shared(format!("http://{address}")).unwrap();
+        let connect = || async { endpoint().connect().await.unwrap() };
+        let mut control = ControlClient::new(connect().await);
+        let data = DataClient::new(connect().await);
+        let hello = v1::HelloRequest { protocol_version: PROTOCOL_VERSION, build: BUILD.into() };
+        let hello = control.hello(hello).await?.into_inner();
+        let job: Job = serde_json::from_str(&hello.job_json).unwrap();
+        let layout = job.layout().unwrap();
+        let join = introduction(hello.term, &job);
+        let worker = control.join(join).await?.into_inner().worker;
+        Ok(Self {
+            weights: (None, vec![0.0; layout.params.len()]),
+            ema: (None, vec![0.0; layout.params.len()]),
+            buffers: vec![0.0; layout.buffers.len()],
+            term: hello.term,
+            control,
+            data,
+            job,
+            layout,
+            worker,
+        })
+    }
+
+    /// Pulls once; what the directive needs is then held.
+    pub(crate) async fn pull(&mut self) -> Result<v1::directive::Directive, Status> {
+        let request = v1::PullRequest {
+            term: self.term,
+            worker: self.worker,
+            weights_step: self.weights.0,
+            ema_step: self.ema.0,
+        };
+        let mut stream = self.data.pull(request).await?.into_inner();
+        let vector = |len: usize| Assembly::new(vec![f32::NAN; len]);
+        let (params, buffers) = (self.layout.params.len(), self.layout.buffers.len());
+        let mut parts = [vector(params), vector(params), vector(buffers)];
+        let mut chunks = 0;
+        while let Some(message) = stream.message().await? {
+            match message.message.unwrap() {
+                Pulled::Chunk(chunk) => {
+                    let part = match chunk.part() {
+                        v1::Part::Weights => 0,
+                        v1::Part::Ema => 1,
+                        v1::Part::Buffers => 2,
+                        part => panic!("{part:?} in a pull"),
+                    };
+                    parts[part].add(&chunk).unwrap();
+                    chunks += 1;
+                }
+                Pulled::Directive(directive) => {
+                    let directive = directive.directive.unwrap();
+                    if chunks > 0 {
+                        self.hold(&directive, parts);
+                    }
+                    return Ok(directive);
+                }
+            }
+        }
+        panic!("a pull that ends without a directive");
+    }
+
+    fn hold(&mut self, directive: &v1::directive::Directive, parts: [Assembly; 3]) {
+        let [weights, ema, buffers] = parts;
+        match directive {
+            v1::directive::Directive::Run(run) => {
+                self.weights = (Some(run.step), weights.finish().unwrap().0);
+            }
+            v1::directive::Directive::Evaluate(evaluate) => {
+                self.ema = (Some(evaluate.step), ema.finish().unwrap().0);
+                self.buffers = buffers.finish().unwrap().0;
+            }
+            _ => {}
+        }
+    }
+
+    /// (gradient, statistics, result) of an assignment.
+    pub(crate) fn compute(&self, assignment: Assignment) -> (Vec<f32>, Vec<f32>, v1::StepResult) {
+        assert_eq!(self.weights.0, Some(assignment.step.0), "the weights of this step");
+        let key = [assignment.step.0 as u32, assignment.replica.0];
+        let noise = |i: usize| philox4x32([i as u32, 0, 0, 0], key)[0] as f32 / 4e9 - 0.5;
+        let weights = self.weights.1.iter().enumerate();
+        let gradient: Vec<f32> = weights.map(|(i, weight)| 0.3 * weight + noise(i)).collect();
+        let statistics = (0..self.layout.buffers.len()).map(|i| noise(i) + 1.0).collect();
+        let loss = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        let samples = self.job.config.batch_size;
+        let top1 = philox4x32([7; 4], key)[0] % (samples + 1);
+        let result = v1::StepResult { loss, samples, top1, bad_images: Vec::new() };
+        (gradient, statistics, result)
+    }
+
+    /// The messages of a push.
+    pub(crate) fn messages(&self, assignment: Assignment) -> Vec<v1::PushMessage> {
+        let (gradient, statistics, result) = self.compute(assignment);
+        let head = Pushed::Head(v1::PushHead {
+            term: self.term,
+            worker: self.worker,
+            step: assignment.step.0,
+            replica: assignment.replica.0,
+        });
+        let chunks = wire::chunks(v1::Part::Gradient, 0, &Arc::new(gradient));
+        let chunks =
+            chunks.chain(wire::chunks(v1::Part::BatchStatistics, 0, &Arc::new(statistics)));
+        let all =
+            [head].into_iter().chain(chunks.map(Pushed::Chunk)).chain([Pushed::Result(result)]);
+        all.map(|message| v1::PushMessage { message: Some(message) }).collect()
+    }
+
+    pub(crate) async fn push(
+        &mut self,
+        assignment: Assignment,
+    ) -> Result<v1::push_reply::Outcome, Status> {
+        let messages = self.messages(assignment);
+        self.push_messages(messages).await
+    }
+
+    pub(crate) async fn push_messages(
+        &mut self,
+        messages: Vec<v1::PushMessage>,
+    ) -> Result<v1::push_reply::Outcome, Status> {
+        let reply = self.data.push(tokio_stream::iter(messages)).await?;
+        Ok(reply.into_inner().outcome())
+    }
+
+    pub(crate) fn counts(&self, step: GlobalStep, block: BlockId) -> v1::EvaluationReport {
+        assert_eq!(self.ema.0, Some(step.0), "the EMA of this step");
+        let samples = self.job.eval_range(block).len() as u32;
+        let bits = self.ema.1.iter().chain(&self.buffers).map(|value| value.to_bits());
+        let hash = bits.fold(block.0, |hash, bits| philox4x32([hash, bits, 0, 0], [3, 4])[0]);
+        let top1 = hash % (samples + 1);
+        v1::EvaluationReport {
+            term: self.term,
+            worker: self.worker,
+            step: step.0,
+            block: block.0,
+            samples,
+            top1,
+            top5: samples,
+            loss_sum: f64::from(hash) * 1e-9,
+            bad_images: Vec::new(),
+        }
+    }
+
+    /// Does what a directive says; false when it says to stop.
+    pub(crate) async fn obey(
+        &mut self,
+        directive: v1::directive::Directive,
+    ) -> Result<bool, Status> {
+        use v1::directive::Directive;
+        match directive {
+            Directive::Run(run) => {
+                for leased in run.assignments {
+                    let step = GlobalStep(run.step);
+                    let assignment = Assignment { step, replica: ReplicaId(leased.replica) };
+                    if leased.credit || self.await_credit(assignment).await? {
+                        self.push(assignment).await?;
+                    }
+                }
+            }
+            Directive::Evaluate(evaluate) => {
+                for block in evaluate.blocks {
+                    let report = self.counts(GlobalStep(evaluate.step), BlockId(block));
+                    self.control.report_evaluation(report).await?;
+                }
+            }
+            Directive::Wait(_) => {}
+            Directive::Rejoin(rejoin) => return Err(Status::aborted(rejoin.reason)),
+            Directive::Stop(_) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    async fn await_credit(&mut self, assignment: Assignment) -> Result<bool, Status> {
+        loop {
+            let request = v1::CreditRequest {
+                term: self.term,
+                worker: self.worker,
+                step: assignment.step.0,
+                replica: assignment.replica.0,
+            };
+            match self.control.credit(request).await?.into_inner().answer() {
+                v1::credit_reply::Answer::Wait => {}
+                v1::credit_reply::Answer::Push => return Ok(true),
+                v1::credit_reply::Answer::Drop => return Ok(false),
+            }
+        }
+    }
+
+    /// Works until the run ends.
+    pub(crate) async fn work(&mut self) -> Result<(), Status> {
+        loop {
+            let directive = self.pull().await?;
+            if !self.obey(directive).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) async fn status(&mut self) -> v1::StatusReply {
+        self.control.status(v1::StatusRequest {}).await.unwrap().into_inner()
+    }
+}
+
+/// What a worker of `job` says when it joins.
+pub(crate) fn introduction(term: u64, job: &Job) -> v1::JoinRequest {
+    v1::JoinRequest {
+        term,
+        protocol_version: PROTOCOL_VERSION,
+        build: BUILD.into(),
+        layout_fingerprint: job.layout().unwrap().fingerprint(),
+        config_fingerprint: job.config.fingerprint(),
+        dataset_fingerprint: job.dataset.fingerprint.clone(),
+        numeric_kind: "fake".into(),
+        label: "fake".into(),
+    }
+}
+
+/// Runs `job` to its end with `count` workers; the digest of its last checkpoint.
+pub(crate) async fn run(job: &Job, count: usize) -> (Outcome, String) {
+    let served = start(job);
+    let mut workers = Vec::new();
+    for _ in 0..count {
+        let mut worker = Worker::join(&served.address).await.unwrap();
+        workers.push(tokio::spawn(async move { worker.work().await }));
+    }
+    for worker in workers {
+        worker.await.unwrap().unwrap();
+    }
+    let outcome = served.ended.await.unwrap().unwrap();
+    let digest = Checkpoint::read(&outcome.last_checkpoint).unwrap().digest();
+    (outcome, digest)
+}
