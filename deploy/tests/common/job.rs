@@ -58,6 +58,11 @@ impl Job {
         self.dir().join("data")
     }
 
+    /// What was set, each as KEY=VALUE.
+    pub(crate) fn settings(&self) -> &[String] {
+        &self.settings
+    }
+
     pub(crate) fn config(&self) -> PathBuf {
         self.dir().join("job.toml")
     }

@@ -2,12 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -16,7 +16,8 @@ const END_MAX: Duration = Duration::from_secs(120);
 /// Time between two looks at a process.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A running process. When it is dropped it is killed, and if the test is failing it is quoted.
+/// A running process, the first of a group of its own. When it is dropped, the group is killed, and if
+/// the test is failing, the process is quoted.
 pub(crate) struct Process {
     name: String,
     child: Child,
@@ -61,6 +62,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).unwrap())
             .stderr(File::create(&stderr).unwrap())
+            .process_group(0)
             .spawn()
             .unwrap();
         Self { name: name.to_owned(), child, stdout, stderr }
@@ -71,7 +73,11 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.pid() as i32), signal).unwrap();
+        kill(self.unix_pid(), signal).unwrap();
+    }
+
+    fn unix_pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
@@ -102,11 +108,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if !self.child.try_wait().is_ok_and(|status| status.is_some()) {
-            // It may end at this very moment.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        // What it started may have outlived it; usually there is nobody left.
+        let _ = killpg(self.unix_pid(), Signal::SIGKILL);
+        let _ = self.child.wait();
         if std::thread::panicking() {
             let said = std::fs::read(&self.stderr).unwrap_or_default();
             eprintln!("--- {} said:\n{}", self.name, String::from_utf8_lossy(&said));
