@@ -53,7 +53,8 @@ pub struct Progress {
     pub plateau_top1: Option<f64>,
     /// The newest evaluation.
     pub last_evaluation: Option<Evaluation>,
-    /// The evaluation with the highest top-1, the first of equals.
+    /// The evaluation with the highest top-1, the first of equals, among those at multiples of
+    /// checkpoint_every: an extra one at the last step must leave no trace in a longer run.
     pub best_evaluation: Option<Evaluation>,
 }
 
@@ -97,6 +98,13 @@ impl Progress {
             last_evaluation: None,
             best_evaluation: None,
         }
+    }
+
+    /// The evaluation with the highest top-1 so far, an extra one at the last step included.
+    pub fn best_known(&self) -> Option<Evaluation> {
+        let (best, last) = (self.best_evaluation, self.last_evaluation);
+        let is_better = |last: &Evaluation| best.is_none_or(|best| last.top1 > best.top1);
+        last.filter(is_better).or(best)
     }
 
     /// Updates made, which is Adam's and the EMA's t.

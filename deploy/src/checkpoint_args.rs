@@ -4,8 +4,9 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use anyhow::Context;
 use clap::Args;
-use hw2_common::checkpoint::{Checkpoint, CheckpointError, Which, find};
+use hw2_common::checkpoint::{Checkpoint, Which, find};
 
 /// Which checkpoint to read.
 #[derive(Args, Clone, Debug)]
@@ -32,11 +33,13 @@ impl CheckpointArgs {
     /// Reads it.
     ///
     /// # Errors
-    /// As [`find`].
-    pub(crate) fn read(&self) -> Result<Checkpoint, CheckpointError> {
+    /// As [`find`], with the flag to change.
+    pub(crate) fn read(&self) -> anyhow::Result<Checkpoint> {
         match &self.checkpoint {
-            Choice::Of(which) => find(&self.checkpoint_dir, *which),
-            Choice::File(path) => find(path, Which::Best),
+            Choice::Of(which) => find(&self.checkpoint_dir, *which)
+                .context("no network to read (--checkpoint-dir names the folder of the run)"),
+            Choice::File(path) => find(path, Which::Best)
+                .context("no network to read (--checkpoint names best, newest or a file)"),
         }
     }
 }
@@ -50,5 +53,29 @@ impl FromStr for Choice {
             "newest" => Self::Of(Which::Newest),
             path => Self::File(Path::new(path).to_owned()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_named_by_what_it_is_or_where_it_lies() {
+        assert_eq!("best".parse(), Ok(Choice::Of(Which::Best)));
+        assert_eq!("newest".parse(), Ok(Choice::Of(Which::Newest)));
+        assert_eq!("a/best".parse(), Ok(Choice::File("a/best".into())));
+    }
+
+    #[test]
+    fn the_flag_to_change_is_part_of_the_error() {
+        let of = |checkpoint: &str| {
+            let (checkpoint_dir, checkpoint) = ("/nonexistent".into(), checkpoint.parse().unwrap());
+            let error = CheckpointArgs { checkpoint_dir, checkpoint }.read().unwrap_err();
+            format!("{error:#}")
+        };
+        assert!(of("best").contains("--checkpoint-dir names"), "{}", of("best"));
+        assert!(of("best").contains("/nonexistent"), "{}", of("best"));
+        assert!(of("/gone.safetensors").contains("--checkpoint names"));
     }
 }

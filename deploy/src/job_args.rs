@@ -191,4 +191,13 @@ mod tests {
         let given = JobArgs { config: Some("mine.toml".into()), ..job };
         assert_eq!(given.resume_layers().unwrap().file, Some("mine.toml".into()));
     }
+
+    #[test]
+    fn the_configs_that_come_along_are_valid() {
+        for name in ["demo", "original", "glyphs"] {
+            let file = format!("{}/configs/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+            let layers = Layers { file: Some(file.into()), ..Layers::default() };
+            layers.load().unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod device_args;
 mod job_args;
 mod local_run;
 mod output;
+mod stage;
 mod summary;
 
 fn main() -> std::process::ExitCode {

@@ -89,8 +89,8 @@ pub(crate) struct Curve {
 }
 
 impl Curve {
-    /// Opens the curve of a run that goes on from `step`: what lies after it is cut off, for it will
-    /// be written again. Also returns the last step that the file knew of.
+    /// Opens the curve of a run that goes on from `step`: what lies after it is cut off, for it
+    /// will be written again. Also returns the last step that the file knew of.
     ///
     /// # Errors
     /// The file cannot be read or written, or holds something else.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hw2_common::checkpoint::Checkpoint;
-use hw2_common::ids::{Assignment, WorkerId};
+use hw2_common::ids::{Assignment, Term, WorkerId};
 use hw2_common::job::Job;
 use hw2_common::state::{Progress, State};
 use tokio::sync::{mpsc, oneshot};
@@ -55,7 +55,7 @@ pub(crate) struct Ended {
 
 /// Owns the control plane of a server, and the ways to everything it decides about.
 pub(crate) struct Driver {
-    pub(crate) coordinator: Coordinator,
+    coordinator: Coordinator,
     clock: Clock,
     job: Job,
     plane: Plane,
@@ -145,6 +145,7 @@ impl Driver {
                 Some(command) = commands.recv() => command(&mut self),
                 Some(written) = self.writing.join_next() => self.written(written),
                 _ = ticks.tick() => {
+                    assert!(self.plane.is_alive(), "the data plane has panicked");
                     let now = self.now();
                     self.coordinator.tick(now);
                 }
@@ -177,26 +178,42 @@ impl Driver {
         }
     }
 
-    /// The time.
-    pub(crate) fn now(&self) -> Now {
-        Now(self.clock.now())
+    /// Has the coordinator handle a message of `term`.
+    ///
+    /// # Errors
+    /// The term is over.
+    pub(crate) fn in_term<T>(
+        &mut self,
+        term: Term,
+        event: impl FnOnce(&mut Coordinator, Now) -> T,
+    ) -> Result<T, Refusal> {
+        self.coordinator.check_term(term)?;
+        let now = self.now();
+        Ok(event(&mut self.coordinator, now))
     }
 
     /// A worker pulls; the answer may take a while.
-    pub(crate) fn pull(&mut self, worker: WorkerId) -> (Waiter, oneshot::Receiver<PullAnswer>) {
+    pub(crate) fn pull(
+        &mut self,
+        term: Term,
+        worker: WorkerId,
+    ) -> Result<(Waiter, oneshot::Receiver<PullAnswer>), Refusal> {
+        self.coordinator.check_term(term)?;
         let (answer, wait) = oneshot::channel();
         let waiter = self.waiter();
         self.pulls.insert(waiter, answer);
         self.coordinator.pull(self.now(), worker, waiter);
-        (waiter, wait)
+        Ok((waiter, wait))
     }
 
     /// A worker asks to push; the answer may take a while.
     pub(crate) fn credit(
         &mut self,
+        term: Term,
         worker: WorkerId,
         assignment: Assignment,
     ) -> Result<(Waiter, oneshot::Receiver<Credit>), Refusal> {
+        self.coordinator.check_term(term)?;
         let (answer, wait) = oneshot::channel();
         let waiter = self.waiter();
         self.coordinator.credit(self.now(), worker, assignment, waiter)?;
@@ -238,6 +255,15 @@ impl Driver {
     pub(crate) fn status(&self) -> (Status, PathBuf, Option<PathBuf>) {
         let status = self.coordinator.status(self.now());
         (status, self.folder.path().to_owned(), self.last_checkpoint.clone())
+    }
+
+    /// A push was cut off, or was not one.
+    pub(crate) fn push_failed(&mut self, worker: WorkerId, assignment: Assignment) {
+        self.coordinator.push_failed(self.now(), worker, assignment);
+    }
+
+    fn now(&self) -> Now {
+        Now(self.clock.now())
     }
 
     fn waiter(&mut self) -> Waiter {

@@ -43,8 +43,8 @@ impl RunFolder {
     /// there.
     ///
     /// # Errors
-    /// Another server has it; the checkpoint is of another run (all differences are named); the file
-    /// system refuses.
+    /// Another server has it; the checkpoint is of another run (all differences are named); the
+    /// file system refuses.
     pub(crate) fn open(path: &Path, job: &Job) -> anyhow::Result<Opened> {
         let name = path.display();
         fs::create_dir_all(path).with_context(|| format!("cannot create the run folder {name}"))?;

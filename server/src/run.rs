@@ -21,8 +21,8 @@ use crate::rpc::{Edge, Versions};
 /// Everything a server is given from outside.
 #[derive(Debug)]
 pub struct ServerSetup {
-    /// What is to be trained, as [`Job::new`] has checked it; `config.run_dir` is where the run lives
-    /// or will live.
+    /// What is to be trained, as [`Job::new`] has checked it; `config.run_dir` is where the run
+    /// lives or will live.
     pub job: Job,
     /// Already bound.
     pub listener: Listener,
@@ -45,11 +45,11 @@ pub struct Outcome {
     pub last_checkpoint: PathBuf,
 }
 
-/// Serves a run until it ends: begins it, or goes on from the newest valid checkpoint in its folder.
+/// Serves a run until it ends; one whose folder has a valid checkpoint goes on from the newest.
 ///
 /// # Errors
-/// The folder belongs to another run (names what differs) or to another server; the run failed (says
-/// why); its last state could not be saved.
+/// The folder belongs to another run (names what differs) or to another server; the run failed
+/// (says why); its last state could not be saved.
 pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     let ServerSetup { job, listener, shutdown, clock } = setup;
     let layout = job.layout()?;

@@ -83,7 +83,7 @@ pub fn newest_valid(dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
 /// As [`newest_valid`].
 pub fn best(dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     let Some(newest) = newest_valid(dir)? else { return Ok(None) };
-    let Some(evaluation) = newest.state.progress.best_evaluation else { return Ok(Some(newest)) };
+    let Some(evaluation) = newest.state.progress.best_known() else { return Ok(Some(newest)) };
     if evaluation.step == newest.state.progress.global_step {
         return Ok(Some(newest));
     }

@@ -388,6 +388,19 @@ fn the_best_is_found_by_file_and_by_folder() {
 }
 
 #[test]
+fn an_extra_evaluation_at_the_last_step_can_be_the_best() {
+    let dir = folder_with(&[300]);
+    let mut newest = checkpoint(450);
+    newest.state.progress.best_evaluation = Some(evaluation(300, 5));
+    for (top1, best) in [(5, 300), (6, 450)] {
+        newest.state.progress.last_evaluation = Some(evaluation(450, top1));
+        newest.write(dir.path()).unwrap();
+        let found = find(dir.path(), Which::Best).unwrap();
+        assert_eq!(found.state.progress.global_step.0, best);
+    }
+}
+
+#[test]
 fn no_checkpoint_is_an_error_that_says_what_to_name() {
     let dir = tempfile::tempdir().unwrap();
     let error = find(dir.path(), Which::Best).unwrap_err().to_string();

@@ -191,9 +191,12 @@ impl Transfer {
     }
 }
 
+/// Names of the classes, each with the names of its images.
+type Listing = Vec<(String, Vec<String>)>;
+
 /// The classes in byte order, each with the paths of its images within the source in byte order;
 /// and the number of other entries.
-fn list(source: &Path) -> Result<(Vec<(String, Vec<String>)>, u32), SplitError> {
+fn list(source: &Path) -> Result<(Listing, u32), SplitError> {
     let (mut classes, mut ignored) = (Vec::new(), 0);
     for class in entries(source, "")? {
         if !is_folder(source, &class)? {

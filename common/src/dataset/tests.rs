@@ -64,7 +64,7 @@ pub(super) fn refused<T: std::fmt::Debug, E: std::fmt::Display>(
     result: Result<T, E>,
     parts: &[&str],
 ) {
-    let message = result.err().expect("must be refused").to_string();
+    let message = result.expect_err("must be refused").to_string();
     for part in parts {
         assert!(message.contains(part), "`{message}` lacks `{part}`");
     }

@@ -1,5 +1,6 @@
 //! One child process: started in a process group of its own, its log lines passed on and kept.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -63,6 +64,20 @@ impl Child {
             tracing::debug!("signal {signal} to group {}: {error}", self.group);
         }
     }
+}
+
+/// `program` with `arguments`, which say all there is: it reads no config from its `environment`.
+pub(super) fn command(
+    program: &Path,
+    arguments: &[OsString],
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
+    command.args(arguments);
+    for (name, _) in environment.filter(|(name, _)| name.to_string_lossy().starts_with("HW2_")) {
+        command.env_remove(name);
+    }
+    command
 }
 
 async fn pass_on(role: Role, stderr: ChildStderr, mut log: File, to: &UnboundedSender<Message>) {
@@ -143,5 +158,14 @@ mod tests {
         let result = Child::start(Role::Server, command, dir.path(), sender);
         let error = result.err().expect("it cannot start").to_string();
         assert_eq!(error, "cannot start server: /nonexistent/hw2");
+    }
+
+    #[test]
+    fn a_child_reads_no_config_from_the_environment() {
+        let environment = ["PATH", "HW2_SEED"].map(|name| (name.into(), "1".into()));
+        let command = command(Path::new("hw2"), &["server".into()], environment.into_iter());
+        assert_eq!(command.get_args().collect::<Vec<_>>(), ["server"]);
+        let changes: Vec<_> = command.get_envs().collect();
+        assert_eq!(changes, [("HW2_SEED".as_ref(), None)]);
     }
 }

@@ -5,8 +5,8 @@ pub(crate) mod lifeline;
 mod socket;
 mod supervisor;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -26,14 +26,14 @@ use crate::control::Control;
 /// Time between two looks at the server's status.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What to start. The commands may be run more than once.
+/// What to start: this program, several times.
 pub(crate) struct Plan {
     /// Where the server listens.
     pub(crate) address: Address,
-    /// Makes the server's command.
-    pub(crate) server: Box<dyn Fn() -> Command>,
-    /// Makes a worker's command.
-    pub(crate) worker: Box<dyn Fn() -> Command>,
+    /// The server's arguments.
+    pub(crate) server: Vec<OsString>,
+    /// A worker's arguments.
+    pub(crate) worker: Vec<OsString>,
     /// Number of workers.
     pub(crate) workers: usize,
     /// Folder for the children's logs.
@@ -67,7 +67,7 @@ pub(crate) async fn run(plan: &Plan, audience: &mut impl Audience) -> anyhow::Re
     let (sender, mut messages) = unbounded_channel();
     std::fs::create_dir_all(&plan.log_dir)
         .with_context(|| format!("cannot make the folder {}", plan.log_dir.display()))?;
-    let mut children = Children::new(plan, sender.clone());
+    let mut children = Children::new(plan, sender.clone())?;
     let mut supervisor = Supervisor::new(plan.workers, plan.grace);
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
@@ -132,15 +132,17 @@ async fn watch_status(mut control: Control, messages: UnboundedSender<Message>) 
 /// The processes that were started, and the means to start more.
 struct Children<'a> {
     plan: &'a Plan,
+    program: PathBuf,
     messages: UnboundedSender<Message>,
     server: Option<Child>,
     workers: Vec<Option<Child>>,
 }
 
 impl<'a> Children<'a> {
-    fn new(plan: &'a Plan, messages: UnboundedSender<Message>) -> Self {
+    fn new(plan: &'a Plan, messages: UnboundedSender<Message>) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
         let workers = (0..plan.workers).map(|_| None).collect();
-        Self { plan, messages, server: None, workers }
+        Ok(Self { plan, program, messages, server: None, workers })
     }
 
     fn act(&mut self, action: Action) -> anyhow::Result<()> {
@@ -163,10 +165,11 @@ impl<'a> Children<'a> {
     }
 
     fn start(&mut self, role: Role) -> anyhow::Result<()> {
-        let (command, place) = match role {
-            Role::Server => ((self.plan.server)(), &mut self.server),
-            Role::Worker(place) => ((self.plan.worker)(), &mut self.workers[place]),
+        let (arguments, place) = match role {
+            Role::Server => (&self.plan.server, &mut self.server),
+            Role::Worker(place) => (&self.plan.worker, &mut self.workers[place]),
         };
+        let command = child::command(&self.program, arguments, std::env::vars_os());
         *place = Some(Child::start(role, command, &self.plan.log_dir, self.messages.clone())?);
         Ok(())
     }

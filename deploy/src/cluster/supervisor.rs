@@ -13,6 +13,7 @@ const RESTART_DELAY: Duration = Duration::from_secs(2);
 const GOODBYE: Duration = Duration::from_secs(5);
 /// Exit code of a process that panicked: an accident like a kill, not a decision.
 const PANIC_CODE: i32 = 101;
+const SIGTERM: i32 = nix::libc::SIGTERM;
 
 /// Who a child is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,9 @@ enum ChildState {
     Running,
     /// Will be started: at a time, or when the server answers.
     Waiting(Option<Instant>),
+    /// In good order: told to by the server, which is then about to end, or by somebody else.
+    /// Patience tells which.
+    Left,
     Gone,
 }
 
@@ -180,7 +184,9 @@ impl Supervisor {
         }
         self.server.state = ChildState::Gone;
         self.forget_restarts();
-        if ending == Ending::Exited(0) {
+        // A server that is still reading the dataset has nothing to save, and ends at once.
+        let never_began = self.phase == Phase::Draining && ending == Ending::Killed(SIGTERM);
+        if ending == Ending::Exited(0) || never_began {
             self.phase = Phase::Parting;
             self.patience = Some(now + GOODBYE);
             return Decision::silent(Action::Nothing);
@@ -202,7 +208,12 @@ impl Supervisor {
         if self.phase != Phase::Running {
             return Decision::silent(Action::Nothing);
         }
-        if ending != Ending::Exited(0) && self.workers[place].may_restart(lived) {
+        if ending == Ending::Exited(0) {
+            self.workers[place].state = ChildState::Left;
+            self.patience = Some(now + GOODBYE);
+            return Decision::silent(Action::Nothing);
+        }
+        if self.workers[place].may_restart(lived) {
             let worker = &mut self.workers[place];
             let delay = if worker.restarts == 1 { Duration::ZERO } else { RESTART_DELAY };
             worker.state = ChildState::Waiting(Some(now + delay));
@@ -212,12 +223,6 @@ impl Supervisor {
         if self.workers.iter().any(|child| child.state != ChildState::Gone) {
             let reason = format!("{role} {ending}: going on without it");
             return Decision::new(Action::Nothing, reason);
-        }
-        if ending == Ending::Exited(0) {
-            // The server told the last one to stop and is about to end, or somebody took all of
-            // them away: patience tells which.
-            self.patience = Some(now + GOODBYE);
-            return Decision::silent(Action::Nothing);
         }
         self.outcome = Outcome::Failed(format!("every worker failed; {role} {ending} at last"));
         self.drain(now, format!("{role} {ending}, and no other is left: stopping the server"))
@@ -242,10 +247,7 @@ impl Supervisor {
             return Decision::silent(Action::Nothing);
         }
         match self.phase {
-            Phase::Running => {
-                self.outcome = Outcome::Failed("all workers have left".into());
-                self.drain(now, "all workers have left: stopping the server".into())
-            }
+            Phase::Running => self.miss_those_who_left(now),
             Phase::Parting => self.stop_workers(now),
             Phase::Draining | Phase::Stopping => {
                 self.patience = None;
@@ -253,6 +255,24 @@ impl Supervisor {
                 Decision::new(Action::KillAll, "killing what did not end in time".into())
             }
         }
+    }
+
+    /// The run goes on, so that it was not the server that told them to go.
+    fn miss_those_who_left(&mut self, now: Instant) -> Decision {
+        self.patience = None;
+        let mut names = Vec::new();
+        for (place, child) in self.workers.iter_mut().enumerate() {
+            if child.state == ChildState::Left {
+                child.state = ChildState::Gone;
+                names.push(Role::Worker(place).to_string());
+            }
+        }
+        if self.workers.iter().all(|child| child.state == ChildState::Gone) {
+            self.outcome = Outcome::Failed("all workers have left".into());
+            return self.drain(now, "all workers have left: stopping the server".into());
+        }
+        let reason = format!("{} left: going on without", names.join(" and "));
+        Decision::new(Action::Nothing, reason)
     }
 
     fn drain(&mut self, now: Instant, reason: String) -> Decision {
@@ -322,7 +342,7 @@ impl fmt::Display for Role {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exited(0) => write!(f, "has left"),
+            Self::Exited(0) => write!(f, "ended in good order"),
             Self::Exited(PANIC_CODE) => write!(f, "panicked"),
             Self::Exited(code) => write!(f, "ended with exit code {code}"),
             Self::Killed(signal) => write!(f, "was killed by signal {signal}"),

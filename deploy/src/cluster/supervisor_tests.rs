@@ -121,6 +121,18 @@ fn when_all_workers_are_taken_away_the_server_is_stopped() {
 }
 
 #[test]
+fn a_worker_that_leaves_is_missed_only_while_the_run_goes_on() {
+    let mut cluster = Cluster::running(2);
+    assert_eq!(cluster.ended(Role::Worker(0), DONE).reason, None);
+    let decision = cluster.wait();
+    assert_eq!(decision.reason.as_deref(), Some("worker-0 left: going on without"));
+    assert_eq!(cluster.supervisor.deadline(), None);
+    cluster.ended(Role::Worker(1), DONE);
+    cluster.ended(Role::Server, DONE);
+    assert_eq!(cluster.outcome(), Some(Outcome::Finished));
+}
+
+#[test]
 fn a_killed_server_starts_again_and_a_server_that_refuses_does_not() {
     let mut cluster = Cluster::running(1);
     for _ in 0..RESTARTS_MAX {
@@ -154,6 +166,14 @@ fn one_interrupt_drains_and_the_second_kills() {
     cluster.ended(Role::Server, KILLED);
     cluster.ended(Role::Worker(0), KILLED);
     assert!(matches!(cluster.outcome(), Some(Outcome::Failed(_))));
+}
+
+#[test]
+fn an_interrupt_before_the_server_serves_is_no_failure() {
+    let mut cluster = Cluster { supervisor: Supervisor::new(2, GRACE), now: Instant::now() };
+    assert_eq!(cluster.decide(Event::Interrupted).action, Action::DrainServer);
+    cluster.ended(Role::Server, Ending::Killed(SIGTERM));
+    assert_eq!(cluster.outcome(), Some(Outcome::Interrupted));
 }
 
 #[test]

@@ -71,10 +71,11 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     output::note(&format!(
         "Fashion-MNIST, 2,500 training and 500 validation images: 1 server, {workers} workers"
     ));
-    let run = args.cluster.local_run(resolved.config, workers);
+    let run = args.cluster.local_run(resolved.config, workers)?;
     output::report(&run.run()?, args.json)?;
     if !args.json {
-        output::line(&next_steps(&out))?;
+        let program = std::env::args().next().unwrap_or_else(|| "hw2".into());
+        output::line(&next_steps(&program, &out))?;
     }
     Ok(())
 }
@@ -93,12 +94,44 @@ fn write_data(out: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", data.display()))
 }
 
-fn next_steps(out: &Path) -> String {
+/// What to type next, with `program` as it was typed now.
+fn next_steps(program: &str, out: &Path) -> String {
     let out = out.display();
     format!(
         "\nwhat next:\n  \
-         hw2 eval --checkpoint-dir {out}\n  \
-         hw2 predict --checkpoint-dir {out} PHOTO...\n  \
-         hw2 split MY_PHOTOS data && hw2 train --data data --workers 2"
+         {program} eval --checkpoint-dir {out}\n  \
+         {program} predict --checkpoint-dir {out} PHOTO...\n  \
+         {program} split PHOTOS data && {program} train --data data --workers 2"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use hw2_common::dataset::Dataset;
+
+    use super::*;
+
+    #[test]
+    fn the_bundled_data_is_what_the_help_says() {
+        let dir = tempfile::tempdir().unwrap();
+        write_data(dir.path()).unwrap();
+        let dataset = Dataset::open(&dir.path().join(DATA_FILE)).unwrap();
+        let card = dataset.card();
+        assert_eq!((card.classes.len(), card.train, card.val), (10, 2500, 500));
+    }
+
+    #[test]
+    fn a_used_folder_gets_a_neighbour() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().join("hw2-demo").display().to_string();
+        assert_eq!(free_folder(&name), PathBuf::from(&name));
+        write_data(Path::new(&name)).unwrap();
+        assert_eq!(free_folder(&name), PathBuf::from(format!("{name}-2")));
+    }
+
+    #[test]
+    fn the_next_steps_can_be_typed_as_they_stand() {
+        let text = next_steps("target/release/hw2", Path::new("hw2-demo"));
+        assert!(text.contains("\n  target/release/hw2 eval --checkpoint-dir hw2-demo\n"), "{text}");
+    }
 }

@@ -43,6 +43,6 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if !args.resume {
         refuse_used(Path::new(&resolved.config.run_dir))?;
     }
-    let run = args.cluster.local_run(resolved.config, workers);
+    let run = args.cluster.local_run(resolved.config, workers)?;
     output::report(&run.run()?, args.json)
 }

@@ -7,7 +7,7 @@ pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -60,7 +60,7 @@ mod tests {
             assert_eq!(count(value), text);
         }
         assert_eq!((fraction(437, 500), fraction(0, 0)), ("0.874".into(), "-".into()));
-        assert_eq!([rate(1234.5), rate(45.67), rate(3.14159)], ["1234", "45.7", "3.14"]);
+        assert_eq!([rate(1234.5), rate(45.67), rate(3.456)], ["1234", "45.7", "3.46"]);
         for (value, text) in [
             (0.001, "0.001"),
             (0.000_5, "5e-4"),

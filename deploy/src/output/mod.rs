@@ -54,5 +54,33 @@ pub(crate) fn note(text: &str) {
 
 /// Says on stderr why the command failed.
 pub(crate) fn error(error: &anyhow::Error) {
-    note(&format!("error: {error:#}"));
+    note(&format!("error: {}", explanation(error)));
+}
+
+/// The error and its causes, without those whose words an earlier one has taken over.
+fn explanation(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = || std::io::Error::new(ErrorKind::NotFound, "no such file");
+        let own = anyhow::Error::new(cause()).context("cannot read a.png");
+        assert_eq!(explanation(&own), "cannot read a.png: no such file");
+        let taken_over =
+            anyhow::Error::new(cause()).context("cannot open b: no such file; name it");
+        assert_eq!(explanation(&taken_over), "cannot open b: no such file; name it");
+    }
 }

@@ -57,7 +57,7 @@ impl Display {
             return Self::Lines(Lines::default());
         }
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}\n{msg}");
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}\n{wide_msg}");
         bar.set_style(style.expect("the template above is well formed"));
         Self::Bar(bar, None)
     }

@@ -1,5 +1,7 @@
 //! The parameter server as a program.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use hw2_common::logging::{self, LevelFilter};
 use hw2_server::args::{self, ServerArgs};
@@ -12,8 +14,14 @@ struct Cli {
     server: ServerArgs,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::start(LevelFilter::INFO);
-    args::main(cli.server)
+    match args::main(cli.server) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -34,7 +34,7 @@ pub(crate) enum Outcome {
 }
 
 impl Coordinator {
-    /// A push begins. A contribution is taken from whoever sends it, lease or not: the first counts.
+    /// A push begins. A contribution is taken from anyone, lease or not: the first one counts.
     ///
     /// # Errors
     /// The assignment cannot be one of this run, or not yet; or the worker never joined.

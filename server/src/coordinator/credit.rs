@@ -10,8 +10,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Whether `replica` may be pushed while `next` is the lowest that is missing. The lowest always
-    /// may, so that a window of any width lets a step end.
+    /// Whether `replica` may be pushed while `next` is the lowest that is missing. The lowest
+    /// always may, so that a window of any width lets a step end.
     pub(crate) fn admits(self, next: ReplicaId, replica: ReplicaId) -> bool {
         self.beyond_next == 0 || replica.0 <= next.0.saturating_add(self.beyond_next)
     }

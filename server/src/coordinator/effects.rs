@@ -63,11 +63,11 @@ pub(crate) enum Effect {
     /// Answer a worker that asked to push.
     GiveCredit(Waiter, Credit),
     /// Make the update of `step` from the contributions, or none, and then call
-    /// [`Coordinator::committed`].
+    /// [`super::Coordinator::committed`].
     Commit { step: GlobalStep, update: Option<Update> },
     /// Forget the contributions of the current step.
     Discard,
-    /// Copy the state, write it aside, and then call [`Coordinator::saved`].
+    /// Copy the state, write it aside, and then call [`super::Coordinator::saved`].
     Save(Progress),
     /// Add a line to the curve.
     Record(Line),

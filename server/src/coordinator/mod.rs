@@ -144,6 +144,8 @@ pub(crate) struct Coordinator {
     last_step: Option<StepSummary>,
     throughput: Throughput,
     ticked: Now,
+    /// When people were last told how the run stands, and at which step.
+    told: (Now, GlobalStep),
     effects: Vec<Effect>,
 }
 
@@ -183,6 +185,7 @@ impl Coordinator {
             last_step: None,
             throughput: Throughput::default(),
             ticked: now,
+            told: (now, progress.global_step),
             effects: Vec::new(),
             progress,
             job,

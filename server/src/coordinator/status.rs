@@ -7,10 +7,12 @@ use hw2_common::config::Config;
 use hw2_common::ids::{GlobalStep, Term, WorkerId};
 use hw2_common::state::Evaluation;
 
-use super::{Coordinator, Ending, Now, Phase, StepSummary};
+use super::{Coordinator, Ending, Level, Now, Phase, StepSummary};
 
 /// Steps over which the speed is averaged.
 const SPEED_STEPS: usize = 20;
+/// Time between two words about how the run stands, and a wait that is worth one.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 /// Leases that a wait names.
 const NAMED_MAX: usize = 4;
 
@@ -84,9 +86,6 @@ impl Throughput {
 impl Coordinator {
     /// The state of the run at `now`.
     pub(crate) fn status(&self, now: Now) -> Status {
-        let last = self.progress.last_evaluation;
-        let best = self.progress.best_evaluation;
-        let better = |last: &Evaluation| best.is_none_or(|best| last.top1 > best.top1);
         Status {
             term: self.term,
             global_step: self.progress.global_step,
@@ -100,8 +99,8 @@ impl Coordinator {
             learning_rate: self.progress.learning_rate,
             last_step: self.last_step,
             images_per_second: self.throughput.images_per_second(),
-            last_evaluation: last,
-            best_evaluation: last.filter(better).or(best),
+            last_evaluation: self.progress.last_evaluation,
+            best_evaluation: self.progress.best_known(),
             releases: self.releases,
             replayed_steps: self.replayed_steps,
             bad_images: self.bad_images.len() as u64,
@@ -143,6 +142,28 @@ impl Coordinator {
             silent: now.since(member.seen),
         };
         self.members.iter().map(status).collect()
+    }
+
+    /// Tells people now and then how the run stands: a wait that is long, or how far it has come.
+    pub(super) fn tell(&mut self, now: Now) {
+        if now.since(self.told.0) < TELL_EVERY {
+            return;
+        }
+        let step = self.progress.global_step;
+        let waiting = self.waiting_since().map(|since| now.since(since));
+        if let Some(waiting) = waiting.filter(|waiting| *waiting >= TELL_EVERY) {
+            let text = format!("waiting for {} s for {}", waiting.as_secs(), self.waiting_for());
+            self.notice(Level::Warn, text);
+        } else if step > self.told.1
+            && let Some(StepSummary { loss, top1 }) = self.last_step
+        {
+            let (max, speed) = (self.job.config.max_steps, self.throughput.images_per_second());
+            let text = format!(
+                "{step} of {max}: loss {loss:.4}, train top-1 {top1:.3}, {speed:.1} images/s"
+            );
+            self.notice(Level::Info, text);
+        }
+        self.told = (now, step);
     }
 
     /// Whom all wait for, in words; empty when nobody is waited for.

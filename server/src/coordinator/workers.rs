@@ -1,9 +1,14 @@
 //! Events of membership: join, heartbeat, leave, and the passing of time.
 
+use std::time::Duration;
+
 use hw2_common::ids::WorkerId;
 
 use super::membership::Introduction;
 use super::{Coordinator, Credit, Directive, Effect, Level, Now, Phase, Refusal, Waiter};
+
+/// Longest wait of a question for credit: it is a small call, and small calls have a deadline.
+const CREDIT_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What a heartbeat is answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +82,7 @@ impl Coordinator {
         }
         self.serve(now);
         self.end_long_waits(now);
+        self.tell(now);
     }
 
     /// Workers that are alive but have not got on with what they owe.
@@ -109,6 +115,9 @@ impl Coordinator {
         self.members.remove(worker);
         self.revoke(worker);
         self.notice(level, format!("{name} {why}"));
+        if self.members.is_empty() && !matches!(self.phase, Phase::Ended(..)) {
+            self.notice(Level::Warn, "no worker is left: waiting for one to join".into());
+        }
         if let Some((waiter, _)) = self.pulls.remove(&worker) {
             let directive = Directive::Rejoin(not_a_member(worker));
             self.effects.push(Effect::Direct(waiter, directive));
@@ -127,10 +136,11 @@ impl Coordinator {
     }
 
     fn end_long_waits(&mut self, now: Now) {
-        let long = |since: &Now| now.since(*since) >= self.limits.wait;
-        let pulls = self.pulls.iter().filter(|(_, (_, since))| long(since));
+        let long = |since: &Now, wait: Duration| now.since(*since) >= wait;
+        let pulls = self.pulls.iter().filter(|(_, (_, since))| long(since, self.limits.wait));
         let pulls: Vec<(WorkerId, Waiter)> = pulls.map(|(w, (waiter, _))| (*w, *waiter)).collect();
-        let credits = self.credits.iter().filter(|(_, (_, since, _))| long(since));
+        let credit_wait = self.limits.wait.min(CREDIT_WAIT_MAX);
+        let credits = self.credits.iter().filter(|(_, (_, since, _))| long(since, credit_wait));
         let credits: Vec<(WorkerId, Waiter)> =
             credits.map(|(w, (waiter, ..))| (*w, *waiter)).collect();
         for (worker, waiter) in pulls {

@@ -18,8 +18,8 @@ pub(crate) struct Tensors {
     pub(crate) statistics: Vec<f32>,
 }
 
-/// All contributions of a step. The gradient is (`before` + `last`) / replicas: the last addition is
-/// left to the pass that makes the update, which reads each value only once.
+/// All contributions of a step. The gradient is (`before` + `last`) / replicas: the last addition
+/// is left to the pass that makes the update, which reads each value only once.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Whole {
     /// Sum of the gradients of all replicas but the last, in replica order; none for one replica.

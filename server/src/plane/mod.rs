@@ -84,6 +84,11 @@ impl Plane {
         Ok((Self { orders: Some(orders), thread: Some(thread) }, first))
     }
 
+    /// Whether the thread is there to carry out orders.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// A contribution counts.
     pub(crate) fn add(&self, replica: ReplicaId, tensors: Tensors) {
         self.order(Order::Add(replica, tensors));

@@ -17,7 +17,7 @@ use crate::coordinator::Update;
 /// The vectors of the run.
 pub(crate) struct Store {
     vectors: Vectors,
-    /// The weights before the last update: its memory becomes the next version, once nobody reads it.
+    /// The weights before the last update. Their memory is used again once nobody reads it.
     retired: Option<Flat>,
     buffers: Buffers,
 }
@@ -33,8 +33,8 @@ impl Store {
         &self.vectors
     }
 
-    /// Makes one update. All arithmetic is by element, so that threads and strips do not show in the
-    /// bits.
+    /// Makes one update. All arithmetic is by element, so that threads and strips do not show in
+    /// the bits.
     pub(crate) fn update(
         &mut self,
         threads: &ThreadPool,

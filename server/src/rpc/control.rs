@@ -6,9 +6,9 @@ use hw2_proto::v1::control_server::Control;
 use tonic::{Request, Response, Status};
 
 use super::convert;
-use super::pull::Forget;
-use crate::coordinator::{BlockReport, Introduction, check_program};
-use crate::driver::Handle;
+use super::pull::Waiting;
+use crate::coordinator::{BlockReport, Coordinator, Introduction, Now, check_program};
+use crate::driver::{Driver, Handle};
 
 /// Serves Control.
 #[derive(Clone)]
@@ -20,6 +20,17 @@ pub(super) struct ControlService {
 }
 
 type Answer<T> = Result<Response<T>, Status>;
+
+impl ControlService {
+    /// Has the coordinator handle a message of `term`.
+    async fn event<T: Send + 'static>(
+        &self,
+        term: Term,
+        event: impl FnOnce(&mut Coordinator, Now) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        Ok(self.driver.call(move |driver| driver.in_term(term, event)).await??)
+    }
+}
 
 #[tonic::async_trait]
 impl Control for ControlService {
@@ -34,14 +45,8 @@ impl Control for ControlService {
         let request = request.into_inner();
         let term = Term(request.term);
         let introduction = Introduction::from(request);
-        let worker = self
-            .driver
-            .call(move |driver| {
-                driver.coordinator.check_term(term)?;
-                let now = driver.now();
-                driver.coordinator.join(now, introduction)
-            })
-            .await??;
+        let worker =
+            self.event(term, |coordinator, now| coordinator.join(now, introduction)).await??;
         let heartbeat_interval_ms = self.heartbeat_interval_ms;
         Ok(Response::new(v1::JoinReply { worker: worker.0, heartbeat_interval_ms }))
     }
@@ -51,29 +56,19 @@ impl Control for ControlService {
         request: Request<v1::HeartbeatRequest>,
     ) -> Answer<v1::HeartbeatReply> {
         let v1::HeartbeatRequest { term, worker } = request.into_inner();
-        let standing = self
-            .driver
-            .call(move |driver| {
-                driver.coordinator.check_term(Term(term))?;
-                let now = driver.now();
-                Ok::<_, Status>(driver.coordinator.heartbeat(now, WorkerId(worker)))
-            })
-            .await??;
+        let worker = WorkerId(worker);
+        let heartbeat =
+            move |coordinator: &mut Coordinator, now| coordinator.heartbeat(now, worker);
+        let standing = self.event(Term(term), heartbeat).await?;
         Ok(Response::new(standing.into()))
     }
 
     async fn credit(&self, request: Request<v1::CreditRequest>) -> Answer<v1::CreditReply> {
         let v1::CreditRequest { term, worker, step, replica } = request.into_inner();
-        let (waiter, wait) = self
-            .driver
-            .call(move |driver| {
-                driver.coordinator.check_term(Term(term))?;
-                driver.credit(WorkerId(worker), convert::assignment(step, replica))
-            })
-            .await??;
-        let mut forget = Forget::new(&self.driver, waiter);
-        let credit = wait.await.map_err(|_| crate::driver::Gone)?;
-        forget.answered();
+        let (term, worker) = (Term(term), WorkerId(worker));
+        let assignment = convert::assignment(step, replica);
+        let begin = move |driver: &mut Driver| driver.credit(term, worker, assignment);
+        let credit = Waiting::begin(&self.driver, begin).await?.answer().await?;
         Ok(Response::new(credit.into()))
     }
 
@@ -84,26 +79,15 @@ impl Control for ControlService {
         let request = request.into_inner();
         let term = Term(request.term);
         let report = BlockReport::from(request);
-        self.driver
-            .call(move |driver| {
-                driver.coordinator.check_term(term)?;
-                let now = driver.now();
-                driver.coordinator.report(now, report)
-            })
-            .await??;
+        self.event(term, |coordinator, now| coordinator.report(now, report)).await??;
         Ok(Response::new(v1::EvaluationReply {}))
     }
 
     async fn leave(&self, request: Request<v1::LeaveRequest>) -> Answer<v1::LeaveReply> {
         let v1::LeaveRequest { term, worker, reason } = request.into_inner();
-        self.driver
-            .call(move |driver| {
-                driver.coordinator.check_term(Term(term))?;
-                let now = driver.now();
-                driver.coordinator.leave(now, WorkerId(worker), &reason);
-                Ok::<_, Status>(())
-            })
-            .await??;
+        let worker = WorkerId(worker);
+        self.event(Term(term), move |coordinator, now| coordinator.leave(now, worker, &reason))
+            .await?;
         Ok(Response::new(v1::LeaveReply {}))
     }
 

@@ -22,8 +22,8 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use super::control::ControlService;
-use super::data::{DataService, Pushing};
-use super::push::Receiver;
+use super::data::DataService;
+use super::push::{Pushing, Receiver};
 use crate::driver::Handle;
 use crate::listener::{Listener, Socket};
 use crate::plane::Buffers;
@@ -43,7 +43,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Pause after the system refused a connection, for want of descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The sockets of a running server.
+/// The sockets of a running server; dropping it closes them at once.
 pub(crate) struct Edge {
     stop: CancellationToken,
     accepting: tokio::task::JoinHandle<()>,
@@ -76,9 +76,9 @@ impl Edge {
                     driver: driver.clone(),
                     layout: Arc::new(layout),
                     buffers,
+                    pushing: Pushing::default(),
                     pause_max: Duration::from_millis(cluster.assignment_timeout_ms),
                 },
-                pushing: Pushing::default(),
             },
         };
         let stop = CancellationToken::new();
@@ -143,12 +143,19 @@ impl Edge {
     }
 
     /// Ends all connections, after a moment for answers that are on their way.
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         // Neither can fail but by a panic, which has been printed where it happened.
-        let _ = self.accepting.await;
-        let join = move || self.threads.into_iter().for_each(|thread| drop(thread.join()));
+        let _ = (&mut self.accepting).await;
+        let threads = std::mem::take(&mut self.threads);
+        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
         let _ = tokio::task::spawn_blocking(join).await;
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 

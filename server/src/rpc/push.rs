@@ -1,5 +1,7 @@
 //! A push: chunks are checked and copied once, into memory that becomes the aggregate's.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hw2_common::ids::{Assignment, Term, WorkerId};
@@ -11,52 +13,60 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::convert;
-use crate::coordinator::{Admission, Contribution, Digest, Outcome, StepResult};
-use crate::driver::Handle;
+use crate::coordinator::{
+    Admission, Contribution, Coordinator, Digest, Outcome, Refusal, StepResult,
+};
+use crate::driver::{Driver, Handle};
 use crate::plane::{Buffers, Tensors};
 
 /// What every push needs.
 #[derive(Clone)]
 pub(super) struct Receiver {
     pub(super) driver: Handle,
-    pub(super) layout: std::sync::Arc<ParamLayout>,
+    pub(super) layout: Arc<ParamLayout>,
     pub(super) buffers: Buffers,
+    pub(super) pushing: Pushing,
     /// Longest pause between two messages: a push may begin before its gradient is computed.
     pub(super) pause_max: Duration,
 }
 
-/// A push that was let in; it is reported as failed unless it is completed.
+/// One push stream for each worker: a newer one ends the older, whose connection may be dead.
+#[derive(Clone, Default)]
+pub(super) struct Pushing(Arc<Mutex<HashMap<WorkerId, (u64, CancellationToken)>>>);
+
+/// A worker's push stream.
+struct Turn {
+    pushing: Pushing,
+    worker: WorkerId,
+    number: u64,
+    superseded: CancellationToken,
+}
+
+/// A push that was let in; it is reported as failed if it is dropped open.
 struct Open {
     driver: Handle,
     worker: WorkerId,
     assignment: Assignment,
-    completed: bool,
+    is_open: bool,
 }
 
 impl Receiver {
-    /// Receives one push until it is complete or `superseded` by a newer one of its worker.
+    /// Receives one push until it is complete, or a newer one of its worker begins.
     pub(super) async fn receive(
         &self,
         head: v1::PushHead,
         mut stream: Streaming<PushMessage>,
-        superseded: CancellationToken,
     ) -> Result<Outcome, Status> {
         let v1::PushHead { term, worker, step, replica } = head;
         let (worker, assignment) = (WorkerId(worker), convert::assignment(step, replica));
-        let admission = self
-            .driver
-            .call(move |driver| {
-                driver.coordinator.check_term(Term(term))?;
-                let now = driver.now();
-                driver.coordinator.admit(now, worker, assignment)
-            })
-            .await??;
+        let (admission, mut open) =
+            Open::begin(&self.driver, Term(term), worker, assignment).await?;
+        let turn = self.pushing.begin(worker);
         let mut arriving = Arriving::new(self, admission);
-        let mut open = Open { driver: self.driver.clone(), worker, assignment, completed: false };
         loop {
             let message = tokio::select! {
                 message = tokio::time::timeout(self.pause_max, stream.message()) => message,
-                () = superseded.cancelled() => {
+                () = turn.superseded.cancelled() => {
                     return Err(Status::cancelled("the worker pushes again elsewhere"));
                 }
             };
@@ -76,7 +86,7 @@ impl Receiver {
             return Ok(Outcome::Dropped);
         }
         let (contribution, tensors) = arriving.finish(worker, assignment)?;
-        open.completed = true;
+        open.is_open = false;
         self.contribute(contribution, tensors).await
     }
 
@@ -94,14 +104,53 @@ impl Receiver {
     }
 }
 
+impl Open {
+    /// Asks whether the push is let in.
+    async fn begin(
+        driver: &Handle,
+        term: Term,
+        worker: WorkerId,
+        assignment: Assignment,
+    ) -> Result<(Admission, Self), Status> {
+        let handle = driver.clone();
+        // Made on the driver's side: then it is there even if this call is cut off right now.
+        let begin = move |driver: &mut Driver| {
+            let admit =
+                |coordinator: &mut Coordinator, now| coordinator.admit(now, worker, assignment);
+            let admission = driver.in_term(term, admit)??;
+            let is_open = admission == Admission::Receive;
+            Ok::<_, Refusal>((admission, Self { driver: handle, worker, assignment, is_open }))
+        };
+        Ok(driver.call(begin).await??)
+    }
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
-        if !self.completed {
+        if self.is_open {
             let (worker, assignment) = (self.worker, self.assignment);
-            self.driver.post(move |driver| {
-                let now = driver.now();
-                driver.coordinator.push_failed(now, worker, assignment);
-            });
+            self.driver.post(move |driver| driver.push_failed(worker, assignment));
+        }
+    }
+}
+
+impl Pushing {
+    fn begin(&self, worker: WorkerId) -> Turn {
+        let superseded = CancellationToken::new();
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = streams.get(&worker).map_or(0, |(number, _)| number + 1);
+        if let Some((_, older)) = streams.insert(worker, (number, superseded.clone())) {
+            older.cancel();
+        }
+        Turn { pushing: self.clone(), worker, number, superseded }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut streams = self.pushing.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if streams.get(&self.worker).is_some_and(|(number, _)| *number == self.number) {
+            streams.remove(&self.worker);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The vectors of one step as pulls stream them, cut into chunks and summed up once for all workers.
+//! The vectors of one step as pulls stream them, cut into chunks once for all workers.
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use hw2_common::address::Address;
 use hw2_common::checkpoint::Checkpoint;
 use hw2_common::config::Config;
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, ReplicaId};
@@ -20,7 +21,7 @@ use hw2_server::{Clock, Listener, Outcome, ServerSetup, serve};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 /// 3 replicas of 4 images, an evaluation of 5 blocks every 4 steps, 10 steps.
 pub(crate) fn job(run_dir: &Path) -> Job {
@@ -44,7 +45,7 @@ pub(crate) fn job(run_dir: &Path) -> Job {
         ..Config::default()
     };
     config.optimizer.lr_patience = 1;
-    config.cluster.heartbeat_timeout_ms = 1_000;
+    config.cluster.heartbeat_timeout_ms = 30_000;
     config.cluster.grace_ms = 5_000;
     config.cluster.pull_wait_ms = 200;
     let dataset = Card {
@@ -58,15 +59,19 @@ pub(crate) fn job(run_dir: &Path) -> Job {
 
 /// A server in this process.
 pub(crate) struct Served {
-    pub(crate) address: String,
+    pub(crate) address: Address,
     pub(crate) shutdown: CancellationToken,
     pub(crate) ended: JoinHandle<anyhow::Result<Outcome>>,
 }
 
 /// Starts a server of `job` on a free port.
 pub(crate) fn start(job: &Job) -> Served {
-    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = listener.address().unwrap().to_string();
+    start_on(job, &"127.0.0.1:0".parse().unwrap())
+}
+
+pub(crate) fn start_on(job: &Job, address: &Address) -> Served {
+    let listener = Listener::bind(address).unwrap();
+    let address = listener.address().unwrap();
     let shutdown = CancellationToken::new();
     let setup = ServerSetup {
         job: job.clone(),
@@ -75,6 +80,23 @@ pub(crate) fn start(job: &Job) -> Served {
         clock: Clock::monotonic(),
     };
     Served { address, shutdown, ended: tokio::spawn(serve(setup)) }
+}
+
+impl Served {
+    /// Waits for the end of a run that does not fail.
+    pub(crate) async fn outcome(self) -> Outcome {
+        self.ended.await.unwrap().unwrap()
+    }
+
+    /// Waits for the end of a run that fails; says why.
+    pub(crate) async fn failure(self) -> String {
+        format!("{:#}", self.ended.await.unwrap().unwrap_err())
+    }
+}
+
+/// Of the checkpoint in which a run ended.
+pub(crate) fn digest(outcome: &Outcome) -> String {
+    Checkpoint::read(&outcome.last_checkpoint).unwrap().digest()
 }
 
 /// A joined worker. Its gradients are a function of (weights, step, replica), its counts one of
@@ -92,11 +114,9 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) async fn join(address: &str) -> Result<Self, Status> {
-        let endpoint = || Channel::from_shared(format!("http://{address}")).unwrap();
-        let connect = || async { endpoint().connect().await.unwrap() };
-        let mut control = ControlClient::new(connect().await);
-        let data = DataClient::new(connect().await);
+    pub(crate) async fn join(address: &Address) -> Result<Self, Status> {
+        let mut control = control(address).await;
+        let data = DataClient::new(connect(address).await);
         let hello = v1::HelloRequest { protocol_version: PROTOCOL_VERSION, build: BUILD.into() };
         let hello = control.hello(hello).await?.into_inner();
         let job: Job = serde_json::from_str(&hello.job_json).unwrap();
@@ -279,7 +299,7 @@ impl Worker {
         }
     }
 
-    /// Works until the run ends.
+    /// Works until it is told to stop.
     pub(crate) async fn work(&mut self) -> Result<(), Status> {
         loop {
             let directive = self.pull().await?;
@@ -289,9 +309,27 @@ impl Worker {
         }
     }
 
+    pub(crate) async fn leave(&mut self) {
+        let (term, worker) = (self.term, self.worker);
+        let request = v1::LeaveRequest { term, worker, reason: "told to stop".into() };
+        self.control.leave(request).await.unwrap();
+    }
+
     pub(crate) async fn status(&mut self) -> v1::StatusReply {
         self.control.status(v1::StatusRequest {}).await.unwrap().into_inner()
     }
+}
+
+async fn connect(address: &Address) -> Channel {
+    let uri = match address {
+        Address::Tcp(address) => format!("http://{address}"),
+        Address::Unix(path) => format!("unix:{}", path.display()),
+    };
+    Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
+}
+
+pub(crate) async fn control(address: &Address) -> ControlClient<Channel> {
+    ControlClient::new(connect(address).await)
 }
 
 /// What a worker of `job` says when it joins.
@@ -308,18 +346,27 @@ pub(crate) fn introduction(term: u64, job: &Job) -> v1::JoinRequest {
     }
 }
 
+/// Starts `count` workers that work until the run ends.
+pub(crate) async fn hire(address: &Address, count: usize) -> Vec<JoinHandle<Result<(), Status>>> {
+    let mut workers = Vec::new();
+    for _ in 0..count {
+        let mut worker = Worker::join(address).await.unwrap();
+        workers.push(tokio::spawn(async move {
+            worker.work().await?;
+            worker.leave().await;
+            Ok(())
+        }));
+    }
+    workers
+}
+
 /// Runs `job` to its end with `count` workers; the digest of its last checkpoint.
 pub(crate) async fn run(job: &Job, count: usize) -> (Outcome, String) {
     let served = start(job);
-    let mut workers = Vec::new();
-    for _ in 0..count {
-        let mut worker = Worker::join(&served.address).await.unwrap();
-        workers.push(tokio::spawn(async move { worker.work().await }));
-    }
-    for worker in workers {
+    for worker in hire(&served.address, count).await {
         worker.await.unwrap().unwrap();
     }
-    let outcome = served.ended.await.unwrap().unwrap();
-    let digest = Checkpoint::read(&outcome.last_checkpoint).unwrap().digest();
+    let outcome = served.outcome().await;
+    let digest = digest(&outcome);
     (outcome, digest)
 }

@@ -41,6 +41,25 @@ impl<T: Float> Memory<T> {
         result
     }
 
+    /// As [`Memory::write`], for a tensor and perhaps another one in a buffer of its own.
+    pub(super) fn write_both<R>(
+        &mut self,
+        tensor: Tensor,
+        other: Option<Tensor>,
+        write: impl FnOnce(&Self, &mut [T], Option<&mut [T]>) -> R,
+    ) -> R {
+        let index = |tensor: Tensor| tensor.buffer.0 as usize;
+        let mut taken = std::mem::take(&mut self.buffers[index(tensor)]);
+        let mut other = other.map(|other| (other, std::mem::take(&mut self.buffers[index(other)])));
+        let second = other.as_mut().map(|(tensor, values)| &mut values[tensor.range()]);
+        let result = write(self, &mut taken[tensor.range()], second);
+        self.buffers[index(tensor)] = taken;
+        if let Some((tensor, values)) = other {
+            self.buffers[index(tensor)] = values;
+        }
+        result
+    }
+
     /// As [`Memory::write`], for a span.
     pub(super) fn write_span<R>(
         &mut self,

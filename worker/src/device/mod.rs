@@ -6,6 +6,7 @@
 //! caller: an error surfaces at the next download.
 
 mod choice;
+pub mod cpu;
 mod float;
 mod memory;
 pub mod plain;

@@ -7,6 +7,7 @@ use hw2_common::model::{Block, ConvSpec, ModelSpec, Network};
 use sha2::{Digest, Sha256};
 
 use super::{Model, StepOutcome};
+use crate::device::cpu::Cpu;
 use crate::device::plain::Plain;
 use crate::device::{Choice, Device, DeviceError, DropoutCoordinates};
 
@@ -82,10 +83,7 @@ pub fn engine(
     threads: usize,
 ) -> Result<Box<dyn Engine>, DeviceError> {
     Ok(match choice {
-        Choice::Auto | Choice::Cpu => {
-            let _ = threads;
-            Box::new(Model::new(Plain::<f32>::new(), network, batch_size))
-        }
+        Choice::Auto | Choice::Cpu => Box::new(Model::new(Cpu::new(threads)?, network, batch_size)),
         Choice::Plain => Box::new(Model::new(Plain::<f32>::new(), network, batch_size)),
     })
 }

@@ -15,6 +15,9 @@ use super::spatial_dropout::SpatialDropout;
 use super::{Layer, Pass, Signal};
 use crate::device::{Buffer, Device, DeviceError, DropoutCoordinates, Float, Span, Tensor, Window};
 
+/// Receives each bucket of a gradient, with its range of the flat vector, as backward finishes it.
+pub(super) type OnBucket<'a, T> = &'a mut dyn FnMut(Range<usize>, &[T]);
+
 /// What a training step says of itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepOutcome {
@@ -117,7 +120,7 @@ impl<D: Device> Model<D> {
         labels: &[u32],
         dropout: Option<DropoutCoordinates>,
         statistics: &mut [D::Elem],
-        on_bucket: &mut dyn FnMut(Range<usize>, &[D::Elem]),
+        on_bucket: OnBucket<'_, D::Elem>,
     ) -> Result<StepOutcome, DeviceError> {
         let pass = Pass::Train { dropout: dropout.is_some() };
         if let Some(coordinates) = dropout {
@@ -144,7 +147,7 @@ impl<D: Device> Model<D> {
     fn backward(
         &mut self,
         pass: Pass,
-        on_bucket: &mut dyn FnMut(Range<usize>, &[D::Elem]),
+        on_bucket: OnBucket<'_, D::Elem>,
     ) -> Result<(), DeviceError> {
         let mut buckets = self.layout.buckets().into_iter().peekable();
         for (layer, first_param) in self.layers.iter().zip(&self.first_params).rev() {

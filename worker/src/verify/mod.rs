@@ -13,10 +13,11 @@ use hw2_common::layout::{ParamLayout, Tensors};
 use hw2_common::model::{Block, ModelSpec, Network};
 use serde::Serialize;
 
+use crate::device::cpu::Cpu;
 use crate::device::plain::Plain;
 use crate::device::{Device, DeviceError, Float};
 use crate::nn::Model;
-use compare::Comparison;
+use compare::{Comparison, Limits};
 pub use fill::fill;
 pub use reference::{Case, Reference};
 
@@ -27,6 +28,11 @@ pub enum Target {
     PlainF64,
     /// The specification in f32.
     PlainF32,
+    /// The fast CPU device.
+    Cpu {
+        /// 0 for one per core.
+        threads: usize,
+    },
 }
 
 /// How far off a device is.
@@ -108,18 +114,11 @@ pub fn run(reference: &Reference, target: Target) -> Result<Report, VerifyError>
     let mut device = String::new();
     let mut cases = Vec::new();
     for case in &reference.cases {
-        let network = network(case)?;
+        let f32_limits = Limits::f32(case.image_size);
         let rows = match target {
-            Target::PlainF64 => {
-                let mut model = Model::new(Plain::<f64>::new(), &network, case.batch);
-                device = model.describe();
-                rows(&mut model, &network, case, compare::Limits::F64)?
-            }
-            Target::PlainF32 => {
-                let mut model = Model::new(Plain::<f32>::new(), &network, case.batch);
-                device = model.describe();
-                rows(&mut model, &network, case, compare::Limits::f32(case.image_size))?
-            }
+            Target::PlainF64 => run_case(Plain::<f64>::new(), case, Limits::F64, &mut device)?,
+            Target::PlainF32 => run_case(Plain::<f32>::new(), case, f32_limits, &mut device)?,
+            Target::Cpu { threads } => run_case(Cpu::new(threads)?, case, f32_limits, &mut device)?,
         };
         cases.push(CaseReport {
             name: case.name.clone(),
@@ -147,13 +146,17 @@ fn network(case: &Case) -> Result<Network, VerifyError> {
     Ok(network)
 }
 
-fn rows<D: Device>(
-    model: &mut Model<D>,
-    network: &Network,
+/// Compares everything that `case` gives; leaves the device in words in `name`.
+fn run_case<D: Device>(
+    device: D,
     case: &Case,
-    limits: compare::Limits,
+    limits: Limits,
+    name: &mut String,
 ) -> Result<Vec<Row>, VerifyError> {
-    let layout = ParamLayout::new(network);
+    let network = network(case)?;
+    let layout = ParamLayout::new(&network);
+    let mut model = Model::new(device, &network, case.batch);
+    *name = model.describe();
     let inputs: BTreeMap<&str, Vec<f32>> =
         case.order.iter().map(|tensor| (tensor.name.as_str(), tensor.values())).collect();
     model.load_params(&flat::<D::Elem>(&layout.params, &inputs));

@@ -33,3 +33,13 @@ fn small_on_plain_f32() {
 fn full_on_plain_f64() {
     passes("full", Target::PlainF64);
 }
+
+#[test]
+fn small_on_cpu() {
+    passes("small", Target::Cpu { threads: 2 });
+}
+
+#[test]
+fn full_on_cpu() {
+    passes("full", Target::Cpu { threads: 2 });
+}

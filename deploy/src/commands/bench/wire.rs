@@ -1,7 +1,7 @@
 //! `hw2 bench wire`: what a round of push, commit and pull of all parameters costs.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -123,22 +123,13 @@ fn plan(
     };
     let config_file = dir.file("config.toml");
     std::fs::write(&config_file, config.to_toml()).context("cannot write the config")?;
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let (server_program, worker_address) = (program.clone(), address.to_string());
-    let reports = reports.to_owned();
+    let listen = address.to_string();
+    let server = ["server", "--lifeline", "--config"].map(OsString::from);
+    let worker = ["bench", "wire-worker", "--ps", &listen, "--report"].map(OsString::from);
     Ok(Plan {
         address: address.clone(),
-        server: Box::new(move || {
-            let mut command = Command::new(&server_program);
-            command.args(["server", "--lifeline", "--config"]).arg(&config_file);
-            command
-        }),
-        worker: Box::new(move || {
-            let mut command = Command::new(&program);
-            command.args(["bench", "wire-worker", "--ps", &worker_address]);
-            command.arg("--report").arg(&reports);
-            command
-        }),
+        server: server.into_iter().chain([config_file.into()]).collect(),
+        worker: worker.into_iter().chain([reports.into()]).collect(),
         workers: workers.into(),
         log_dir: dir.file("logs"),
         grace: Duration::from_secs(20),

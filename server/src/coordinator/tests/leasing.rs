@@ -98,6 +98,9 @@ fn all_workers_may_go_and_the_run_waits_and_goes_on() {
     assert_eq!(status.phase, "waiting for workers");
     assert!(status.waiting_for.contains("a worker that joins"), "{}", status.waiting_for);
     assert!(status.waiting.as_millis() >= u128::from(SILENCE_MS));
+    assert!(world.said(Level::Warn, "no worker is left"));
+    world.pass(31_000);
+    assert!(world.said(Level::Warn, "s for a worker that joins, at step 0"));
     let next = world.join();
     assert_eq!(world.replicas(next), [0, 1], "replica 2 is in");
     world.step(&[next]);

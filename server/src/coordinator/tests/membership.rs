@@ -77,7 +77,8 @@ fn a_workers_words_about_its_leave_are_cut_to_size() {
     let worker = world.join();
     world.coordinator.leave(world.now, worker, &format!("tired\n{}", "x".repeat(9999)));
     world.carry_out();
-    let (_, text) = world.notices.last().unwrap();
+    let left = |(_, text): &&(Level, String)| text.contains("left:");
+    let (_, text) = world.notices.iter().find(left).unwrap();
     assert!(text.contains("left: tiredx") && text.len() < 300, "{text}");
     world.coordinator.leave(world.now, worker, "again");
     assert_eq!(world.coordinator.take_effects(), []);

@@ -19,6 +19,8 @@ const ACTIONS_MAX: u32 = 60_000;
 struct Worker {
     /// None while its process is dead.
     id: Option<WorkerId>,
+    /// It never comes back.
+    is_gone: bool,
     doing: Doing,
     tasks: VecDeque<Task>,
     /// Actions for which it does nothing at all, heartbeats included.
@@ -84,6 +86,7 @@ impl Schedule {
             return;
         }
         match self.workers[index].id {
+            None if self.workers[index].is_gone => {}
             None => self.workers[index].id = Some(self.world.join()),
             Some(id) => self.work(index, id),
         }
@@ -113,7 +116,9 @@ impl Schedule {
                 {
                     self.ghosts.push((id, *step, *replica));
                 }
-                self.workers[index] = Worker::default();
+                let others = self.workers.iter().filter(|worker| !worker.is_gone).count() - 1;
+                let is_gone = others > 0 && self.chance(2);
+                self.workers[index] = Worker { is_gone, ..Worker::default() };
             }
             1 => {
                 self.world.alive.remove(&id);

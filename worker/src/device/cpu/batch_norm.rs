@@ -1,0 +1,166 @@
+//! Batch normalisation with the ReLU that follows it.
+
+use rayon::prelude::*;
+
+use super::Team;
+use super::chunks::{chunk_count, chunk_len, sum_in_order};
+use super::scratch::cut;
+use crate::device::memory::{Memory, rows, rows_mut};
+use crate::device::{BN_EPSILON, BatchNorm, Span, Tensor};
+
+/// Per-channel numbers (c), each a vector of its own, as SIMD wants them.
+struct Channels {
+    mean: Vec<f32>,
+    inverse_std: Vec<f32>,
+    /// weight / sqrt(var + epsilon).
+    scale: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Channels {
+    fn new(memory: &Memory<f32>, bn: BatchNorm) -> Self {
+        let inverse = |var: &f32| (1.0 / (f64::from(*var) + BN_EPSILON).sqrt()) as f32;
+        let inverse_std: Vec<f32> = memory.span(bn.var).iter().map(inverse).collect();
+        let weights = memory.span(bn.weight).iter();
+        let scale = weights.zip(&inverse_std).map(|(weight, inverse)| weight * inverse).collect();
+        let (mean, bias) = (memory.span(bn.mean).to_vec(), memory.span(bn.bias).to_vec());
+        Self { mean, inverse_std, scale, bias }
+    }
+}
+
+/// What the ReLU sees. Forward and backward must agree on its sign.
+#[inline(always)]
+fn affine(x: f32, mean: f32, scale: f32, bias: f32) -> f32 {
+    (x - mean) * scale + bias
+}
+
+pub(super) fn relu_forward(
+    memory: &mut Memory<f32>,
+    team: &Team,
+    bn: BatchNorm,
+    input: Tensor,
+    output: Tensor,
+) {
+    memory.write(output, |memory, out| {
+        let channels = Channels::new(memory, bn);
+        let x = memory.view(input).data.par_chunks(chunk_len(input));
+        let chunks = out.par_chunks_mut(chunk_len(output)).zip(x);
+        team.pool.install(|| {
+            chunks.for_each(|(out, x)| {
+                team.simd.run(|| channels.forward(rows_mut(out, output).zip(rows(x, input))));
+            });
+        });
+    });
+}
+
+pub(super) fn relu_backward(
+    memory: &mut Memory<f32>,
+    team: &mut Team,
+    bn: BatchNorm,
+    input: Tensor,
+    grad: Tensor,
+    grad_weight: Span,
+    grad_bias: Span,
+) {
+    let c = input.shape.c;
+    let partials = cut(&mut team.partials, chunk_count(input) * 2 * c);
+    let (simd, pool) = (team.simd, &team.pool);
+    let (weights, biases) = memory.write(grad, |memory, out| {
+        let channels = Channels::new(memory, bn);
+        let x = memory.view(input).data;
+        pool.install(|| {
+            let chunks = out.par_chunks(chunk_len(grad)).zip(x.par_chunks(chunk_len(input)));
+            chunks.zip(partials.par_chunks_mut(2 * c)).for_each(|((g, x), sums)| {
+                simd.run(|| channels.sums(rows(g, grad).zip(rows(x, input)), sums));
+            });
+        });
+        let sums = sum_in_order(partials, 2 * c);
+        let biases = sums[..c].to_vec();
+        let weights = sums[c..].iter().zip(&channels.inverse_std);
+        let weights: Vec<f64> = weights.map(|(sum, inverse)| sum * f64::from(*inverse)).collect();
+        let correction = Correction::new(&channels, &weights, &biases, input.rows());
+        pool.install(|| {
+            let chunks = out.par_chunks_mut(chunk_len(grad)).zip(x.par_chunks(chunk_len(input)));
+            chunks.for_each(|(g, x)| {
+                let rows = rows_mut(g, grad).zip(rows(x, input));
+                simd.run(|| channels.backward(&correction, rows));
+            });
+        });
+        (weights, biases)
+    });
+    for (span, values) in [(grad_weight, weights), (grad_bias, biases)] {
+        let out = memory.span_mut(span).iter_mut();
+        out.zip(values).for_each(|(out, value)| *out = value as f32);
+    }
+}
+
+/// What is subtracted from a gradient: <g> + (x - mean) * slope.
+struct Correction {
+    mean: Vec<f32>,
+    /// <g * (x - mean) / s> / s.
+    slope: Vec<f32>,
+}
+
+impl Correction {
+    fn new(channels: &Channels, weights: &[f64], biases: &[f64], count: usize) -> Self {
+        let count = count as f64;
+        let slopes = weights.iter().zip(&channels.inverse_std);
+        Self {
+            mean: biases.iter().map(|sum| (sum / count) as f32).collect(),
+            slope: slopes
+                .map(|(sum, inverse)| (sum / count * f64::from(*inverse)) as f32)
+                .collect(),
+        }
+    }
+}
+
+impl Channels {
+    #[inline(always)]
+    fn forward<'a>(&self, rows: impl Iterator<Item = (&'a mut [f32], &'a [f32])>) {
+        for (out, x) in rows {
+            let n = out.len();
+            let (x, mean, scale, bias) =
+                (&x[..n], &self.mean[..n], &self.scale[..n], &self.bias[..n]);
+            for c in 0..n {
+                out[c] = affine(x[c], mean[c], scale[c], bias[c]).max(0.0);
+            }
+        }
+    }
+
+    /// Sums of g and of g * (x - mean), with g the gradient where the ReLU passed, to `sums` (2, c).
+    #[inline(always)]
+    fn sums<'a>(&self, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>, sums: &mut [f32]) {
+        sums.fill(0.0);
+        let n = self.mean.len();
+        let (biases, weights) = sums.split_at_mut(n);
+        let (mean, scale, bias) = (&self.mean[..n], &self.scale[..n], &self.bias[..n]);
+        for (g, x) in rows {
+            let (g, x, weights) = (&g[..n], &x[..n], &mut weights[..n]);
+            for c in 0..n {
+                let passed = affine(x[c], mean[c], scale[c], bias[c]) > 0.0;
+                let g = if passed { g[c] } else { 0.0 };
+                biases[c] += g;
+                weights[c] += g * (x[c] - mean[c]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn backward<'a>(
+        &self,
+        correction: &Correction,
+        rows: impl Iterator<Item = (&'a mut [f32], &'a [f32])>,
+    ) {
+        for (g, x) in rows {
+            let n = g.len();
+            let (x, mean, scale, bias) =
+                (&x[..n], &self.mean[..n], &self.scale[..n], &self.bias[..n]);
+            let (mean_g, slope) = (&correction.mean[..n], &correction.slope[..n]);
+            for c in 0..n {
+                let passed = affine(x[c], mean[c], scale[c], bias[c]) > 0.0;
+                let kept = if passed { g[c] } else { 0.0 };
+                g[c] = scale[c] * (kept - mean_g[c] - (x[c] - mean[c]) * slope[c]);
+            }
+        }
+    }
+}
