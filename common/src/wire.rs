@@ -143,6 +143,11 @@ impl Assembly {
         Ok(())
     }
 
+    /// Gives the memory back, whatever has arrived.
+    pub fn abandon(self) -> Vec<f32> {
+        self.values
+    }
+
     /// The vector, and the CRC32C over all of its bytes, however it was cut.
     ///
     /// # Errors

@@ -4,8 +4,8 @@
     pip install pillow==13.0.0 numpy
     python3 worker/golden/make_images.py          # writes into its own folder
 
-images.json: what Pillow and numpy (in float64) make of one synthetic picture. cmyk.jpg, progressive.jpg and the
-exif-N.jpg: files that the `image` crate cannot write.
+images.json: what Pillow and numpy (in float64) make of one synthetic picture. cmyk.jpg,
+progressive.jpg and the exif-N.jpg: files that the `image` crate cannot write.
 """
 import json
 import pathlib
@@ -58,7 +58,8 @@ def main():
     middle = pixels[:, 6:37]
     numbers = {
         "canonical": [
-            {"short_side": short, "width": c.shape[1], "height": c.shape[0], "pixels": c.ravel().tolist()}
+            {"short_side": short, "width": c.shape[1], "height": c.shape[0],
+             "pixels": c.ravel().tolist()}
             for short in (12, 31, 40) for c in [canonical(pixels, short)]
         ],
         "resized": [
@@ -76,12 +77,15 @@ def main():
     blocks[:, :16], blocks[:, 16:] = (200, 40, 90), (20, 180, 240)
     Image.fromarray(blocks).convert("CMYK").save(HERE / "cmyk.jpg", quality=95)
     Image.fromarray(picture(64, 96)).save(HERE / "progressive.jpg", progressive=True, quality=80)
-    # What a viewer shows is red on the upper left, green right of it, blue below, black on the lower right.
+    # A viewer shows red on the upper left, green right of it, blue below, black on the lower right.
     upright = np.zeros((16, 32, 3), np.uint8)
-    upright[:8, :16], upright[:8, 16:], upright[8:, :16] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    upright[:8, :16], upright[:8, 16:] = (255, 0, 0), (0, 255, 0)
+    upright[8:, :16] = (0, 0, 255)
     turns = Image.Transpose
-    stored = {1: None, 2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM, 5: turns.TRANSPOSE,
-              6: turns.ROTATE_90, 7: turns.TRANSVERSE, 8: turns.ROTATE_270}
+    stored = {
+        1: None, 2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM,
+        5: turns.TRANSPOSE, 6: turns.ROTATE_90, 7: turns.TRANSVERSE, 8: turns.ROTATE_270,
+    }
     for orientation, turn in stored.items():
         image = Image.fromarray(upright)
         exif = Image.Exif()

@@ -1,6 +1,7 @@
 //! The worker: reads images, runs the network forward and backward, pushes gradients.
 
 pub mod args;
+pub mod bench_input;
 pub mod bench_wire;
 pub mod classifier;
 pub mod data;

@@ -26,6 +26,7 @@ pub(super) struct Listing {
 pub(super) struct Entry {
     pub(super) split: Split,
     pub(super) class: String,
+    pub(super) bytes: u64,
     pub(super) source: Source,
     pub(super) sha256: [u8; 32],
 }
@@ -35,13 +36,8 @@ pub(super) struct Entry {
 pub(super) enum Source {
     /// In the file of its path.
     File,
-    /// In the archive.
-    Range {
-        /// Offset of its first byte.
-        start: u64,
-        /// Its length.
-        bytes: usize,
-    },
+    /// In the archive, from this offset on.
+    Offset(u64),
     /// Here.
     Memory(Vec<u8>),
 }
@@ -101,9 +97,10 @@ impl Listing {
             return Err(DatasetError::ImageTooLarge { dataset, image, bytes });
         }
         let content = load()?;
+        let bytes = content.len() as u64;
         let sha256 = Sha256::digest(&content).into();
         let source = source.unwrap_or(Source::Memory(content));
-        let entry = Entry { split, class: class.into(), source, sha256 };
+        let entry = Entry { split, class: class.into(), bytes, source, sha256 };
         match self.images.insert(path.into(), entry) {
             Some(_) => Err(DatasetError::Duplicate { dataset, image }),
             None => Ok(()),

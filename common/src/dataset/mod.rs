@@ -49,6 +49,7 @@ pub struct Image {
     pub path: String,
     /// Index of its class in [`Dataset::classes`].
     pub label: u32,
+    bytes: u64,
     source: Source,
     sha256: [u8; 32],
 }
@@ -216,8 +217,8 @@ impl Dataset {
         let image = &self.images(split)[sample.0 as usize];
         let content = match (&self.place, &image.source) {
             (Place::Folder(root), Source::File) => std::fs::read(root.join(&image.path))?,
-            (Place::Tar(file), &Source::Range { start, bytes }) => {
-                let mut content = vec![0; bytes];
+            (Place::Tar(file), &Source::Offset(start)) => {
+                let mut content = vec![0; image.bytes as usize];
                 file.read_exact_at(&mut content, start)?;
                 content
             }
@@ -245,7 +246,8 @@ impl Dataset {
             fingerprint.update(entry.sha256);
             let label = classes.binary_search(&entry.class).expect("its class is listed") as u32;
             let images = if entry.split == Split::Train { &mut train } else { &mut val };
-            images.push(Image { path, label, source: entry.source, sha256: entry.sha256 });
+            let listing::Entry { bytes, source, sha256, .. } = entry;
+            images.push(Image { path, label, bytes, source, sha256 });
         }
         let count = |images: &[Image]| u32::try_from(images.len()).expect("fewer than 2^32 images");
         let card = Card {
@@ -260,6 +262,13 @@ impl Dataset {
         let Card { train: train_count, val: val_count, .. } = card;
         tracing::info!(dataset = name, train_count, val_count, ignored, "indexed the dataset");
         Ok(Self { place, train, val, ignored, card })
+    }
+}
+
+impl Image {
+    /// Size of its file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 

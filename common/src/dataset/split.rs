@@ -119,23 +119,10 @@ pub fn split(
         .map_err(io_error("make a folder in", &parent))?;
 
     let mut counts = Vec::new();
-    for (index, (class, images)) in classes.iter().enumerate() {
-        let val = options.ratio.val_of(images.len());
-        let order = permutation(&Stream::split(options.seed, index as u32), images.len() as u32);
-        for split in [Split::Train, Split::Val] {
-            let folder = staging.path().join(split.folder()).join(class);
-            fs::create_dir_all(&folder).map_err(io_error("make", &folder))?;
-        }
-        for (rank, &image) in order.iter().enumerate() {
-            let split = if rank < val { Split::Val } else { Split::Train };
-            let path = &images[image as usize];
-            let to = staging.path().join(split.folder()).join(path);
-            options.transfer.place(&source.join(path), &to)?;
-        }
-        let (val, all) = (val as u32, images.len() as u32);
-        counts.push(ClassCount { class: class.clone(), train: all - val, val });
+    for (class, index) in classes.iter().zip(0..) {
+        let order = Stream::split(options.seed, index);
+        counts.push(place_class(class, &order, options, &source, staging.path())?);
     }
-
     let card = Dataset::open(staging.path())?.card();
     card.write(&staging.path().join(CARD_FILE)).map_err(io_error("write the card of", dest))?;
     fs::rename(staging.path(), dest).map_err(io_error("rename the finished split to", dest))?;
@@ -145,10 +132,10 @@ pub fn split(
 
 impl Ratio {
     /// Validation images among `images` of a class: at least one, and never all of two or more.
-    fn val_of(self, images: usize) -> usize {
-        let (train, val) = (u64::from(self.train), u64::from(self.val));
-        let nearest = (2 * images as u64 * val + train + val) / (2 * (train + val));
-        (nearest as usize).clamp(1, images - 1)
+    fn val_of(self, images: u32) -> u32 {
+        let [images, train, val] = [images, self.train, self.val].map(u64::from);
+        let nearest = (2 * images * val + train + val) / (2 * (train + val));
+        nearest.clamp(1, images - 1) as u32
     }
 }
 
@@ -191,41 +178,67 @@ impl Transfer {
     }
 }
 
-/// Names of the classes, each with the names of its images.
-type Listing = Vec<(String, Vec<String>)>;
+/// A class folder of the source.
+struct SourceClass {
+    name: String,
+    /// Paths within the source, in byte order.
+    images: Vec<String>,
+}
 
-/// The classes in byte order, each with the paths of its images within the source in byte order;
-/// and the number of other entries.
-fn list(source: &Path) -> Result<(Listing, u32), SplitError> {
+/// The classes in byte order, and the number of entries that are no images.
+fn list(source: &Path) -> Result<(Vec<SourceClass>, u32), SplitError> {
     let (mut classes, mut ignored) = (Vec::new(), 0);
-    for class in entries(source, "")? {
-        if !is_folder(source, &class)? {
+    for name in entries(source, "")? {
+        if !is_folder(source, &name)? {
             ignored += 1;
             continue;
         }
         let mut images = Vec::new();
-        for path in entries(source, &class)? {
+        for path in entries(source, &name)? {
             if is_image(&path) && !is_folder(source, &path)? {
                 images.push(path);
             } else {
                 ignored += 1;
             }
         }
-        classes.push((class, images));
+        classes.push(SourceClass { name, images });
     }
     let path = source.to_owned();
-    if classes.len() == 2 && classes.iter().all(|(class, _)| split_of(class).is_some()) {
+    if classes.len() == 2 && classes.iter().all(|class| split_of(&class.name).is_some()) {
         return Err(SplitError::AlreadySplit { path });
     }
     if classes.len() < 2 {
         return Err(SplitError::TooFewClasses { path, found: classes.len() });
     }
-    let few = classes.iter().filter(|(_, images)| images.len() < 2);
-    let few: Vec<String> = few.map(|(class, _)| class.clone()).collect();
+    let few = classes.iter().filter(|class| class.images.len() < 2);
+    let few: Vec<String> = few.map(|class| class.name.clone()).collect();
     if !few.is_empty() {
         return Err(SplitError::TooFewImages { path, classes: few });
     }
     Ok((classes, ignored))
+}
+
+/// Puts the images of one class into train/ and val/ of `dest`; `order` decides which go where.
+fn place_class(
+    class: &SourceClass,
+    order: &Stream,
+    options: &SplitOptions,
+    source: &Path,
+    dest: &Path,
+) -> Result<ClassCount, SplitError> {
+    let folder = |split: Split| dest.join(split.folder());
+    for folder in [Split::Train, Split::Val].map(folder) {
+        let folder = folder.join(&class.name);
+        fs::create_dir_all(&folder).map_err(io_error("make", &folder))?;
+    }
+    let all = class.images.len() as u32;
+    let val = options.ratio.val_of(all);
+    for (rank, image) in (0..).zip(permutation(order, all)) {
+        let split = if rank < val { Split::Val } else { Split::Train };
+        let path = &class.images[image as usize];
+        options.transfer.place(&source.join(path), &folder(split).join(path))?;
+    }
+    Ok(ClassCount { class: class.name.clone(), train: all - val, val })
 }
 
 /// The folder that will hold `dest`, which must exist.

@@ -16,10 +16,8 @@ use super::{CARD_FILE, DatasetError, UNPACKED_BYTES_MAX, unreadable};
 pub(super) fn list(path: &Path) -> Result<(File, Listing), DatasetError> {
     let name = path.display().to_string();
     let open = || File::open(path).map_err(|source| unreadable(&name, ".", source));
-    let listing = walk(&name, BufReader::with_capacity(1 << 20, open()?), |start, bytes| {
-        let bytes = usize::try_from(bytes).expect("limited by IMAGE_FILE_BYTES_MAX");
-        Some(Source::Range { start, bytes })
-    })?;
+    let buffered = BufReader::with_capacity(1 << 20, open()?);
+    let listing = walk(&name, buffered, |start| Some(Source::Offset(start)))?;
     Ok((open()?, listing))
 }
 
@@ -30,15 +28,15 @@ pub(super) fn list(path: &Path) -> Result<(File, Listing), DatasetError> {
 pub(super) fn unpack(path: &Path) -> Result<Listing, DatasetError> {
     let name = path.display().to_string();
     let file = File::open(path).map_err(|source| unreadable(&name, ".", source))?;
-    walk(&name, MultiGzDecoder::new(BufReader::new(file)), |_, _| None)
+    walk(&name, MultiGzDecoder::new(BufReader::new(file)), |_| None)
 }
 
-/// Lists the entries of a tar. `source` tells where an image of so many bytes stays that starts at
-/// an offset in it; none keeps its content.
+/// Lists the entries of a tar. `source` tells where an image stays that begins at an offset of
+/// it; none keeps its content.
 fn walk(
     name: &str,
     reader: impl Read,
-    source: impl Fn(u64, u64) -> Option<Source>,
+    source: impl Fn(u64) -> Option<Source>,
 ) -> Result<Listing, DatasetError> {
     let mut listing = Listing::new(name);
     let mut leading = None;
@@ -57,7 +55,7 @@ fn walk(
             listing.add_folder(&path);
         } else if kind.is_file() {
             let bytes = entry.size();
-            let source = source(entry.raw_file_position(), bytes);
+            let source = source(entry.raw_file_position());
             in_memory += if source.is_none() { bytes } else { 0 };
             if in_memory > UNPACKED_BYTES_MAX {
                 return Err(DatasetError::UnpackedTooLarge { dataset: name.into() });

@@ -56,10 +56,20 @@ impl Cache {
         is_news
     }
 
+    /// Number of canonical images that are kept.
+    pub(super) fn good_images(&self, split: Split) -> u32 {
+        let kept = self.places(split).iter();
+        kept.filter(|place| matches!(place.get(), Some(Decoded::Good(_)))).count() as u32
+    }
+
     fn place(&self, split: Split, sample: SampleId) -> &OnceLock<Decoded> {
+        &self.places(split)[sample.0 as usize]
+    }
+
+    fn places(&self, split: Split) -> &[OnceLock<Decoded>] {
         match split {
-            Split::Train => &self.train[sample.0 as usize],
-            Split::Val => &self.val[sample.0 as usize],
+            Split::Train => &self.train,
+            Split::Val => &self.val,
         }
     }
 }
@@ -84,5 +94,6 @@ mod tests {
         assert_eq!(first.width(), 20);
         assert!(cache.get(Split::Train, SampleId(1)).is_none());
         assert!(matches!(cache.get(Split::Train, SampleId(2)), Some(Decoded::Bad)));
+        assert_eq!((cache.good_images(Split::Train), cache.good_images(Split::Val)), (1, 1));
     }
 }

@@ -100,6 +100,16 @@ impl Loader {
         self.finish(Work::Eval(block))
     }
 
+    /// Number of its threads.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Number of training images whose canonical form is in memory.
+    pub fn cached_images(&self) -> u32 {
+        self.source.cached_images()
+    }
+
     fn start_ahead(&self, work: Work) {
         let mut ahead = lock(&self.ahead);
         if ahead.iter().any(|ahead| ahead.making.work == work) {

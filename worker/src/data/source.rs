@@ -69,6 +69,11 @@ impl BatchSource {
         }
     }
 
+    /// Number of training images whose canonical form is in memory.
+    pub(super) fn cached_images(&self) -> u32 {
+        self.cache.good_images(Split::Train)
+    }
+
     /// Image `index` of a batch.
     pub(super) fn image(&self, work: Work, index: u32) -> Result<Finished, DataError> {
         let size = self.job.config.model.image_size;

@@ -82,7 +82,8 @@ impl Held {
         vector.arriving().add(chunk)
     }
 
-    /// The pull ended in `directive`: what it needs is now whole, or was held before.
+    /// The pull ended in `directive`: what it needs is now whole, or was held before. What came for a
+    /// directive that was then withdrawn is dropped.
     pub(super) fn commit(&mut self, directive: &Directive) -> Result<(), PsError> {
         let incomplete = |error: WireError| PsError::Protocol(error.to_string());
         match directive {
@@ -99,7 +100,12 @@ impl Held {
                 }
                 same(self.ema_step, *step, "EMA")
             }
-            _ => Ok(()),
+            Directive::Wait(_) | Directive::Rejoin(_) | Directive::Stop(_) => {
+                for vector in [&mut self.weights, &mut self.ema, &mut self.buffers] {
+                    vector.abandon();
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -141,5 +147,13 @@ impl Vector {
                 Ok(true)
             }
         }
+    }
+
+    /// Drops what has arrived and keeps the memory.
+    fn abandon(&mut self) {
+        *self = match std::mem::replace(self, Self::Whole(Vec::new())) {
+            Self::Arriving(assembly) => Self::Whole(assembly.abandon()),
+            whole @ Self::Whole(_) => whole,
+        };
     }
 }

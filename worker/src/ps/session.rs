@@ -247,7 +247,8 @@ fn heartbeats(session: &Session, every: Duration) -> impl Future<Output = ()> + 
                 () = lost.cancelled() => return,
             }
             match control.heartbeat(timed(request)).await {
-                Ok(reply) if reply.get_ref().standing() == Standing::KeepGoing => {}
+                // A run that has ended says so in the next pull.
+                Ok(reply) if reply.get_ref().standing() != Standing::Rejoin => {}
                 Ok(reply) => return tracing::debug!("heartbeat: {}", reply.get_ref().reason),
                 Err(status) => return tracing::debug!("heartbeat: {}", status.message()),
             }

@@ -61,6 +61,8 @@ pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<()> {
         match serve(&session, ready, stop) {
             Ok(End::RunEnded(reason)) => {
                 tracing::info!("the run has ended: {reason}");
+                // The run is over whether or not the server still hears this.
+                let _ = session.leave("the run has ended");
                 return Ok(());
             }
             Ok(End::Stopped) | Err(SessionError::Ps(PsError::Stopped)) => {

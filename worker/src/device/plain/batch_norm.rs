@@ -1,10 +1,13 @@
 //! Batch normalisation with the ReLU that follows it.
 //!
 //! With m = mean, s = sqrt(var + epsilon), all per channel:
+//!
+//! ```text
 //!     output = max(0, z),  z = (x - m) / s * weight + bias
 //! and, with g = grad_output where z > 0 and 0 elsewhere, and <.> the mean over (n, h, w):
 //!     grad_bias = sum(g),  grad_weight = sum(g * (x - m) / s)
 //!     grad_input = weight / s * (g - <g> - (x - m) / s * <g * (x - m) / s>)
+//! ```
 
 use crate::device::memory::{Memory, rows_mut};
 use crate::device::{BN_EPSILON, BatchNorm, Float, Span, Tensor};
