@@ -120,7 +120,8 @@ fn predict_ranks_all_classes_and_names_a_file_that_is_no_image() {
     assert_eq!(ended.code, Some(1), "one of two files is no image: {ended}");
     assert!(ended.stderr.contains("text.png"), "{ended}");
     let prediction: Prediction = serde_json::from_str(&ended.stdout).unwrap();
-    let mut names: Vec<&str> = prediction.classes.iter().map(|found| found.class.as_str()).collect();
+    let mut names: Vec<&str> =
+        prediction.classes.iter().map(|found| found.class.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, CLASSES);
     assert!(prediction.classes.is_sorted_by(|a, b| a.probability >= b.probability), "{ended}");

@@ -77,7 +77,8 @@ fn the_server_and_each_kind_of_worker_train_together() {
 #[test]
 fn the_config_map_is_a_valid_config() {
     let job = Job::new();
-    let text = objects().iter().find_map(|object| object["data"]["job.toml"].as_str().map(str::to_owned));
+    let text =
+        objects().iter().find_map(|object| object["data"]["job.toml"].as_str().map(str::to_owned));
     let file = job.dir().join("map.toml");
     std::fs::write(&file, text.expect("a ConfigMap holds the job")).unwrap();
     let layers = Layers { file: Some(file), ..Layers::default() };

@@ -14,10 +14,9 @@ const VAL_PER_CLASS: u32 = 8;
 
 /// Makes train/ and val/ with PNG files in `dir`.
 pub(crate) fn write_dataset(dir: &Path) {
-    for (part, numbers) in [
-        ("train", 0..TRAIN_PER_CLASS),
-        ("val", TRAIN_PER_CLASS..TRAIN_PER_CLASS + VAL_PER_CLASS),
-    ] {
+    for (part, numbers) in
+        [("train", 0..TRAIN_PER_CLASS), ("val", TRAIN_PER_CLASS..TRAIN_PER_CLASS + VAL_PER_CLASS)]
+    {
         for (class, name) in CLASSES.iter().enumerate() {
             let folder = dir.join(part).join(name);
             std::fs::create_dir_all(&folder).unwrap();

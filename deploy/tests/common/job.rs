@@ -142,7 +142,8 @@ impl Run<'_> {
     /// The evaluations of its curve.
     pub(crate) fn evaluations(&self) -> Vec<Evaluation> {
         let curve = std::fs::read_to_string(self.dir().join("curve.jsonl")).unwrap();
-        let lines = curve.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let lines =
+            curve.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         lines
             .filter(|line| line["kind"] == "evaluation")
             .map(|line| serde_json::from_value(line).unwrap())
