@@ -1,0 +1,159 @@
+//! The tiny job in a folder of its own, and runs of it.
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use super::dataset::write_dataset;
+use super::process::{Process, hw2, hw2_command};
+use super::status::{Status, wait_for};
+
+/// The tiny job's config file.
+pub(crate) const TINY: &str = include_str!("tiny.toml");
+
+/// A dataset and a config. Both go when it is dropped.
+pub(crate) struct Job {
+    dir: TempDir,
+    settings: Vec<String>,
+}
+
+/// One run of a job: a server's folder and address.
+pub(crate) struct Run<'a> {
+    job: &'a Job,
+    name: String,
+}
+
+/// A line of the curve that is an evaluation's.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub(crate) struct Evaluation {
+    pub(crate) step: u64,
+    pub(crate) samples: u32,
+    pub(crate) top1: u32,
+    pub(crate) top5: u32,
+    pub(crate) learning_rate: f64,
+}
+
+impl Job {
+    pub(crate) fn new() -> Self {
+        // A socket's path must be short, and that of the system's folder is.
+        let dir = TempDir::with_prefix("hw2-").unwrap();
+        write_dataset(&dir.path().join("data"));
+        std::fs::write(dir.path().join("job.toml"), TINY).unwrap();
+        Self { dir, settings: Vec::new() }
+    }
+
+    /// Sets a config key in every run that begins from now on.
+    pub(crate) fn set(mut self, key: &str, value: impl std::fmt::Display) -> Self {
+        self.settings.push(format!("{key}={value}"));
+        self
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir().join("data")
+    }
+
+    /// What was set, each as KEY=VALUE.
+    pub(crate) fn settings(&self) -> &[String] {
+        &self.settings
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir().join("job.toml")
+    }
+
+    /// A run in the folder `name`, which need not exist.
+    pub(crate) fn run(&self, name: &str) -> Run<'_> {
+        Run { job: self, name: name.into() }
+    }
+}
+
+impl Run<'_> {
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.job.dir().join(&self.name)
+    }
+
+    /// Where its server listens.
+    pub(crate) fn address(&self) -> String {
+        format!("unix:{}.sock", self.dir().display())
+    }
+
+    /// Starts a server, which goes on with the run if there is one.
+    pub(crate) fn server(&self) -> Process {
+        let mut command = hw2_command(["server", "--listen", &self.address()]);
+        command.arg("--config").arg(self.job.config()).arg("--data").arg(self.job.data());
+        command.arg("--run-dir").arg(self.dir());
+        for setting in &self.job.settings {
+            command.args(["--set", setting]);
+        }
+        Process::start(&format!("{}-server", self.name), command, self.job.dir())
+    }
+
+    /// Starts worker `number` with so many compute threads.
+    pub(crate) fn worker(&self, number: usize, threads: usize) -> Process {
+        let mut command = hw2_command(["worker", "--ps", &self.address(), "--device", "cpu"]);
+        command.args(["--threads", &threads.to_string(), "--patience-s", "60"]);
+        Process::start(&format!("{}-worker-{number}", self.name), command, self.job.dir())
+    }
+
+    /// Starts `count` workers of one thread. None works on before all have joined, so that none comes
+    /// when the others have done it all.
+    pub(crate) fn workers(&self, count: usize) -> Vec<Process> {
+        let mut workers: Vec<Process> = Vec::new();
+        for number in 0..count {
+            let worker = self.worker(number, 1);
+            self.wait_until("a worker to join", |status| status.worker(worker.pid()).is_some());
+            worker.signal(Signal::SIGSTOP);
+            workers.push(worker);
+        }
+        workers.iter().for_each(|worker| worker.signal(Signal::SIGCONT));
+        workers
+    }
+
+    /// What its server says; none when there is no answer.
+    pub(crate) fn status(&self) -> Option<Status> {
+        Status::of(&self.address())
+    }
+
+    /// Waits until the server says what fits.
+    pub(crate) fn wait_until(&self, what: &str, mut fits: impl FnMut(&Status) -> bool) -> Status {
+        wait_for(what, || self.status().filter(&mut fits))
+    }
+
+    /// Digest of its newest checkpoint, and that one's step.
+    pub(crate) fn digest(&self) -> (String, u64) {
+        #[derive(Deserialize)]
+        struct Digest {
+            digest: String,
+            step: u64,
+        }
+        let dir = self.dir();
+        let ended = hw2(["digest".as_ref(), "--json".as_ref(), dir.as_os_str()]);
+        assert!(ended.code == Some(0), "no digest: {ended}");
+        let Digest { digest, step } = serde_json::from_str(&ended.stdout).unwrap();
+        (digest, step)
+    }
+
+    /// The evaluations of its curve.
+    pub(crate) fn evaluations(&self) -> Vec<Evaluation> {
+        let curve = std::fs::read_to_string(self.dir().join("curve.jsonl")).unwrap();
+        let lines =
+            curve.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines
+            .filter(|line| line["kind"] == "evaluation")
+            .map(|line| serde_json::from_value(line).unwrap())
+            .collect()
+    }
+
+    /// How often the learning rate was halved by its evaluations.
+    pub(crate) fn halvings(&self) -> u32 {
+        let evaluations = self.evaluations();
+        let last = evaluations.last().expect("the run was evaluated").learning_rate;
+        (evaluations[0].learning_rate / last).log2().round() as u32
+    }
+}

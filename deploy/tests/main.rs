@@ -1,0 +1,12 @@
+//! Tests with real processes. A file of tests here needs a line below to be run.
+
+#![cfg(test)]
+
+mod common;
+
+mod bad_input;
+mod front_door;
+mod manifests;
+mod one_checksum;
+mod sbatch;
+mod slurm;

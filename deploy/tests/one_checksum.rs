@@ -1,0 +1,181 @@
+//! One job gives one checksum, however many workers and threads ran it and whoever was killed.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use hw2_common::checkpoint::{Which, find};
+use nix::sys::signal::Signal;
+
+use crate::common::{Job, Process, Run, Status};
+
+/// Its `max_steps`.
+const STEPS: u64 = 40;
+/// Its `checkpoint_every`.
+const CHECKPOINT_EVERY: u64 = 5;
+
+/// The digest of the tiny job when nothing happens: one worker, one thread.
+fn reference() -> &'static str {
+    static REFERENCE: OnceLock<String> = OnceLock::new();
+    REFERENCE.get_or_init(|| {
+        let job = Job::new();
+        let run = job.run("reference");
+        undisturbed(&run, 1);
+        let evaluated: Vec<u64> = run.evaluations().iter().map(|found| found.step).collect();
+        assert_eq!(evaluated, (0..=STEPS).step_by(5).collect::<Vec<_>>());
+        assert!(run.halvings() >= 1, "the job is to halve its rate: {:?}", run.evaluations());
+        digest(&run)
+    })
+}
+
+/// Of the last checkpoint, which must be that of the last step.
+fn digest(run: &Run) -> String {
+    let (digest, step) = run.digest();
+    assert_eq!(step, STEPS);
+    digest
+}
+
+/// Runs to the end with one worker of so many threads.
+fn undisturbed(run: &Run, threads: usize) {
+    let (server, worker) = (run.server(), run.worker(0, threads));
+    server.succeed();
+    worker.succeed();
+}
+
+/// Waits for the end of the server; returns what each worker had contributed by then.
+fn contributions(run: &Run, mut server: Process) -> BTreeMap<String, u64> {
+    let mut contributions = BTreeMap::new();
+    while !server.has_ended() {
+        for worker in run.status().map(|status| status.workers).unwrap_or_default() {
+            contributions.insert(worker.label, worker.contributions);
+        }
+    }
+    server.succeed();
+    contributions
+}
+
+#[test]
+fn any_number_of_workers() {
+    for count in [1, 2, 3, 5] {
+        let job = Job::new();
+        let run = job.run("run");
+        let server = run.server();
+        let workers = run.workers(count);
+        let contributions = contributions(&run, server);
+        workers.into_iter().for_each(|worker| _ = worker.succeed());
+        let worked = contributions.values().filter(|contributed| **contributed > 0).count();
+        assert_eq!(worked, count, "every worker is to contribute: {contributions:?}");
+        assert_eq!(digest(&run), reference(), "{count} workers");
+    }
+}
+
+#[test]
+fn any_number_of_threads() {
+    for threads in [1, 2, 3, 7] {
+        let job = Job::new();
+        let run = job.run("run");
+        undisturbed(&run, threads);
+        assert_eq!(digest(&run), reference(), "{threads} threads");
+    }
+}
+
+#[test]
+fn a_worker_that_hangs_while_it_holds_a_lease_and_is_killed() {
+    let job = Job::new()
+        .set("cluster.heartbeat_interval_ms", 100)
+        .set("cluster.heartbeat_timeout_ms", 2_000);
+    let run = job.run("run");
+    let server = run.server();
+    let mut workers = run.workers(2);
+    let victim = workers.remove(0);
+    let holds = |status: &Status| {
+        status.worker(victim.pid()).is_some_and(|worker| !worker.leased_replicas.is_empty())
+    };
+    let owes = |status: &Status| {
+        status.worker(victim.pid()).is_some_and(|worker| !worker.owed_replicas.is_empty())
+    };
+    run.wait_until("the victim to hold a lease", |status| status.global_step > 0 && holds(status));
+    victim.signal(Signal::SIGSTOP);
+    run.wait_until("the victim to be waited for", owes);
+    run.wait_until("another to take its lease", |status| status.releases >= 1 && !holds(status));
+    victim.signal(Signal::SIGKILL);
+    assert_eq!(victim.end().signal, Some(Signal::SIGKILL as i32));
+    server.succeed();
+    workers.into_iter().for_each(|worker| _ = worker.succeed());
+    assert_eq!(digest(&run), reference());
+}
+
+#[test]
+fn a_server_that_is_killed_past_a_checkpoint_and_started_again() {
+    let job = Job::new();
+    let run = job.run("run");
+    let server = run.server();
+    let workers = run.workers(2);
+    let committed = stop_between_checkpoints(&run, &workers);
+    server.signal(Signal::SIGKILL);
+    assert_eq!(server.end().signal, Some(Signal::SIGKILL as i32));
+    let (_, kept) = run.digest();
+    assert!(kept < committed, "step {kept} is kept, and {committed} is to be replayed");
+
+    let server = run.server();
+    workers.iter().for_each(|worker| worker.signal(Signal::SIGCONT));
+    run.wait_until("a step to be replayed", |status| status.replayed_steps >= 1);
+    server.succeed();
+    workers.into_iter().for_each(|worker| _ = worker.succeed());
+    assert_eq!(digest(&run), reference());
+}
+
+/// Stops all workers when steps have been committed after a checkpoint that has been written; returns
+/// the last of these steps.
+fn stop_between_checkpoints(run: &Run, workers: &[Process]) -> u64 {
+    let between = |status: &Status| {
+        status.global_step > CHECKPOINT_EVERY
+            && !status.global_step.is_multiple_of(CHECKPOINT_EVERY)
+            && !status.last_checkpoint.is_empty()
+    };
+    let mut committed = 0;
+    run.wait_until("a step between two checkpoints", |status| {
+        if !between(status) {
+            return false;
+        }
+        workers.iter().for_each(|worker| worker.signal(Signal::SIGSTOP));
+        // The server may have gone on until they stopped, but now it waits for them.
+        let standing = run.status().filter(between);
+        committed = standing.as_ref().map_or(0, |status| status.global_step);
+        if standing.is_none() {
+            workers.iter().for_each(|worker| worker.signal(Signal::SIGCONT));
+        }
+        standing.is_some()
+    });
+    committed
+}
+
+#[test]
+fn another_seed_changes_it() {
+    let job = Job::new().set("seed", 2);
+    let run = job.run("run");
+    undisturbed(&run, 1);
+    assert_ne!(digest(&run), reference());
+}
+
+#[test]
+fn one_more_step_changes_it() {
+    let job = Job::new().set("max_steps", STEPS + 1);
+    let run = job.run("run");
+    undisturbed(&run, 1);
+    let (digest, step) = run.digest();
+    assert_eq!(step, STEPS + 1);
+    assert_ne!(digest, reference());
+}
+
+#[test]
+fn one_more_halving_changes_it() {
+    let job = Job::new();
+    let run = job.run("run");
+    undisturbed(&run, 1);
+    assert_eq!(digest(&run), reference());
+    let mut checkpoint = find(&run.dir(), Which::Newest).unwrap();
+    checkpoint.state.progress.learning_rate /= 2.0;
+    checkpoint.state.progress.halvings += 1;
+    checkpoint.write(&run.dir()).unwrap();
+    assert_ne!(digest(&run), reference());
+}
