@@ -47,7 +47,10 @@ pub(super) fn relu_forward(
         let chunks = out.par_chunks_mut(chunk_len(output)).zip(x);
         team.pool.install(|| {
             chunks.for_each(|(out, x)| {
-                team.simd.run(|| channels.forward(rows_mut(out, output).zip(rows(x, input))));
+                team.simd.run(
+                    #[inline(always)]
+                    || channels.forward(rows_mut(out, output).zip(rows(x, input))),
+                );
             });
         });
     });
@@ -71,7 +74,10 @@ pub(super) fn relu_backward(
         pool.install(|| {
             let chunks = out.par_chunks(chunk_len(grad)).zip(x.par_chunks(chunk_len(input)));
             chunks.zip(partials.par_chunks_mut(2 * c)).for_each(|((g, x), sums)| {
-                simd.run(|| channels.sums(rows(g, grad).zip(rows(x, input)), sums));
+                simd.run(
+                    #[inline(always)]
+                    || channels.sums(rows(g, grad).zip(rows(x, input)), sums),
+                );
             });
         });
         let sums = sum_in_order(partials, 2 * c);
@@ -83,7 +89,10 @@ pub(super) fn relu_backward(
             let chunks = out.par_chunks_mut(chunk_len(grad)).zip(x.par_chunks(chunk_len(input)));
             chunks.for_each(|(g, x)| {
                 let rows = rows_mut(g, grad).zip(rows(x, input));
-                simd.run(|| channels.backward(&correction, rows));
+                simd.run(
+                    #[inline(always)]
+                    || channels.backward(&correction, rows),
+                );
             });
         });
         (weights, biases)
@@ -118,12 +127,7 @@ impl Channels {
     #[inline(always)]
     fn forward<'a>(&self, rows: impl Iterator<Item = (&'a mut [f32], &'a [f32])>) {
         for (out, x) in rows {
-            let n = out.len();
-            let (x, mean, scale, bias) =
-                (&x[..n], &self.mean[..n], &self.scale[..n], &self.bias[..n]);
-            for c in 0..n {
-                out[c] = affine(x[c], mean[c], scale[c], bias[c]).max(0.0);
-            }
+            forward_row(out, x, &self.mean, &self.scale, &self.bias);
         }
     }
 
@@ -131,17 +135,9 @@ impl Channels {
     #[inline(always)]
     fn sums<'a>(&self, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>, sums: &mut [f32]) {
         sums.fill(0.0);
-        let n = self.mean.len();
-        let (biases, weights) = sums.split_at_mut(n);
-        let (mean, scale, bias) = (&self.mean[..n], &self.scale[..n], &self.bias[..n]);
+        let (biases, weights) = sums.split_at_mut(self.mean.len());
         for (g, x) in rows {
-            let (g, x, weights) = (&g[..n], &x[..n], &mut weights[..n]);
-            for c in 0..n {
-                let passed = affine(x[c], mean[c], scale[c], bias[c]) > 0.0;
-                let g = if passed { g[c] } else { 0.0 };
-                biases[c] += g;
-                weights[c] += g * (x[c] - mean[c]);
-            }
+            sum_row(biases, weights, g, x, [&self.mean, &self.scale, &self.bias]);
         }
     }
 
@@ -151,16 +147,52 @@ impl Channels {
         correction: &Correction,
         rows: impl Iterator<Item = (&'a mut [f32], &'a [f32])>,
     ) {
+        let channels = [&*self.mean, &self.scale, &self.bias, &correction.mean, &correction.slope];
         for (g, x) in rows {
-            let n = g.len();
-            let (x, mean, scale, bias) =
-                (&x[..n], &self.mean[..n], &self.scale[..n], &self.bias[..n]);
-            let (mean_g, slope) = (&correction.mean[..n], &correction.slope[..n]);
-            for c in 0..n {
-                let passed = affine(x[c], mean[c], scale[c], bias[c]) > 0.0;
-                let kept = if passed { g[c] } else { 0.0 };
-                g[c] = scale[c] * (kept - mean_g[c] - (x[c] - mean[c]) * slope[c]);
-            }
+            backward_row(g, x, channels);
         }
+    }
+}
+
+// The loops over the channels of one pixel are functions of their own, whose arguments the compiler
+// knows not to overlap; otherwise it would not vectorise them.
+
+#[inline(always)]
+fn forward_row(out: &mut [f32], x: &[f32], mean: &[f32], scale: &[f32], bias: &[f32]) {
+    let n = out.len();
+    let (x, mean, scale, bias) = (&x[..n], &mean[..n], &scale[..n], &bias[..n]);
+    for c in 0..n {
+        out[c] = affine(x[c], mean[c], scale[c], bias[c]).max(0.0);
+    }
+}
+
+#[inline(always)]
+fn sum_row(
+    biases: &mut [f32],
+    weights: &mut [f32],
+    g: &[f32],
+    x: &[f32],
+    [mean, scale, bias]: [&[f32]; 3],
+) {
+    let n = biases.len();
+    let (weights, g, x) = (&mut weights[..n], &g[..n], &x[..n]);
+    let (mean, scale, bias) = (&mean[..n], &scale[..n], &bias[..n]);
+    for c in 0..n {
+        let passed = affine(x[c], mean[c], scale[c], bias[c]) > 0.0;
+        let kept = if passed { g[c] } else { 0.0 };
+        biases[c] += kept;
+        weights[c] += kept * (x[c] - mean[c]);
+    }
+}
+
+#[inline(always)]
+fn backward_row(g: &mut [f32], x: &[f32], [mean, scale, bias, mean_g, slope]: [&[f32]; 5]) {
+    let n = g.len();
+    let (x, mean, scale, bias) = (&x[..n], &mean[..n], &scale[..n], &bias[..n]);
+    let (mean_g, slope) = (&mean_g[..n], &slope[..n]);
+    for c in 0..n {
+        let passed = affine(x[c], mean[c], scale[c], bias[c]) > 0.0;
+        let kept = if passed { g[c] } else { 0.0 };
+        g[c] = scale[c] * (kept - mean_g[c] - (x[c] - mean[c]) * slope[c]);
     }
 }

@@ -19,7 +19,10 @@ pub(super) fn backward(
     let chunks = memory.view(grad_output).data.par_chunks(chunk_len(grad_output));
     team.pool.install(|| {
         chunks.zip(partials.par_chunks_mut(c)).for_each(|(grad, sums)| {
-            team.simd.run(|| sum_rows(rows(grad, grad_output), sums));
+            team.simd.run(
+                #[inline(always)]
+                || sum_rows(rows(grad, grad_output), sums),
+            );
         });
     });
     let sums = sum_in_order(partials, c);

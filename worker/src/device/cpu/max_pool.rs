@@ -1,11 +1,13 @@
 //! The largest of each window, row by row of the output; backward row by row of the input, each
 //! pixel gathering from the windows that it lies in.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
+use pulp::WithSimd;
 use rayon::prelude::*;
 
 use super::Team;
+use super::simd::{Pair, load, store};
 use crate::device::memory::{Memory, View};
 use crate::device::{Tensor, Update, Window};
 
@@ -18,82 +20,105 @@ pub(super) fn forward(
     places: Option<Tensor>,
 ) {
     memory.write_both(output, places, |memory, out, to| {
-        let pool = Pool { window, input: memory.view(input), output };
-        let places_len = places.map_or(1, |places| places.shape.w * places.ld);
-        let mut to = to.map(|to| to.chunks_mut(places_len));
+        let input = memory.view(input);
+        let places_ld = places.map_or(1, |places| places.ld);
+        let mut to = to.map(|to| to.chunks_mut(output.shape.w * places_ld));
         let rows = out.chunks_mut(output.shape.w * output.ld);
         let rows: Vec<_> = rows.map(|out| (out, to.as_mut().and_then(Iterator::next))).collect();
-        let ld = places.map_or(1, |places| places.ld);
         team.pool.install(|| {
             rows.into_par_iter().enumerate().for_each(|(row, (out, to))| {
-                team.simd.run(|| match to {
-                    Some(to) => pool.row_with_places(row, out, to, ld),
-                    None => pool.row(row, out),
-                });
+                let places = to.map(|to| (to, places_ld));
+                team.simd.product(PoolRow { window, input, output, row, out, places });
             });
         });
     });
 }
 
-struct Pool<'a> {
+/// One row of output: row % h of image row / h.
+struct PoolRow<'a> {
     window: Window,
     input: View<'a, f32>,
     output: Tensor,
+    row: usize,
+    out: &'a mut [f32],
+    /// Where the places go, and from one pixel to the next.
+    places: Option<(&'a mut [f32], usize)>,
 }
 
-impl<'a> Pool<'a> {
-    /// The pixels of the window of output pixel (row / h, row % h, ox), each with its place.
+impl WithSimd for PoolRow<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn window(&self, row: usize, ox: usize) -> impl Iterator<Item = (&'a [f32], usize)> + use<'a> {
+    fn with_simd<S: pulp::Simd>(mut self, simd: S) {
+        let Tensor { shape, ld, .. } = self.input.tensor;
         let Window { kernel_size, stride } = self.window;
-        let (input, shape) = (self.input, self.input.tensor.shape);
-        let (n, oy) = (row / self.output.shape.h, row % self.output.shape.h);
-        let (top, left) = (self.window.padding(shape.h), self.window.padding(shape.w));
-        let inside = move |first: usize, padding: usize, len: usize| {
-            (0..kernel_size).filter(move |k| (padding..padding + len).contains(&(first + k)))
-        };
-        inside(oy * stride, top, shape.h).flat_map(move |ky| {
-            inside(ox * stride, left, shape.w).map(move |kx| {
-                let (y, x) = (oy * stride + ky - top, ox * stride + kx - left);
-                (input.pixel(n, y, x), ky * kernel_size + kx)
-            })
-        })
-    }
-
-    #[inline(always)]
-    fn row(&self, row: usize, out: &mut [f32]) {
-        for (ox, out) in out.chunks_mut(self.output.ld).enumerate() {
-            let out = &mut out[..self.output.shape.c];
-            let mut window = self.window(row, ox);
-            out.copy_from_slice(window.next().expect("a window holds a pixel").0);
-            for (pixel, _) in window {
-                for (out, value) in out.iter_mut().zip(pixel) {
-                    *out = if *value > *out { *value } else { *out };
+        let (n, oy) = (self.row / self.output.shape.h, self.row % self.output.shape.h);
+        let (rows, top) = inside(self.window, oy, shape.h);
+        for ox in 0..self.output.shape.w {
+            let (cols, left) = inside(self.window, ox, shape.w);
+            let (y, x) = (oy * stride + rows.start - top, ox * stride + cols.start - left);
+            let found = Found {
+                pixels: &self.input.data[((n * shape.h + y) * shape.w + x) * ld..],
+                size: [rows.len(), cols.len()],
+                row_len: shape.w * ld,
+                ld,
+                first_place: rows.start * kernel_size + cols.start,
+                kernel_size,
+            };
+            for first in (0..shape.c).step_by(2 * S::F32_LANES) {
+                let c = first..shape.c.min(first + 2 * S::F32_LANES);
+                let (largest, places) = found.largest(simd, c.clone());
+                store(simd, &mut self.out[ox * self.output.ld..][c.clone()], largest);
+                if let Some((to, ld)) = &mut self.places {
+                    store(simd, &mut to[ox * *ld..][c], places);
                 }
             }
         }
     }
+}
 
+/// The part of a window that lies inside the image.
+struct Found<'a> {
+    /// From its first pixel on.
+    pixels: &'a [f32],
+    /// Rows and columns.
+    size: [usize; 2],
+    /// From a row of the image to the next.
+    row_len: usize,
+    ld: usize,
+    first_place: usize,
+    kernel_size: usize,
+}
+
+impl Found<'_> {
+    /// The largest numbers of channels `c`, and their places.
     #[inline(always)]
-    fn row_with_places(&self, row: usize, out: &mut [f32], places: &mut [f32], places_ld: usize) {
-        let c = self.output.shape.c;
-        let pixels = out.chunks_mut(self.output.ld).zip(places.chunks_mut(places_ld));
-        for (ox, (out, places)) in pixels.enumerate() {
-            let (out, places) = (&mut out[..c], &mut places[..c]);
-            let mut window = self.window(row, ox);
-            let (first, place) = window.next().expect("a window holds a pixel");
-            out.copy_from_slice(first);
-            places.fill(place as f32);
-            for (pixel, place) in window {
-                let (pixel, place) = (&pixel[..c], place as f32);
-                for i in 0..c {
-                    let larger = pixel[i] > out[i];
-                    out[i] = if larger { pixel[i] } else { out[i] };
-                    places[i] = if larger { place } else { places[i] };
+    fn largest<S: pulp::Simd>(&self, simd: S, c: Range<usize>) -> (Pair<S>, Pair<S>) {
+        let mut largest = load(simd, &self.pixels[c.clone()]);
+        let mut places = [simd.splat_f32s(self.first_place as f32); 2];
+        for row in 0..self.size[0] {
+            for col in 0..self.size[1] {
+                let pixel = &self.pixels[row * self.row_len + col * self.ld..];
+                let values = load(simd, &pixel[c.clone()]);
+                let place = self.first_place + row * self.kernel_size + col;
+                let place = simd.splat_f32s(place as f32);
+                for i in 0..2 {
+                    let larger = simd.greater_than_f32s(values[i], largest[i]);
+                    largest[i] = simd.select_f32s(larger, values[i], largest[i]);
+                    places[i] = simd.select_f32s(larger, place, places[i]);
                 }
             }
         }
+        (largest, places)
     }
+}
+
+/// The rows (or columns) of window number `at` that lie within `len` pixels, and the padding.
+fn inside(window: Window, at: usize, len: usize) -> (Range<usize>, usize) {
+    let padding = window.padding(len);
+    let first = at * window.stride;
+    let start = padding.saturating_sub(first);
+    (start..window.kernel_size.min(len + padding - first), padding)
 }
 
 pub(super) fn backward(
@@ -115,7 +140,12 @@ pub(super) fn backward(
         };
         let rows = out.par_chunks_mut(grad_input.shape.w * grad_input.ld).enumerate();
         team.pool.install(|| {
-            rows.for_each(|(row, out)| team.simd.run(|| gather.row(row, out)));
+            rows.for_each(|(row, out)| {
+                team.simd.run(
+                    #[inline(always)]
+                    || gather.row(row, out),
+                )
+            });
         });
     });
 }

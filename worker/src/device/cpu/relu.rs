@@ -13,7 +13,10 @@ pub(super) fn backward(memory: &mut Memory<f32>, team: &Team, output: Tensor, gr
         let chunks = out.par_chunks_mut(chunk_len(grad)).zip(y);
         team.pool.install(|| {
             chunks.for_each(|(out, y)| {
-                team.simd.run(|| mask(rows_mut(out, grad).zip(rows(y, output))));
+                team.simd.run(
+                    #[inline(always)]
+                    || mask(rows_mut(out, grad).zip(rows(y, output))),
+                );
             });
         });
     });

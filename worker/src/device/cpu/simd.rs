@@ -58,7 +58,7 @@ impl WithSimd for PanelWidth {
 }
 
 /// One row of a tile: two vectors.
-type Pair<S> = [<S as pulp::Simd>::f32s; 2];
+pub(super) type Pair<S> = [<S as pulp::Simd>::f32s; 2];
 
 /// The sums of [`TILE_ROWS`] rows by one panel.
 type Tile<S> = [Pair<S>; TILE_ROWS];
@@ -279,19 +279,22 @@ fn relu<S: pulp::Simd>(simd: S, pair: Pair<S>) -> Pair<S> {
 
 /// A row of at most two vectors; zeros where it ends.
 #[inline(always)]
-fn load<S: pulp::Simd>(simd: S, row: &[f32]) -> Pair<S> {
+pub(super) fn load<S: pulp::Simd>(simd: S, row: &[f32]) -> Pair<S> {
+    if let ([whole], _) = pulp::as_arrays::<2, _>(S::as_simd_f32s(row).0) {
+        return *whole;
+    }
     let (low, high) = row.split_at(row.len().min(S::F32_LANES));
     [simd.partial_load_f32s(low), simd.partial_load_f32s(high)]
 }
 
+/// As [`load`], the other way.
 #[inline(always)]
-fn store<S: pulp::Simd>(simd: S, row: &mut [f32], pair: Pair<S>) {
-    if row.len() == 2 * S::F32_LANES {
-        let whole = pulp::as_arrays_mut::<2, _>(S::as_mut_simd_f32s(row).0).0;
-        whole[0] = pair;
-    } else {
-        let (low, high) = row.split_at_mut(row.len().min(S::F32_LANES));
-        simd.partial_store_f32s(low, pair[0]);
-        simd.partial_store_f32s(high, pair[1]);
+pub(super) fn store<S: pulp::Simd>(simd: S, row: &mut [f32], pair: Pair<S>) {
+    if let ([whole], _) = pulp::as_arrays_mut::<2, _>(S::as_mut_simd_f32s(row).0) {
+        *whole = pair;
+        return;
     }
+    let (low, high) = row.split_at_mut(row.len().min(S::F32_LANES));
+    simd.partial_store_f32s(low, pair[0]);
+    simd.partial_store_f32s(high, pair[1]);
 }

@@ -25,7 +25,10 @@ pub(super) fn apply(
         let chunks = grad.par_chunks_mut(CHUNK).zip(weights).zip(partials.par_iter_mut());
         team.pool.install(|| {
             chunks.for_each(|((grad, weight), sum)| {
-                *sum = team.simd.run(|| decay_chunk(decay, grad, weight));
+                *sum = team.simd.run(
+                    #[inline(always)]
+                    || decay_chunk(decay, grad, weight),
+                );
             });
         });
     });

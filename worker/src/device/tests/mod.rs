@@ -1,1 +1,169 @@
-//! Every primitive on every device against the plain loops in f64.
+//! Every fast primitive, with odd sizes and strides, against the plain loops in f64.
+
+use hw2_common::model::Shape;
+
+use super::cpu::Cpu;
+use super::plain::Plain;
+use super::{BatchNorm, Device, Epilogue, Float, Gemm, Span, Tensor, Update, Window};
+
+/// (n, h, w, c_in, c_out, kernel_size, stride).
+const CONVOLUTIONS: [[usize; 7]; 7] = [
+    [1, 1, 1, 1, 1, 1, 1],
+    [2, 7, 5, 3, 9, 3, 1],
+    [3, 9, 10, 5, 17, 3, 2],
+    [5, 6, 6, 16, 33, 1, 1],
+    [2, 4, 11, 7, 6, 5, 1],
+    [1, 2, 2, 3, 4, 5, 3],
+    [19, 5, 5, 4, 8, 3, 2],
+];
+
+/// (n, h, w, c).
+const ACTIVATIONS: [[usize; 4]; 4] = [[1, 1, 1, 1], [3, 5, 7, 9], [19, 4, 3, 33], [2, 13, 1, 64]];
+
+/// (m, n, k).
+const PRODUCTS: [[usize; 3]; 4] = [[1, 1, 1], [5, 7, 3], [33, 65, 129], [4, 300, 1000]];
+
+/// Numbers between -1 and 1 that differ from tensor to tensor.
+fn numbers<T: Float>(len: usize, tensor: usize) -> Vec<T> {
+    let number = |i: usize| ((i * 7919 + tensor * 104_729) % 2003) as f64 / 1001.0 - 1.0;
+    (0..len).map(|i| T::from_f64(f64::from(number(i) as f32))).collect()
+}
+
+fn span<D: Device>(device: &mut D, len: usize, tensor: usize) -> Span {
+    let span = Span { buffer: device.alloc(len), offset: 0, len };
+    device.upload(span, &numbers(len, tensor));
+    span
+}
+
+/// A tensor that is a slice of the channels of a wider one.
+fn tensor<D: Device>(device: &mut D, n: usize, shape: Shape, number: usize) -> Tensor {
+    let wide = Shape { c: shape.c + 5, ..shape };
+    let whole = Tensor::new(span(device, n * wide.len(), number).buffer, n, wide);
+    whole.channels(3, shape.c)
+}
+
+/// All numbers of the buffer of a tensor made by [`tensor`]: what lies beside it must not change.
+fn read<D: Device>(device: &mut D, tensor: Tensor) -> Vec<f64> {
+    let len = tensor.rows() * tensor.ld;
+    read_span(device, Span { buffer: tensor.buffer, offset: 0, len })
+}
+
+fn read_span<D: Device>(device: &mut D, span: Span) -> Vec<f64> {
+    let mut values = vec![D::Elem::ZERO; span.len];
+    device.download(span, &mut values).unwrap();
+    values.into_iter().map(Float::to_f64).collect()
+}
+
+fn convolution<D: Device>(device: &mut D, sizes: [usize; 7]) -> Vec<Vec<f64>> {
+    let [n, h, w, ci, co, kernel_size, stride] = sizes;
+    let window = Window { kernel_size, stride };
+    let shape = Shape { h, w, c: ci };
+    let input = tensor(device, n, shape, 1);
+    let output = tensor(device, n, shape.same(stride, co), 2);
+    let weight = span(device, kernel_size * kernel_size * ci * co, 3);
+    let [bias, mean, var] = [4, 5, 6].map(|number| span(device, co, number));
+    let mut results = Vec::new();
+    let moments = Epilogue::Moments { mean, var };
+    for epilogue in [Epilogue::None, Epilogue::Bias(bias), Epilogue::BiasRelu(bias), moments] {
+        device.conv2d_forward(window, input, weight, epilogue, output);
+        results.push(read(device, output));
+    }
+    results.extend([read_span(device, mean), read_span(device, var)]);
+    let grad_input = tensor(device, n, shape, 7);
+    for update in [Update::Add, Update::Overwrite] {
+        device.conv2d_grad_input(window, output, weight, update, grad_input);
+        results.push(read(device, grad_input));
+    }
+    let grad_weight = span(device, weight.len, 8);
+    device.conv2d_grad_weight(window, input, output, grad_weight);
+    results.push(read_span(device, grad_weight));
+    results
+}
+
+fn activation<D: Device>(device: &mut D, [n, h, w, c]: [usize; 4]) -> Vec<Vec<f64>> {
+    let shape = Shape { h, w, c };
+    let [input, output, grad] = [1, 2, 3].map(|number| tensor(device, n, shape, number));
+    let [mean, var, weight, bias] = [4, 5, 6, 7].map(|number| span(device, c, number));
+    let [grad_weight, grad_bias] = [8, 9].map(|number| span(device, c, number));
+    let bn = BatchNorm { mean, var, weight, bias };
+    device.moments(input, mean, var);
+    device.batch_norm_relu(bn, input, output);
+    let mut results = vec![read(device, output), read_span(device, mean), read_span(device, var)];
+    device.batch_norm_relu_backward(bn, input, grad, grad_weight, grad_bias);
+    results.extend([read(device, grad), read_span(device, grad_weight)]);
+    results.push(read_span(device, grad_bias));
+    device.relu_backward(output, grad);
+    device.add_bias(bias, grad);
+    device.bias_backward(grad, grad_bias);
+    results.extend([read(device, grad), read_span(device, grad_bias)]);
+    for window in [(3, 1), (3, 2), (2, 2)] {
+        let window = Window { kernel_size: window.0, stride: window.1 };
+        let pooled = shape.same(window.stride, c);
+        let [output, places] = [10, 11].map(|number| tensor(device, n, pooled, number));
+        device.max_pool_forward(window, input, output, Some(places));
+        results.extend([read(device, output), read(device, places)]);
+        for update in [Update::Add, Update::Overwrite] {
+            device.max_pool_backward(window, places, output, update, grad);
+            results.push(read(device, grad));
+        }
+    }
+    results
+}
+
+fn matrices<D: Device>(device: &mut D, [m, n, k]: [usize; 3]) -> Vec<Vec<f64>> {
+    let (a, b, c) = (span(device, m * k, 1), span(device, k * n, 2), span(device, m * n, 3));
+    let mut results = Vec::new();
+    for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true), (true, true)] {
+        device.gemm(Gemm { m, n, k, transpose_a, transpose_b }, a, b, c);
+        results.push(read_span(device, c));
+    }
+    let (penalty, grad_weight) = (span(device, 1, 4), span(device, a.len, 5));
+    device.weight_decay(0.25, a, grad_weight, penalty);
+    results.extend([read_span(device, penalty), read_span(device, grad_weight)]);
+    results
+}
+
+/// |d| / |reference| in the 2-norm.
+fn error(values: &[f64], reference: &[f64]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let difference = norm(&mut values.iter().zip(reference).map(|(a, b)| a - b));
+    difference / norm(&mut reference.iter().copied()).max(1e-3)
+}
+
+/// Runs `case` with several numbers of threads: equal bits, and within 1e-5 of the plain loops in f64.
+macro_rules! compare {
+    ($sizes:expr, $case:ident) => {
+        for sizes in $sizes {
+            let reference = $case(&mut Plain::<f64>::new(), sizes);
+            let first = $case(&mut Cpu::new(1).unwrap(), sizes);
+            for (index, (values, reference)) in first.iter().zip(&reference).enumerate() {
+                let error = error(values, reference);
+                assert!(error < 1e-5, "{sizes:?}, result {index}: {error:e}");
+            }
+            for threads in [2, 3, 7] {
+                let values = $case(&mut Cpu::new(threads).unwrap(), sizes);
+                assert_eq!(values, first, "{sizes:?} with {threads} threads");
+            }
+            let plain = $case(&mut Plain::<f32>::new(), sizes);
+            for (index, (values, reference)) in plain.iter().zip(&reference).enumerate() {
+                let error = error(values, reference);
+                assert!(error < 1e-5, "{sizes:?}, plain f32, result {index}: {error:e}");
+            }
+        }
+    };
+}
+
+#[test]
+fn convolutions() {
+    compare!(CONVOLUTIONS, convolution);
+}
+
+#[test]
+fn activations() {
+    compare!(ACTIVATIONS, activation);
+}
+
+#[test]
+fn products() {
+    compare!(PRODUCTS, matrices);
+}

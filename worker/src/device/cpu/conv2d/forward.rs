@@ -54,7 +54,10 @@ pub(in crate::device::cpu) fn forward(
                 });
             });
             if let Epilogue::Moments { .. } = epilogue {
-                simd.run(|| moments::of_rows(values, output, moments));
+                simd.run(
+                    #[inline(always)]
+                    || moments::of_rows(values, output, moments),
+                );
             }
         };
         let pieces = pieces(out, output, STRIP_PIXELS);
