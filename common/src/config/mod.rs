@@ -164,7 +164,7 @@ section! {
         /// Accept workers of another numeric kind: the run is then no longer a pure function.
         allow_mixed: bool = false, Place, ValueType::Boolean;
         /// Memory for canonical images in one worker, MiB.
-        image_cache_mib: u64 = 2048, Place, integer(0, 1 << 24);
+        image_cache_mib: u64 = 512, Place, integer(0, 1 << 24);
         /// Time for an orderly end after SIGTERM or Ctrl-C.
         grace_ms: u64 = 20_000, Place, integer(0, DAY_MS);
     }
