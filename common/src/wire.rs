@@ -1,7 +1,8 @@
 //! Flat vectors on the wire: cut into chunks, checked, and put together again.
 //!
 //! The unit is a range of a flat vector. A chunk is at most [`CHUNK_VALUES`] values, a little less
-//! than one HTTP/2 frame of 1 MiB, so that a message is one frame.
+//! than one HTTP/2 frame of 256 KiB, so that a message is one frame and fits a core's cache: each
+//! side passes over it several times.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,14 +16,14 @@ use crate::state::Flat;
 #[cfg(target_endian = "big")]
 compile_error!("the wire and the checkpoints carry values as this machine lays them out");
 
-/// Most values of one chunk: 1,020 KiB.
-pub const CHUNK_VALUES: usize = 255 * 1024;
+/// Most values of one chunk: 252 KiB.
+pub const CHUNK_VALUES: usize = 63 * 1024;
 
-/// Largest message either side accepts: a chunk and room for its head.
+/// Largest message either side accepts: a chunk, or the names of all bad images of a micro-batch.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// HTTP/2 frame size that carries a whole chunk.
-pub const FRAME_BYTES: u32 = 1 << 20;
+/// HTTP/2 frame size; a chunk with its head fits in one.
+pub const FRAME_BYTES: u32 = 1 << 18;
 
 /// Why a chunk or a set of chunks is refused. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -148,18 +149,23 @@ impl Assembly {
         self.values
     }
 
-    /// The vector, and the CRC32C over all of its bytes, however it was cut.
+    /// The CRC32C over all bytes that arrived, in the order of the vector: of a whole vector it is
+    /// the same however it was cut.
+    pub fn crc32c(&self) -> u32 {
+        let parts = self.received.values();
+        parts.fold(0, |crc, (len, part)| crc32c::crc32c_combine(crc, *part, len * 4))
+    }
+
+    /// The vector.
     ///
     /// # Errors
     /// Values are missing.
-    pub fn finish(self) -> Result<(Vec<f32>, u32), WireError> {
+    pub fn finish(self) -> Result<Vec<f32>, WireError> {
         let len = self.values.len();
-        if self.found != len {
-            return Err(WireError::Incomplete { found: self.found, len });
+        match self.found == len {
+            true => Ok(self.values),
+            false => Err(WireError::Incomplete { found: self.found, len }),
         }
-        let parts = self.received.values();
-        let crc = parts.fold(0, |crc, (len, part)| crc32c::crc32c_combine(crc, *part, len * 4));
-        Ok((self.values, crc))
     }
 }
 
@@ -182,7 +188,8 @@ mod tests {
         let receive = |chunks: &[Chunk]| {
             let mut assembly = Assembly::new(vec![f32::NAN; vector.len()]);
             chunks.iter().for_each(|chunk| assembly.add(chunk).unwrap());
-            assembly.finish().unwrap()
+            let crc = assembly.crc32c();
+            (assembly.finish().unwrap(), crc)
         };
         let crc = crc32c::crc32c(bytemuck::cast_slice(&vector));
         assert_eq!(receive(&whole), (vector.to_vec(), crc));

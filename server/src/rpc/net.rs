@@ -28,8 +28,10 @@ use crate::driver::Handle;
 use crate::listener::{Listener, Socket};
 use crate::plane::Buffers;
 
-const THREADS_MIN: usize = 2;
-const THREADS_MAX: usize = 8;
+/// An odd number of threads takes connections in turn: a worker opens one for control and then one
+/// for data, so that with an even number some threads would have all of the data.
+const THREADS_MIN: usize = 3;
+const THREADS_MAX: usize = 9;
 /// Receive windows: what a worker may send before it is read.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
@@ -106,7 +108,7 @@ impl Edge {
         let cores = std::thread::available_parallelism()?.get();
         let mut lanes = Vec::new();
         let mut threads = Vec::new();
-        for number in 0..cores.clamp(THREADS_MIN, THREADS_MAX) {
+        for number in 0..cores.clamp(THREADS_MIN, THREADS_MAX) | 1 {
             let (lane, connections) = mpsc::unbounded_channel();
             let (services, stop) = (services.clone(), stop.clone());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -226,14 +226,14 @@ impl<'a> Arriving<'a> {
             self.result.ok_or_else(|| Status::invalid_argument("a push without result"))?;
         let gradient =
             self.gradient.ok_or_else(|| Status::invalid_argument("a push without gradient"))?;
-        let (gradient, gradient_crc) = gradient.finish().map_err(|error| invalid(&error))?;
-        let (statistics, statistics_crc) =
-            self.statistics.finish().map_err(|error| invalid(&error))?;
+        let digest = Digest { gradient: gradient.crc32c(), statistics: self.statistics.crc32c() };
+        let gradient = gradient.finish().map_err(|error| invalid(&error))?;
+        let statistics = self.statistics.finish().map_err(|error| invalid(&error))?;
         let v1::StepResult { loss, samples, top1, bad_images } = result;
         let contribution = Contribution {
             worker,
             assignment,
-            digest: Digest { gradient: gradient_crc, statistics: statistics_crc },
+            digest,
             result: StepResult { loss, samples, top1 },
             bad_images,
             non_finite: self.non_finite,

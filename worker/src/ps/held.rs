@@ -143,7 +143,7 @@ impl Vector {
                 Ok(false)
             }
             Self::Arriving(assembly) => {
-                *self = Self::Whole(assembly.finish()?.0);
+                *self = Self::Whole(assembly.finish()?);
                 Ok(true)
             }
         }
