@@ -177,11 +177,11 @@ impl Worker {
         let [weights, ema, buffers] = parts;
         match directive {
             v1::directive::Directive::Run(run) => {
-                self.weights = (Some(run.step), weights.finish().unwrap().0);
+                self.weights = (Some(run.step), weights.finish().unwrap());
             }
             v1::directive::Directive::Evaluate(evaluate) => {
-                self.ema = (Some(evaluate.step), ema.finish().unwrap().0);
-                self.buffers = buffers.finish().unwrap().0;
+                self.ema = (Some(evaluate.step), ema.finish().unwrap());
+                self.buffers = buffers.finish().unwrap();
             }
             _ => {}
         }

@@ -34,7 +34,7 @@ pub(crate) struct WireArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(8..))]
     rounds: u32,
 
-    /// Where the server listens [default: a Unix socket]
+    /// Where the server listens, with a port that is free [default: a Unix socket]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<Address>,
 
@@ -56,6 +56,11 @@ pub(crate) struct WorkerArgs {
 
 /// Measures with each number of workers.
 pub(crate) fn run(args: &WireArgs) -> anyhow::Result<()> {
+    if let Some(Address::Tcp(address)) = &args.listen
+        && address.ends_with(":0")
+    {
+        bail!("--listen {address}: workers must know the port; name one that is free");
+    }
     let job = job(args.rounds);
     let values = job.layout()?.params.len();
     let measured = args.workers.iter().map(|&workers| {
