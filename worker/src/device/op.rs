@@ -144,8 +144,8 @@ pub enum Op {
     },
     /// Adds decay * weight to grad_weight and writes decay * sum(weight^2) / 2 to penalty.
     WeightDecay {
-        /// Factor.
-        decay: f32,
+        /// Factor, which an f32 device rounds.
+        decay: f64,
         /// Any number of them.
         weight: Span,
         /// As many, in place.

@@ -14,7 +14,7 @@ pub(super) struct Dense {
     weight: Param,
     bn: BatchNorm,
     mask: Mask,
-    weight_decay: f32,
+    weight_decay: f64,
     penalty: Span,
     input: Signal,
     /// What the matrix makes, before BN.
@@ -27,7 +27,7 @@ impl Dense {
     pub(super) fn new<D: Device>(
         builder: &mut Builder<D>,
         name: &str,
-        (keep, weight_decay): (f32, f32),
+        (keep, weight_decay): (f32, f64),
         shape: Shape,
         input: Signal,
     ) -> (Self, Signal) {
