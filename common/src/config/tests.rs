@@ -117,6 +117,8 @@ fn a_config_survives_its_own_file() {
     config.images.contrast_min = 0.1 + 0.2;
     config.model.image_size = 28;
     config.model.blocks.remove(4);
+    let Block::Dense { weight_decay, .. } = &mut config.model.blocks[7] else { panic!() };
+    *weight_decay = 0.1 + 0.2;
     assert_eq!(JobFile::new(&config.to_toml()).load().config, config);
 }
 

@@ -59,7 +59,7 @@ pub enum Op {
         /// Probability that a value stays.
         keep: f32,
         /// Factor of the sum of squared weights / 2 in the loss.
-        weight_decay: f32,
+        weight_decay: f64,
     },
     /// Matrix with bias, softmax cross-entropy.
     SoftmaxLinear,

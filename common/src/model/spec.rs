@@ -66,7 +66,7 @@ pub enum Block {
         /// Probability that a value stays.
         keep: f32,
         /// Factor of the sum of squared weights / 2 in the loss.
-        weight_decay: f32,
+        weight_decay: f64,
     },
     /// Fully connected with bias, to one logit per class, and softmax cross-entropy. Comes last.
     SoftmaxLinear {

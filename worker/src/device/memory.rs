@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Buffer, Float, Span, Tensor};
+use super::{Buffer, Float, Operand, Span, Tensor};
 
 /// The buffers of a device whose memory is the host's.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ impl Span {
 impl Tensor {
     /// From its first number to its last; other channels of a wider tensor lie between.
     fn range(&self) -> Range<usize> {
-        self.offset..self.offset + (self.rows() - 1) * self.ld + self.shape.c
+        Operand::from(*self).hull().range()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Batch normalisation and the ReLU after it: max(0, (x - mean) / sqrt(var + epsilon) * w + b).
 
 use super::{Param, Pass, Signal};
-use crate::device::{self, Device, Epilogue, Span, Tensor};
+use crate::device::{self, Device, Epilogue, Op, Span, Tensor};
 
 /// Per-channel numbers (c).
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,8 @@ impl BatchNorm {
         input: Tensor,
         output: Signal,
     ) {
-        device.batch_norm_relu(self.of(pass), pass.of(input), pass.of(output.value));
+        let (input, output) = (pass.of(input), pass.of(output.value));
+        device.run(Op::BatchNormRelu { bn: self.of(pass), input, output });
     }
 
     /// Turns output.grad from the gradient of the output into that of the input.
@@ -47,8 +48,13 @@ impl BatchNorm {
         input: Tensor,
         output: Signal,
     ) {
-        let (weight, bias) = (self.weight.grad, self.bias.grad);
-        device.batch_norm_relu_backward(self.of(pass), input, output.own_grad(), weight, bias);
+        device.run(Op::BatchNormReluBackward {
+            bn: self.of(pass),
+            input,
+            grad: output.own_grad(),
+            grad_weight: self.weight.grad,
+            grad_bias: self.bias.grad,
+        });
     }
 
     fn of(&self, pass: Pass) -> device::BatchNorm {

@@ -4,7 +4,7 @@ use hw2_common::model;
 
 use super::builder::Builder;
 use super::{Param, Pass, Signal};
-use crate::device::{Device, Epilogue, Update, Window};
+use crate::device::{Device, Epilogue, Op, Update, Window};
 
 pub(super) struct Conv2d {
     window: Window,
@@ -46,26 +46,29 @@ impl Conv2d {
             (Finish::Moments(moments), Pass::Train { .. }) => moments,
             (Finish::Moments(_), Pass::Evaluate { .. }) => Epilogue::None,
         };
-        let (input, output) = (pass.of(self.input.value), pass.of(self.output.value));
-        device.conv2d_forward(self.window, input, self.weight.value, epilogue, output);
+        device.run(Op::Conv2dForward {
+            window: self.window,
+            input: pass.of(self.input.value),
+            weight: self.weight.value,
+            epilogue,
+            output: pass.of(self.output.value),
+        });
     }
 
     /// Writes the gradients of weight and bias; that of the input is written or added to.
     pub(super) fn backward<D: Device>(&self, device: &mut D, update: Update) {
         let grad_output = self.output.own_grad();
-        match self.finish {
-            Finish::Moments(_) => {}
-            Finish::Bias(bias) => device.bias_backward(grad_output, bias.grad),
-            Finish::BiasRelu(bias) => {
-                device.relu_backward(self.output.value, grad_output);
-                device.bias_backward(grad_output, bias.grad);
-            }
+        if let Finish::BiasRelu(_) = self.finish {
+            device.run(Op::ReluBackward { output: self.output.value, grad: grad_output });
         }
-        let input = self.input.value;
-        device.conv2d_grad_weight(self.window, input, grad_output, self.weight.grad);
+        if let Finish::Bias(bias) | Finish::BiasRelu(bias) = self.finish {
+            device.run(Op::BiasBackward { grad_output, grad_bias: bias.grad });
+        }
+        let (window, input, grad_weight) = (self.window, self.input.value, self.weight.grad);
+        device.run(Op::Conv2dGradWeight { window, input, grad_output, grad_weight });
         if let Some(grad_input) = self.input.grad {
             let weight = self.weight.value;
-            device.conv2d_grad_input(self.window, grad_output, weight, update, grad_input);
+            device.run(Op::Conv2dGradInput { window, grad_output, weight, update, grad_input });
         }
     }
 }

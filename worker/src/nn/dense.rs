@@ -5,16 +5,16 @@
 
 use hw2_common::model::Shape;
 
-use super::batch_norm::BatchNorm;
+use super::batch_norm::{BatchNorm, Statistics};
 use super::builder::Builder;
 use super::{Layer, Param, Pass, Signal};
-use crate::device::{Device, Gemm, Mask, Span, Tensor};
+use crate::device::{Device, Gemm, Mask, Op, Span, Tensor};
 
 pub(super) struct Dense {
     weight: Param,
     bn: BatchNorm,
     mask: Mask,
-    weight_decay: f32,
+    weight_decay: f64,
     penalty: Span,
     input: Signal,
     /// What the matrix makes, before BN.
@@ -27,7 +27,7 @@ impl Dense {
     pub(super) fn new<D: Device>(
         builder: &mut Builder<D>,
         name: &str,
-        (keep, weight_decay): (f32, f32),
+        (keep, weight_decay): (f32, f64),
         shape: Shape,
         input: Signal,
     ) -> (Self, Signal) {
@@ -51,22 +51,28 @@ impl<D: Device> Layer<D> for Dense {
         let (input, raw) = (pass.of(self.input.value), pass.of(self.raw));
         linear(device, input, self.weight, raw);
         if let Pass::Train { .. } = pass {
-            device.moments(raw, self.bn.batch.mean, self.bn.batch.var);
+            let Statistics { mean, var } = self.bn.batch;
+            device.run(Op::Moments { input: raw, mean, var });
         }
         self.bn.forward(device, pass, self.raw, self.output);
         if pass == (Pass::Train { dropout: true }) {
-            device.dropout(self.mask, self.output.value);
+            device.run(Op::Dropout { mask: self.mask, tensor: self.output.value });
         }
     }
 
     fn backward(&self, device: &mut D, pass: Pass) {
         let grad = self.output.own_grad();
         if pass == (Pass::Train { dropout: true }) {
-            device.dropout(self.mask, grad);
+            device.run(Op::Dropout { mask: self.mask, tensor: grad });
         }
         self.bn.backward(device, pass, self.raw, self.output);
         linear_backward(device, self.input, self.weight, grad);
-        device.weight_decay(self.weight_decay, self.weight.value, self.weight.grad, self.penalty);
+        device.run(Op::WeightDecay {
+            decay: self.weight_decay,
+            weight: self.weight.value,
+            grad_weight: self.weight.grad,
+            penalty: self.penalty,
+        });
     }
 }
 
@@ -74,7 +80,7 @@ impl<D: Device> Layer<D> for Dense {
 pub(super) fn linear<D: Device>(device: &mut D, input: Tensor, weight: Param, output: Tensor) {
     let (m, k, n) = (input.n, input.shape.len(), output.shape.len());
     let gemm = Gemm { m, n, k, transpose_a: false, transpose_b: false };
-    device.gemm(gemm, input.span(), weight.value, output.span());
+    device.run(Op::Gemm { gemm, a: input.span(), b: weight.value, c: output.span() });
 }
 
 /// The gradients of weight (in, out) and of input (n, in) from that of the output (n, out).
@@ -87,9 +93,11 @@ pub(super) fn linear_backward<D: Device>(
     let batch = input.value.n;
     let (inputs, outputs) = (input.value.shape.len(), grad_output.shape.len());
     let gemm = Gemm { m: inputs, n: outputs, k: batch, transpose_a: true, transpose_b: false };
-    device.gemm(gemm, input.value.span(), grad_output.span(), weight.grad);
+    let (a, b) = (input.value.span(), grad_output.span());
+    device.run(Op::Gemm { gemm, a, b, c: weight.grad });
     if let Some(grad_input) = input.grad {
         let gemm = Gemm { m: batch, n: inputs, k: outputs, transpose_a: false, transpose_b: true };
-        device.gemm(gemm, grad_output.span(), weight.value, grad_input.span());
+        let (a, c) = (grad_output.span(), grad_input.span());
+        device.run(Op::Gemm { gemm, a, b: weight.value, c });
     }
 }

@@ -4,7 +4,7 @@ use hw2_common::model::Shape;
 
 use super::builder::Builder;
 use super::{Layer, Pass, Signal};
-use crate::device::{Device, Tensor, Update, Window};
+use crate::device::{Device, Op, Tensor, Update, Window};
 
 pub(super) struct MaxPool {
     window: Window,
@@ -33,14 +33,19 @@ impl MaxPool {
             Pass::Evaluate { .. } => None,
         };
         let (input, output) = (pass.of(self.input.value), pass.of(self.output.value));
-        device.max_pool_forward(self.window, input, output, places);
+        device.run(Op::MaxPoolForward { window: self.window, input, output, places });
     }
 
     /// The gradient of the input is written or added to.
     pub(super) fn backward<D: Device>(&self, device: &mut D, update: Update) {
         if let Some(grad_input) = self.input.grad {
-            let grad_output = self.output.own_grad();
-            device.max_pool_backward(self.window, self.places, grad_output, update, grad_input);
+            device.run(Op::MaxPoolBackward {
+                window: self.window,
+                places: self.places,
+                grad_output: self.output.own_grad(),
+                update,
+                grad_input,
+            });
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use hw2_common::layout::ParamLayout;
-use hw2_common::model::{Network, Op};
+use hw2_common::model::{self, Network};
 
 use super::builder::{Builder, LOSS, PENALTIES, TOP1, Vectors};
 use super::conv_stack::ConvStack;
@@ -13,7 +13,9 @@ use super::max_pool::MaxPool;
 use super::softmax_linear::SoftmaxLinear;
 use super::spatial_dropout::SpatialDropout;
 use super::{Layer, Pass, Signal};
-use crate::device::{Buffer, Device, DeviceError, DropoutCoordinates, Float, Span, Tensor, Window};
+use crate::device::{
+    Buffer, Device, DeviceError, DropoutCoordinates, Float, Op, Span, Tensor, Window,
+};
 
 /// Receives each bucket of a gradient, with its range of the flat vector, as backward finishes it.
 pub(super) type OnBucket<'a, T> = &'a mut dyn FnMut(Range<usize>, &[T]);
@@ -50,7 +52,8 @@ impl<D: Device> Model<D> {
     pub fn new(mut device: D, network: &Network, batch_size: usize) -> Self {
         assert!(batch_size > 0, "a batch holds an image");
         let layout = ParamLayout::new(network);
-        let dense = network.layers.iter().filter(|layer| matches!(layer.op, Op::Dense { .. }));
+        let dense =
+            network.layers.iter().filter(|layer| matches!(layer.op, model::Op::Dense { .. }));
         let penalties = dense.count();
         let vectors = Vectors {
             params: device.alloc(layout.params.len()),
@@ -131,13 +134,13 @@ impl<D: Device> Model<D> {
         self.device.upload(self.images.span(), images);
         self.device.upload(self.labels, &labels);
         self.layers.iter().for_each(|layer| layer.forward(&mut self.device, pass));
-        self.device.softmax_cross_entropy(
-            self.logits.value,
-            self.labels,
-            self.logits.own_grad(),
-            self.result(LOSS),
-            self.result(TOP1),
-        );
+        self.device.run(Op::SoftmaxCrossEntropy {
+            logits: self.logits.value,
+            labels: self.labels,
+            grad_logits: self.logits.own_grad(),
+            loss: self.result(LOSS),
+            top1: self.result(TOP1),
+        });
         let span = whole(self.vectors.batch_statistics, self.layout.buffers.len());
         self.device.download(span, statistics)?;
         self.backward(pass, on_bucket)?;
@@ -210,7 +213,7 @@ impl<D: Device> Model<D> {
 /// The layer for `layer`, from `input`, and its output.
 fn build<D: Device>(
     builder: &mut Builder<D>,
-    layer: &hw2_common::model::Layer,
+    layer: &model::Layer,
     input: Signal,
 ) -> (Box<dyn Layer<D>>, Signal) {
     fn boxed<D: Device>(
@@ -220,17 +223,19 @@ fn build<D: Device>(
     }
     let (name, shape) = (&layer.name, layer.output);
     match &layer.op {
-        Op::ConvStack(convs) => boxed(ConvStack::new(builder, convs, input)),
-        Op::MaxPool { kernel_size, stride } => {
+        model::Op::ConvStack(convs) => boxed(ConvStack::new(builder, convs, input)),
+        model::Op::MaxPool { kernel_size, stride } => {
             let window = Window { kernel_size: *kernel_size, stride: *stride };
             boxed(MaxPool::new(builder, window, shape, input))
         }
-        Op::Inception(branches) => boxed(Inception::new(builder, layer, branches, input)),
-        Op::SpatialDropout { keep } => boxed((SpatialDropout::new(builder, *keep, input), input)),
-        Op::Dense { keep, weight_decay } => {
+        model::Op::Inception(branches) => boxed(Inception::new(builder, layer, branches, input)),
+        model::Op::SpatialDropout { keep } => {
+            boxed((SpatialDropout::new(builder, *keep, input), input))
+        }
+        model::Op::Dense { keep, weight_decay } => {
             boxed(Dense::new(builder, name, (*keep, *weight_decay), shape, input))
         }
-        Op::SoftmaxLinear => boxed(SoftmaxLinear::new(builder, name, shape, input)),
+        model::Op::SoftmaxLinear => boxed(SoftmaxLinear::new(builder, name, shape, input)),
     }
 }
 

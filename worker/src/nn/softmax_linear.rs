@@ -5,7 +5,7 @@ use hw2_common::model::Shape;
 use super::builder::Builder;
 use super::dense::{linear, linear_backward};
 use super::{Layer, Param, Pass, Signal};
-use crate::device::Device;
+use crate::device::{Device, Op};
 
 pub(super) struct SoftmaxLinear {
     weight: Param,
@@ -32,12 +32,12 @@ impl<D: Device> Layer<D> for SoftmaxLinear {
     fn forward(&self, device: &mut D, pass: Pass) {
         let logits = pass.of(self.logits.value);
         linear(device, pass.of(self.input.value), self.weight, logits);
-        device.add_bias(self.bias.value, logits);
+        device.run(Op::AddBias { bias: self.bias.value, tensor: logits });
     }
 
     fn backward(&self, device: &mut D, _: Pass) {
-        let grad = self.logits.own_grad();
-        device.bias_backward(grad, self.bias.grad);
-        linear_backward(device, self.input, self.weight, grad);
+        let grad_output = self.logits.own_grad();
+        device.run(Op::BiasBackward { grad_output, grad_bias: self.bias.grad });
+        linear_backward(device, self.input, self.weight, grad_output);
     }
 }

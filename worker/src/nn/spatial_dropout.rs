@@ -2,7 +2,7 @@
 
 use super::builder::Builder;
 use super::{Layer, Pass, Signal};
-use crate::device::{Device, Mask};
+use crate::device::{Device, Mask, Op};
 
 pub(super) struct SpatialDropout {
     mask: Mask,
@@ -19,13 +19,13 @@ impl SpatialDropout {
 impl<D: Device> Layer<D> for SpatialDropout {
     fn forward(&self, device: &mut D, pass: Pass) {
         if pass == (Pass::Train { dropout: true }) {
-            device.dropout(self.mask, self.signal.value);
+            device.run(Op::Dropout { mask: self.mask, tensor: self.signal.value });
         }
     }
 
     fn backward(&self, device: &mut D, pass: Pass) {
         if let (Pass::Train { dropout: true }, Some(grad)) = (pass, self.signal.grad) {
-            device.dropout(self.mask, grad);
+            device.run(Op::Dropout { mask: self.mask, tensor: grad });
         }
     }
 }

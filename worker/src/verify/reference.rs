@@ -29,7 +29,7 @@ pub struct Case {
     /// Classes.
     pub classes: usize,
     /// Of dense1.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// Number of the tensor that fills the images (n, h, w, c).
     pub image_tensor: u32,
     /// Bound of that fill.

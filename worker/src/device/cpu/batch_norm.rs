@@ -6,7 +6,12 @@ use super::Team;
 use super::chunks::{chunk_count, chunk_len, sum_in_order};
 use super::scratch::cut;
 use crate::device::memory::{Memory, rows, rows_mut};
-use crate::device::{BN_EPSILON, BatchNorm, Span, Tensor};
+use crate::device::{BN_EPSILON, BatchNorm, Span, Tensor, plain};
+
+/// With fewer rows than this, backward is left to the plain loops, which compute in f64: over two rows
+/// the gradient is smaller than what f32 rounds off on the way, and over a few more it can be. Forward
+/// here and there has the same bits, so that a ReLU that passed forward passes backward.
+const FEW_ROWS: usize = 16;
 
 /// Per-channel numbers (c), each a vector of its own, as SIMD wants them.
 struct Channels {
@@ -65,6 +70,10 @@ pub(super) fn relu_backward(
     grad_weight: Span,
     grad_bias: Span,
 ) {
+    if input.rows() < FEW_ROWS {
+        plain::batch_norm::relu_backward(memory, bn, input, grad, grad_weight, grad_bias);
+        return;
+    }
     let c = input.shape.c;
     let partials = cut(&mut team.partials, chunk_count(input) * 2 * c);
     let (simd, pool) = (team.simd, &team.pool);

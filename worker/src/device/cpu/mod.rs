@@ -19,10 +19,7 @@ mod strip;
 mod weight_decay;
 
 use super::memory::Memory;
-use super::{
-    BatchNorm, Buffer, Device, DeviceError, DropoutCoordinates, Epilogue, Gemm, Mask, Span, Tensor,
-    Update, Window, plain,
-};
+use super::{Buffer, Device, DeviceError, DropoutCoordinates, Op, Span, plain};
 use simd::Simd;
 
 /// Threads and vectors of this machine's processors.
@@ -85,118 +82,50 @@ impl Device for Cpu {
         self.coordinates = Some(coordinates);
     }
 
-    fn conv2d_forward(
-        &mut self,
-        window: Window,
-        input: Tensor,
-        weight: Span,
-        epilogue: Epilogue,
-        output: Tensor,
-    ) {
-        let Self { memory, team, .. } = self;
-        conv2d::forward(memory, team, window, input, weight, epilogue, output);
-    }
-
-    fn conv2d_grad_input(
-        &mut self,
-        window: Window,
-        grad_output: Tensor,
-        weight: Span,
-        update: Update,
-        grad_input: Tensor,
-    ) {
-        let Self { memory, team, .. } = self;
-        conv2d::grad_input(memory, team, window, grad_output, weight, update, grad_input);
-    }
-
-    fn conv2d_grad_weight(
-        &mut self,
-        window: Window,
-        input: Tensor,
-        grad_output: Tensor,
-        grad_weight: Span,
-    ) {
-        let Self { memory, team, .. } = self;
-        conv2d::grad_weight(memory, team, window, input, grad_output, grad_weight);
-    }
-
-    fn moments(&mut self, input: Tensor, mean: Span, var: Span) {
-        plain::batch_norm::moments(&mut self.memory, input, mean, var);
-    }
-
-    fn batch_norm_relu(&mut self, bn: BatchNorm, input: Tensor, output: Tensor) {
-        batch_norm::relu_forward(&mut self.memory, &self.team, bn, input, output);
-    }
-
-    fn batch_norm_relu_backward(
-        &mut self,
-        bn: BatchNorm,
-        input: Tensor,
-        grad: Tensor,
-        grad_weight: Span,
-        grad_bias: Span,
-    ) {
-        let Self { memory, team, .. } = self;
-        batch_norm::relu_backward(memory, team, bn, input, grad, grad_weight, grad_bias);
-    }
-
-    fn max_pool_forward(
-        &mut self,
-        window: Window,
-        input: Tensor,
-        output: Tensor,
-        places: Option<Tensor>,
-    ) {
-        max_pool::forward(&mut self.memory, &self.team, window, input, output, places);
-    }
-
-    fn max_pool_backward(
-        &mut self,
-        window: Window,
-        places: Tensor,
-        grad_output: Tensor,
-        update: Update,
-        grad_input: Tensor,
-    ) {
-        let Self { memory, team, .. } = self;
-        max_pool::backward(memory, team, window, places, grad_output, update, grad_input);
-    }
-
-    fn dropout(&mut self, mask: Mask, tensor: Tensor) {
-        let coordinates = self.coordinates.expect("set_dropout comes before dropout");
-        plain::dropout::apply(&mut self.memory, mask, coordinates, tensor);
-    }
-
-    fn relu_backward(&mut self, output: Tensor, grad: Tensor) {
-        relu::backward(&mut self.memory, &self.team, output, grad);
-    }
-
-    fn add_bias(&mut self, bias: Span, tensor: Tensor) {
-        plain::bias::add(&mut self.memory, bias, tensor);
-    }
-
-    fn bias_backward(&mut self, grad_output: Tensor, grad_bias: Span) {
-        bias::backward(&mut self.memory, &mut self.team, grad_output, grad_bias);
-    }
-
-    fn gemm(&mut self, gemm: Gemm, a: Span, b: Span, c: Span) {
-        gemm::multiply(&mut self.memory, &mut self.team, gemm, a, b, c);
-    }
-
-    fn weight_decay(&mut self, decay: f32, weight: Span, grad_weight: Span, penalty: Span) {
-        let Self { memory, team, .. } = self;
-        weight_decay::apply(memory, team, decay, weight, grad_weight, penalty);
-    }
-
-    fn softmax_cross_entropy(
-        &mut self,
-        logits: Tensor,
-        labels: Span,
-        grad_logits: Tensor,
-        loss: Span,
-        top1: Span,
-    ) {
-        let memory = &mut self.memory;
-        plain::softmax_cross_entropy::apply(memory, logits, labels, grad_logits, loss, top1);
+    fn run(&mut self, op: Op) {
+        let Self { memory, team, coordinates } = self;
+        match op {
+            Op::Conv2dForward { window, input, weight, epilogue, output } => {
+                conv2d::forward(memory, team, window, input, weight, epilogue, output);
+            }
+            Op::Conv2dGradInput { window, grad_output, weight, update, grad_input } => {
+                conv2d::grad_input(memory, team, window, grad_output, weight, update, grad_input);
+            }
+            Op::Conv2dGradWeight { window, input, grad_output, grad_weight } => {
+                conv2d::grad_weight(memory, team, window, input, grad_output, grad_weight);
+            }
+            Op::Moments { input, mean, var } => {
+                plain::batch_norm::moments(memory, input, mean, var);
+            }
+            Op::BatchNormRelu { bn, input, output } => {
+                batch_norm::relu_forward(memory, team, bn, input, output);
+            }
+            Op::BatchNormReluBackward { bn, input, grad, grad_weight, grad_bias } => {
+                batch_norm::relu_backward(memory, team, bn, input, grad, grad_weight, grad_bias);
+            }
+            Op::MaxPoolForward { window, input, output, places } => {
+                max_pool::forward(memory, team, window, input, output, places);
+            }
+            Op::MaxPoolBackward { window, places, grad_output, update, grad_input } => {
+                max_pool::backward(memory, team, window, places, grad_output, update, grad_input);
+            }
+            Op::Dropout { mask, tensor } => {
+                let coordinates = coordinates.expect("set_dropout comes before dropout");
+                plain::dropout::apply(memory, mask, coordinates, tensor);
+            }
+            Op::ReluBackward { output, grad } => relu::backward(memory, team, output, grad),
+            Op::AddBias { bias, tensor } => plain::bias::add(memory, bias, tensor),
+            Op::BiasBackward { grad_output, grad_bias } => {
+                bias::backward(memory, team, grad_output, grad_bias);
+            }
+            Op::Gemm { gemm, a, b, c } => gemm::multiply(memory, team, gemm, a, b, c),
+            Op::WeightDecay { decay, weight, grad_weight, penalty } => {
+                weight_decay::apply(memory, team, decay, weight, grad_weight, penalty);
+            }
+            Op::SoftmaxCrossEntropy { logits, labels, grad_logits, loss, top1 } => {
+                let apply = plain::softmax_cross_entropy::apply;
+                apply(memory, logits, labels, grad_logits, loss, top1);
+            }
+        }
     }
 }

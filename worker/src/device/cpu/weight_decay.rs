@@ -14,11 +14,12 @@ const CHUNK: usize = 4096;
 pub(super) fn apply(
     memory: &mut Memory<f32>,
     team: &mut Team,
-    decay: f32,
+    decay: f64,
     weight: Span,
     grad_weight: Span,
     penalty: Span,
 ) {
+    let decay = decay as f32;
     let partials = cut(&mut team.partials, weight.len.div_ceil(CHUNK));
     memory.write_span(grad_weight, |memory, grad| {
         let weights = memory.span(weight).par_chunks(CHUNK);

@@ -8,8 +8,12 @@
 //!     grad_bias = sum(g),  grad_weight = sum(g * (x - m) / s)
 //!     grad_input = weight / s * (g - <g> - (x - m) / s * <g * (x - m) / s>)
 //! ```
+//!
+//! Over two rows, half of whose difference is d, grad_input is epsilon / (d^2 + epsilon) of the g that
+//! it is made from, so that m and s rounded to f32 would leave two digits of it. Backward therefore
+//! computes in f64, with m and s from the input itself.
 
-use crate::device::memory::{Memory, rows_mut};
+use crate::device::memory::{Memory, View, rows_mut};
 use crate::device::{BN_EPSILON, BatchNorm, Float, Span, Tensor};
 
 pub(in crate::device) fn moments<T: Float>(
@@ -18,21 +22,26 @@ pub(in crate::device) fn moments<T: Float>(
     mean: Span,
     var: Span,
 ) {
-    let count = input.rows() as f64;
-    let mut means = vec![0.0; input.shape.c];
-    let mut vars = vec![0.0; input.shape.c];
-    for row in memory.view(input).rows() {
+    let (means, vars) = moments_of(memory.view(input));
+    round_to(&means, memory.span_mut(mean));
+    round_to(&vars, memory.span_mut(var));
+}
+
+fn moments_of<T: Float>(input: View<'_, T>) -> (Vec<f64>, Vec<f64>) {
+    let count = input.tensor.rows() as f64;
+    let mut means = vec![0.0; input.tensor.shape.c];
+    let mut vars = means.clone();
+    for row in input.rows() {
         for (mean, x) in means.iter_mut().zip(row) {
             *mean += x.to_f64() / count;
         }
     }
-    for row in memory.view(input).rows() {
+    for row in input.rows() {
         for ((var, mean), x) in vars.iter_mut().zip(&means).zip(row) {
             *var += (x.to_f64() - *mean).powi(2) / count;
         }
     }
-    round_to(&means, memory.span_mut(mean));
-    round_to(&vars, memory.span_mut(var));
+    (means, vars)
 }
 
 /// Sums are made in f64, whatever T is.
@@ -42,37 +51,36 @@ fn round_to<T: Float>(values: &[f64], out: &mut [T]) {
     }
 }
 
-/// The numbers of one channel.
+/// What the ReLU sees of one channel, in T, which says where it passes, forward and backward.
 #[derive(Clone, Copy)]
-struct Channel<T> {
+struct Affine<T> {
     mean: T,
-    inverse_std: T,
-    weight: T,
+    /// weight / s.
+    scale: T,
     bias: T,
 }
 
-impl<T: Float> Channel<T> {
-    /// (x - m) / s.
-    fn normalised(&self, x: T) -> T {
-        (x - self.mean) * self.inverse_std
-    }
-
+impl<T: Float> Affine<T> {
     /// z.
-    fn affine(&self, x: T) -> T {
-        self.normalised(x) * self.weight + self.bias
+    fn of(&self, x: T) -> T {
+        (x - self.mean) * self.scale + self.bias
     }
 }
 
-fn channels<T: Float>(memory: &Memory<T>, bn: BatchNorm) -> Vec<Channel<T>> {
+fn affine<T: Float>(memory: &Memory<T>, bn: BatchNorm) -> Vec<Affine<T>> {
     let (mean, var) = (memory.span(bn.mean), memory.span(bn.var));
     let (weight, bias) = (memory.span(bn.weight), memory.span(bn.bias));
-    let channel = |c: usize| Channel {
+    let channel = |c: usize| Affine {
         mean: mean[c],
-        inverse_std: T::from_f64(1.0 / (var[c].to_f64() + BN_EPSILON).sqrt()),
-        weight: weight[c],
+        scale: weight[c] * T::from_f64(inverse_std(var[c].to_f64())),
         bias: bias[c],
     };
     (0..mean.len()).map(channel).collect()
+}
+
+/// 1 / s.
+fn inverse_std(var: f64) -> f64 {
+    1.0 / (var + BN_EPSILON).sqrt()
 }
 
 pub(in crate::device) fn relu_forward<T: Float>(
@@ -82,10 +90,10 @@ pub(in crate::device) fn relu_forward<T: Float>(
     output: Tensor,
 ) {
     memory.write(output, |memory, out| {
-        let channels = channels(memory, bn);
+        let affine = affine(memory, bn);
         for (out, x) in rows_mut(out, output).zip(memory.view(input).rows()) {
-            for ((out, x), channel) in out.iter_mut().zip(x).zip(&channels) {
-                let z = channel.affine(*x);
+            for ((out, x), affine) in out.iter_mut().zip(x).zip(&affine) {
+                let z = affine.of(*x);
                 *out = if z > T::ZERO { z } else { T::ZERO };
             }
         }
@@ -104,20 +112,23 @@ pub(in crate::device) fn relu_backward<T: Float>(
     let mut weights = vec![0.0; input.shape.c];
     let mut biases = vec![0.0; input.shape.c];
     memory.write(grad, |memory, g| {
-        let channels = channels(memory, bn);
+        let affine = affine(memory, bn);
+        let (means, vars) = moments_of(memory.view(input));
+        let inverse_stds: Vec<f64> = vars.into_iter().map(inverse_std).collect();
+        let normalised = |c: usize, x: T| (x.to_f64() - means[c]) * inverse_stds[c];
         for (g, x) in rows_mut(g, grad).zip(memory.view(input).rows()) {
-            for (c, channel) in channels.iter().enumerate() {
-                g[c] = if channel.affine(x[c]) > T::ZERO { g[c] } else { T::ZERO };
-                weights[c] += (g[c] * channel.normalised(x[c])).to_f64();
+            for (c, affine) in affine.iter().enumerate() {
+                g[c] = if affine.of(x[c]) > T::ZERO { g[c] } else { T::ZERO };
+                weights[c] += g[c].to_f64() * normalised(c, x[c]);
                 biases[c] += g[c].to_f64();
             }
         }
+        let weight = memory.span(bn.weight);
         for (g, x) in rows_mut(g, grad).zip(memory.view(input).rows()) {
-            for (c, channel) in channels.iter().enumerate() {
-                let mean_g = T::from_f64(biases[c] / count);
-                let mean_gx = T::from_f64(weights[c] / count);
-                let centred = g[c] - mean_g - channel.normalised(x[c]) * mean_gx;
-                g[c] = channel.weight * channel.inverse_std * centred;
+            for (c, g) in g.iter_mut().enumerate() {
+                let (mean_g, mean_gx) = (biases[c] / count, weights[c] / count);
+                let centred = g.to_f64() - mean_g - normalised(c, x[c]) * mean_gx;
+                *g = T::from_f64(weight[c].to_f64() * inverse_stds[c] * centred);
             }
         }
     });

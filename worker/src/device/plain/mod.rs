@@ -14,10 +14,7 @@ pub(super) mod softmax_cross_entropy;
 pub(super) mod weight_decay;
 
 use super::memory::Memory;
-use super::{
-    BatchNorm, Buffer, Device, DeviceError, DropoutCoordinates, Epilogue, Float, Gemm, Mask, Span,
-    Tensor, Update, Window,
-};
+use super::{Buffer, Device, DeviceError, DropoutCoordinates, Float, Op, Span};
 
 /// Plain loops in host memory, on the calling thread.
 #[derive(Debug, Default)]
@@ -57,111 +54,47 @@ impl<T: Float> Device for Plain<T> {
         self.coordinates = Some(coordinates);
     }
 
-    fn conv2d_forward(
-        &mut self,
-        window: Window,
-        input: Tensor,
-        weight: Span,
-        epilogue: Epilogue,
-        output: Tensor,
-    ) {
-        conv2d::forward(&mut self.memory, window, input, weight, epilogue, output);
-    }
-
-    fn conv2d_grad_input(
-        &mut self,
-        window: Window,
-        grad_output: Tensor,
-        weight: Span,
-        update: Update,
-        grad_input: Tensor,
-    ) {
-        conv2d::grad_input(&mut self.memory, window, grad_output, weight, update, grad_input);
-    }
-
-    fn conv2d_grad_weight(
-        &mut self,
-        window: Window,
-        input: Tensor,
-        grad_output: Tensor,
-        grad_weight: Span,
-    ) {
-        conv2d::grad_weight(&mut self.memory, window, input, grad_output, grad_weight);
-    }
-
-    fn moments(&mut self, input: Tensor, mean: Span, var: Span) {
-        batch_norm::moments(&mut self.memory, input, mean, var);
-    }
-
-    fn batch_norm_relu(&mut self, bn: BatchNorm, input: Tensor, output: Tensor) {
-        batch_norm::relu_forward(&mut self.memory, bn, input, output);
-    }
-
-    fn batch_norm_relu_backward(
-        &mut self,
-        bn: BatchNorm,
-        input: Tensor,
-        grad: Tensor,
-        grad_weight: Span,
-        grad_bias: Span,
-    ) {
-        batch_norm::relu_backward(&mut self.memory, bn, input, grad, grad_weight, grad_bias);
-    }
-
-    fn max_pool_forward(
-        &mut self,
-        window: Window,
-        input: Tensor,
-        output: Tensor,
-        places: Option<Tensor>,
-    ) {
-        max_pool::forward(&mut self.memory, window, input, output, places);
-    }
-
-    fn max_pool_backward(
-        &mut self,
-        window: Window,
-        places: Tensor,
-        grad_output: Tensor,
-        update: Update,
-        grad_input: Tensor,
-    ) {
-        max_pool::backward(&mut self.memory, window, places, grad_output, update, grad_input);
-    }
-
-    fn dropout(&mut self, mask: Mask, tensor: Tensor) {
-        let coordinates = self.coordinates.expect("set_dropout comes before dropout");
-        dropout::apply(&mut self.memory, mask, coordinates, tensor);
-    }
-
-    fn relu_backward(&mut self, output: Tensor, grad: Tensor) {
-        relu::backward(&mut self.memory, output, grad);
-    }
-
-    fn add_bias(&mut self, bias: Span, tensor: Tensor) {
-        bias::add(&mut self.memory, bias, tensor);
-    }
-
-    fn bias_backward(&mut self, grad_output: Tensor, grad_bias: Span) {
-        bias::backward(&mut self.memory, grad_output, grad_bias);
-    }
-
-    fn gemm(&mut self, gemm: Gemm, a: Span, b: Span, c: Span) {
-        gemm::multiply(&mut self.memory, gemm, a, b, c);
-    }
-
-    fn weight_decay(&mut self, decay: f32, weight: Span, grad_weight: Span, penalty: Span) {
-        weight_decay::apply(&mut self.memory, decay, weight, grad_weight, penalty);
-    }
-
-    fn softmax_cross_entropy(
-        &mut self,
-        logits: Tensor,
-        labels: Span,
-        grad_logits: Tensor,
-        loss: Span,
-        top1: Span,
-    ) {
-        softmax_cross_entropy::apply(&mut self.memory, logits, labels, grad_logits, loss, top1);
+    fn run(&mut self, op: Op) {
+        let memory = &mut self.memory;
+        match op {
+            Op::Conv2dForward { window, input, weight, epilogue, output } => {
+                conv2d::forward(memory, window, input, weight, epilogue, output);
+            }
+            Op::Conv2dGradInput { window, grad_output, weight, update, grad_input } => {
+                conv2d::grad_input(memory, window, grad_output, weight, update, grad_input);
+            }
+            Op::Conv2dGradWeight { window, input, grad_output, grad_weight } => {
+                conv2d::grad_weight(memory, window, input, grad_output, grad_weight);
+            }
+            Op::Moments { input, mean, var } => batch_norm::moments(memory, input, mean, var),
+            Op::BatchNormRelu { bn, input, output } => {
+                batch_norm::relu_forward(memory, bn, input, output);
+            }
+            Op::BatchNormReluBackward { bn, input, grad, grad_weight, grad_bias } => {
+                batch_norm::relu_backward(memory, bn, input, grad, grad_weight, grad_bias);
+            }
+            Op::MaxPoolForward { window, input, output, places } => {
+                max_pool::forward(memory, window, input, output, places);
+            }
+            Op::MaxPoolBackward { window, places, grad_output, update, grad_input } => {
+                max_pool::backward(memory, window, places, grad_output, update, grad_input);
+            }
+            Op::Dropout { mask, tensor } => {
+                let coordinates = self.coordinates.expect("set_dropout comes before dropout");
+                dropout::apply(memory, mask, coordinates, tensor);
+            }
+            Op::ReluBackward { output, grad } => relu::backward(memory, output, grad),
+            Op::AddBias { bias, tensor } => bias::add(memory, bias, tensor),
+            Op::BiasBackward { grad_output, grad_bias } => {
+                bias::backward(memory, grad_output, grad_bias);
+            }
+            Op::Gemm { gemm, a, b, c } => gemm::multiply(memory, gemm, a, b, c),
+            Op::WeightDecay { decay, weight, grad_weight, penalty } => {
+                weight_decay::apply(memory, decay, weight, grad_weight, penalty);
+            }
+            Op::SoftmaxCrossEntropy { logits, labels, grad_logits, loss, top1 } => {
+                softmax_cross_entropy::apply(memory, logits, labels, grad_logits, loss, top1);
+            }
+        }
     }
 }
