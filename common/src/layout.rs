@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{Conv, Epilogue, Network, Op};
+use crate::model::{Conv, Epilogue, LayerKind, Network};
 use crate::rng;
 
 /// A bucket is closed once it holds this many values, so that none is too small to be worth a frame.
@@ -106,26 +106,28 @@ impl ParamLayout {
     pub fn new(network: &Network) -> Self {
         let mut layout = Self { params: Tensors::default(), buffers: Tensors::default() };
         for (index, layer) in network.layers.iter().enumerate() {
-            match &layer.op {
-                Op::ConvStack(convs) => convs.iter().for_each(|conv| layout.conv(index, conv)),
-                Op::Inception(branches) => {
+            match &layer.kind {
+                LayerKind::ConvStack(convs) => {
+                    convs.iter().for_each(|conv| layout.conv(index, conv))
+                }
+                LayerKind::Inception(branches) => {
                     let convs = branches.iter().flat_map(|branch| &branch.convs);
                     convs.for_each(|conv| layout.conv(index, conv));
                     layout.bn(index, &layer.name, layer.output.c);
                 }
-                Op::Dense { .. } => {
+                LayerKind::Dense { .. } => {
                     let shape = [layer.input.len(), layer.output.c];
                     let name = format!("{}.weight", layer.name);
                     layout.params.add(index, name, &shape, Kind::DenseWeight);
                     layout.bn(index, &layer.name, layer.output.c);
                 }
-                Op::SoftmaxLinear => {
+                LayerKind::SoftmaxLinear => {
                     let shape = [layer.input.len(), layer.output.c];
                     let name = |part| format!("{}.{part}", layer.name);
                     layout.params.add(index, name("weight"), &shape, Kind::DenseWeight);
                     layout.params.add(index, name("bias"), &[layer.output.c], Kind::Bias);
                 }
-                Op::MaxPool { .. } | Op::SpatialDropout { .. } => {}
+                LayerKind::MaxPool { .. } | LayerKind::SpatialDropout { .. } => {}
             }
         }
         layout

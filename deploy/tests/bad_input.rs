@@ -209,6 +209,12 @@ fn a_checkpoint_that_is_damaged_gives_way_to_the_one_before() {
 }
 
 #[test]
+fn a_wire_bench_whose_workers_would_not_find_their_server() {
+    let ended = hw2(["bench", "wire", "--listen", "127.0.0.1:0"]);
+    refused(&ended, FAILURE, &["127.0.0.1:0", "name one that is free"]);
+}
+
+#[test]
 fn one_bad_image_among_many_is_named_and_replaced_alike_everywhere() {
     let digests = [1, 2].map(|workers| {
         let job = Job::new();

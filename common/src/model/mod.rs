@@ -3,7 +3,7 @@
 mod network;
 mod spec;
 
-pub use network::{Branch, Conv, Epilogue, Layer, Network, Op};
+pub use network::{Branch, Conv, Epilogue, Layer, LayerKind, Network};
 pub use spec::{Block, ConvSpec, ModelError, ModelSpec};
 
 /// Size of one image's activation, (h, w, c).

@@ -32,12 +32,12 @@ pub struct Layer {
     /// What comes out.
     pub output: Shape,
     /// What happens between.
-    pub op: Op,
+    pub kind: LayerKind,
 }
 
 /// What a layer does.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Op {
+pub enum LayerKind {
     /// Convolutions one after the other.
     ConvStack(Vec<Conv>),
     /// Largest of each window, padding SAME.
@@ -171,7 +171,7 @@ fn check_keep(keep: f32) -> Result<(), String> {
 }
 
 fn plan(block: &Block, input: Shape, classes: usize, last: bool) -> Result<Layer, String> {
-    let (output, op) = match block {
+    let (output, kind) = match block {
         Block::ConvStack { name, layers } => {
             if layers.is_empty() {
                 return Err("layers = [] holds no convolution".into());
@@ -191,13 +191,13 @@ fn plan(block: &Block, input: Shape, classes: usize, last: bool) -> Result<Layer
                     epilogue: Epilogue::BnRelu,
                 });
             }
-            (convs[convs.len() - 1].output, Op::ConvStack(convs))
+            (convs[convs.len() - 1].output, LayerKind::ConvStack(convs))
         }
         Block::MaxPool { kernel_size, stride, .. } => {
             check("kernel_size", *kernel_size, KERNEL_SIZE_MAX)?;
             check("stride", *stride, *kernel_size)?;
-            let op = Op::MaxPool { kernel_size: *kernel_size, stride: *stride };
-            (input.same(*stride, input.c), op)
+            let kind = LayerKind::MaxPool { kernel_size: *kernel_size, stride: *stride };
+            (input.same(*stride, input.c), kind)
         }
         Block::InceptionV1 { name, branches, bottleneck } => {
             inception(name, input, branches, *bottleneck, &[("conv5x5", 5)])?
@@ -207,7 +207,7 @@ fn plan(block: &Block, input: Shape, classes: usize, last: bool) -> Result<Layer
         }
         Block::SpatialDropout { keep, .. } => {
             check_keep(*keep)?;
-            (input, Op::SpatialDropout { keep: *keep })
+            (input, LayerKind::SpatialDropout { keep: *keep })
         }
         Block::Dense { units, keep, weight_decay, .. } => {
             check("units", *units, SIZE_MAX)?;
@@ -215,15 +215,15 @@ fn plan(block: &Block, input: Shape, classes: usize, last: bool) -> Result<Layer
             if !(*weight_decay >= 0.0 && weight_decay.is_finite()) {
                 return Err(format!("weight_decay = {weight_decay} is not a number of at least 0"));
             }
-            let op = Op::Dense { keep: *keep, weight_decay: *weight_decay };
-            (Shape { h: 1, w: 1, c: *units }, op)
+            let kind = LayerKind::Dense { keep: *keep, weight_decay: *weight_decay };
+            (Shape { h: 1, w: 1, c: *units }, kind)
         }
         Block::SoftmaxLinear { .. } if !last => {
             return Err("softmax_linear must be the last block".into());
         }
-        Block::SoftmaxLinear { .. } => (Shape { h: 1, w: 1, c: classes }, Op::SoftmaxLinear),
+        Block::SoftmaxLinear { .. } => (Shape { h: 1, w: 1, c: classes }, LayerKind::SoftmaxLinear),
     };
-    Ok(Layer { name: block.name().into(), input, output, op })
+    Ok(Layer { name: block.name().into(), input, output, kind })
 }
 
 /// The four branches; `large` are the convolutions of the third after its bottleneck.
@@ -233,7 +233,7 @@ fn inception(
     channels: &[usize; 4],
     bottleneck: usize,
     large: &[(&str, usize)],
-) -> Result<(Shape, Op), String> {
+) -> Result<(Shape, LayerKind), String> {
     check("bottleneck", bottleneck, SIZE_MAX)?;
     for width in channels {
         check("branches", *width, SIZE_MAX)?;
@@ -267,7 +267,7 @@ fn inception(
         branch(3, false, &third),
         branch(4, true, &[("conv1x1", 1, channels[3], Epilogue::None)]),
     ];
-    Ok((input.same(1, channels.iter().sum()), Op::Inception(branches)))
+    Ok((input.same(1, channels.iter().sum()), LayerKind::Inception(branches)))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use hw2_common::layout::ParamLayout;
-use hw2_common::model::{self, Network};
+use hw2_common::model::{self, LayerKind, Network};
 
 use super::builder::{Builder, LOSS, PENALTIES, TOP1, Vectors};
 use super::conv_stack::ConvStack;
@@ -53,7 +53,7 @@ impl<D: Device> Model<D> {
         assert!(batch_size > 0, "a batch holds an image");
         let layout = ParamLayout::new(network);
         let dense =
-            network.layers.iter().filter(|layer| matches!(layer.op, model::Op::Dense { .. }));
+            network.layers.iter().filter(|layer| matches!(layer.kind, LayerKind::Dense { .. }));
         let penalties = dense.count();
         let vectors = Vectors {
             params: device.alloc(layout.params.len()),
@@ -222,20 +222,20 @@ fn build<D: Device>(
         (Box::new(layer), output)
     }
     let (name, shape) = (&layer.name, layer.output);
-    match &layer.op {
-        model::Op::ConvStack(convs) => boxed(ConvStack::new(builder, convs, input)),
-        model::Op::MaxPool { kernel_size, stride } => {
+    match &layer.kind {
+        LayerKind::ConvStack(convs) => boxed(ConvStack::new(builder, convs, input)),
+        LayerKind::MaxPool { kernel_size, stride } => {
             let window = Window { kernel_size: *kernel_size, stride: *stride };
             boxed(MaxPool::new(builder, window, shape, input))
         }
-        model::Op::Inception(branches) => boxed(Inception::new(builder, layer, branches, input)),
-        model::Op::SpatialDropout { keep } => {
+        LayerKind::Inception(branches) => boxed(Inception::new(builder, layer, branches, input)),
+        LayerKind::SpatialDropout { keep } => {
             boxed((SpatialDropout::new(builder, *keep, input), input))
         }
-        model::Op::Dense { keep, weight_decay } => {
+        LayerKind::Dense { keep, weight_decay } => {
             boxed(Dense::new(builder, name, (*keep, *weight_decay), shape, input))
         }
-        model::Op::SoftmaxLinear => boxed(SoftmaxLinear::new(builder, name, shape, input)),
+        LayerKind::SoftmaxLinear => boxed(SoftmaxLinear::new(builder, name, shape, input)),
     }
 }
 

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex};
 use super::compare::relative;
 use super::measured::to_f64;
 use super::report::{LockstepReport, OperationError};
+use super::watched::Watch;
 use crate::device::plain::Plain;
 use crate::device::{
-    BN_EPSILON, Buffer, Device, DeviceError, DropoutCoordinates, Float, Op, Operand, Span,
+    BN_EPSILON, Buffer, Device, DeviceError, DropoutCoordinates, Float, Op, Operand,
 };
 
 /// What an operation in f32 may be off.
@@ -21,13 +22,10 @@ const LIMIT: f64 = 1e-5;
 /// The largest error of each operation so far, by its name and sizes.
 pub(super) type Errors = Arc<Mutex<BTreeMap<String, f64>>>;
 
-/// Compares everything that `device` does; changes nothing of it.
-pub(super) struct Lockstep<D> {
-    device: D,
+/// Compares everything that a device does; changes nothing of it.
+pub(super) struct Lockstep {
     exact: Plain<f64>,
     errors: Errors,
-    /// For the next download to report.
-    failure: Option<DeviceError>,
 }
 
 /// What was found; whether the device `repeats` its results is for the caller to say.
@@ -40,19 +38,23 @@ pub(super) fn report(errors: &Errors, repeats: bool) -> LockstepReport {
     LockstepReport { limit: LIMIT, operations, repeats }
 }
 
-impl<D: Device> Lockstep<D> {
-    pub(super) fn new(device: D, errors: Errors) -> Self {
-        Self { device, exact: Plain::new(), errors, failure: None }
+impl<D: Device> Watch<D> for Lockstep {
+    fn allocated(&mut self, buffer: Buffer, len: usize) {
+        assert_eq!(self.exact.alloc(len), buffer, "devices count their buffers alike");
+    }
+
+    fn dropout_set(&mut self, coordinates: DropoutCoordinates) {
+        self.exact.set_dropout(coordinates);
     }
 
     /// Runs `op` on both and keeps the largest error of its results.
-    fn compare(&mut self, op: Op) -> Result<(), DeviceError> {
+    fn run(&mut self, device: &mut D, op: Op) -> Result<(), DeviceError> {
         for operand in op.reads() {
-            let values = download(&mut self.device, operand)?;
+            let values = download(device, operand)?;
             self.exact.upload(operand.hull(), &values);
         }
         let undecided = self.undecided(op)?;
-        self.device.run(op);
+        device.run(op);
         self.exact.run(op);
         let mut largest = 0.0_f64;
         for operand in op.writes() {
@@ -61,7 +63,7 @@ impl<D: Device> Lockstep<D> {
                 let numbered = rows.flat_map(|row| row.iter().enumerate());
                 numbered.filter(|(c, _)| !undecided.contains(c)).map(|(_, value)| *value).collect()
             };
-            let values = decided(download(&mut self.device, operand)?);
+            let values = decided(download(device, operand)?);
             let exact = decided(download(&mut self.exact, operand)?);
             let error = relative(&values, &exact);
             // `max` would pass over a NaN.
@@ -71,6 +73,12 @@ impl<D: Device> Lockstep<D> {
         let error = errors.entry(op.to_string()).or_default();
         *error = error.max(largest);
         Ok(())
+    }
+}
+
+impl Lockstep {
+    pub(super) fn new(errors: Errors) -> Self {
+        Self { exact: Plain::new(), errors }
     }
 
     /// The channels in which a batch normalisation going backward meets a number so near to zero that
@@ -102,48 +110,12 @@ fn download<D: Device>(device: &mut D, operand: Operand) -> Result<Vec<f64>, Dev
     Ok(to_f64(&values))
 }
 
-impl<D: Device> Device for Lockstep<D> {
-    type Elem = D::Elem;
-
-    fn describe(&self) -> String {
-        self.device.describe()
-    }
-
-    fn alloc(&mut self, len: usize) -> Buffer {
-        let buffer = self.device.alloc(len);
-        assert_eq!(self.exact.alloc(len), buffer, "devices count their buffers alike");
-        buffer
-    }
-
-    fn upload(&mut self, target: Span, values: &[D::Elem]) {
-        self.device.upload(target, values);
-    }
-
-    fn download(&mut self, source: Span, values: &mut [D::Elem]) -> Result<(), DeviceError> {
-        match self.failure.take() {
-            Some(failure) => Err(failure),
-            None => self.device.download(source, values),
-        }
-    }
-
-    fn set_dropout(&mut self, coordinates: DropoutCoordinates) {
-        self.device.set_dropout(coordinates);
-        self.exact.set_dropout(coordinates);
-    }
-
-    fn run(&mut self, op: Op) {
-        if self.failure.is_none() {
-            self.failure = self.compare(op).err();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use hw2_common::model::Shape;
 
     use super::*;
-    use crate::device::{BatchNorm, Tensor};
+    use crate::device::{BatchNorm, Span, Tensor};
 
     const ROWS: usize = 50;
     const MEAN: f32 = 0.1;
@@ -169,9 +141,11 @@ mod tests {
     #[test]
     fn a_relu_that_may_fall_either_way_within_an_operation_is_no_error() {
         let errors = Errors::default();
-        let mut device = Lockstep::new(Plain::<f32>::new(), Arc::clone(&errors));
+        let mut device = Plain::<f32>::new();
+        let mut lockstep = Lockstep::new(Arc::clone(&errors));
         let mut buffer = |values: &[f32]| {
             let span = Span { buffer: device.alloc(values.len()), offset: 0, len: values.len() };
+            <Lockstep as Watch<Plain<f32>>>::allocated(&mut lockstep, span.buffer, span.len);
             device.upload(span, values);
             span
         };
@@ -190,9 +164,9 @@ mod tests {
         };
         let (grad_weight, grad_bias) = (buffer(&[0.0; 2]), buffer(&[0.0; 2]));
         let op = Op::BatchNormReluBackward { bn, input, grad, grad_weight, grad_bias };
-        device.run(op);
+        lockstep.run(&mut device, op).unwrap();
         let report = report(&errors, true);
         assert!(report.passed() && report.operations.len() == 1, "{report:#?}");
-        assert_eq!(device.undecided(op).unwrap(), [1]);
+        assert_eq!(lockstep.undecided(op).unwrap(), [1]);
     }
 }

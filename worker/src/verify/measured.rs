@@ -7,9 +7,10 @@ use hw2_common::layout::{ParamLayout, Tensors};
 use hw2_common::model::{Block, ModelSpec, Network};
 
 use super::compare::{Comparison, Limits};
-use super::recorded::{Record, Recorded};
+use super::recorder::{Record, Recorder};
 use super::reference::Case;
 use super::report::{CaseReport, Decisions, LockstepReport, Outcome};
+use super::watched::Watched;
 use super::{VerifyError, fill};
 use crate::device::{Device, DeviceError, Float};
 use crate::nn::Model;
@@ -65,7 +66,8 @@ pub(super) fn measure_and_record<D: Device>(
     limits: Limits,
 ) -> Result<(Measured, Vec<u8>), VerifyError> {
     let record = Record::default();
-    let mut run = Run::new(Recorded::new(device, Arc::clone(&record)), case, limits)?;
+    let watched = Watched::new(device, Recorder(Arc::clone(&record)));
+    let mut run = Run::new(watched, case, limits)?;
     let take = || std::mem::take(&mut *record.lock().expect("no operation panicked"));
     run.evaluate()?;
     drop(take());

@@ -9,9 +9,10 @@ mod compare;
 mod fill;
 mod lockstep;
 mod measured;
-mod recorded;
+mod recorder;
 mod reference;
 mod report;
+mod watched;
 
 use std::sync::Arc;
 
@@ -22,9 +23,10 @@ use compare::{Limits, excuse};
 pub use fill::fill;
 use lockstep::{Errors, Lockstep};
 use measured::{measure, measure_and_record};
-use recorded::differing;
+use recorder::differing;
 pub use reference::{Case, Reference};
 pub use report::{CaseReport, Decisions, LockstepReport, OperationError, Outcome, Report, Row};
+use watched::Watched;
 
 /// What computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +105,7 @@ fn in_f32<D: Device<Elem = f32>>(
     let limits = Limits::f32(case.image_size);
     let mut measured = measure(make()?, case, limits)?;
     let errors = Errors::default();
-    let watched = Lockstep::new(make()?, Arc::clone(&errors));
+    let watched = Watched::new(make()?, Lockstep::new(Arc::clone(&errors)));
     let (again, record) = measure_and_record(watched, case, limits)?;
     let lockstep = lockstep::report(&errors, again.comparison == measured.comparison);
     let mut decisions = None;
