@@ -84,12 +84,59 @@ pub fn chunk_ranges(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
 /// The chunks of `values`, which stand at `start` of their flat vector. They share the memory:
 /// nothing is copied, and nobody can write to it until the last of them is gone.
 pub fn chunks(part: Part, start: usize, values: &Flat) -> impl Iterator<Item = Chunk> + use<> {
-    let bytes = Bytes::from_owner(FlatBytes(Arc::clone(values)));
-    chunk_ranges(0..values.len()).map(move |range| {
-        let values = bytes.slice(range.start * 4..range.end * 4);
-        let crc32c = crc32c::crc32c(&values);
-        Chunk { part: part.into(), start: (start + range.start) as u64, crc32c, values }
+    cut(part, start, values).map(|mut chunk| {
+        chunk.crc32c = crc32c::crc32c(&chunk.values);
+        chunk
     })
+}
+
+/// As [`chunks`], of a whole vector that was sealed.
+pub fn sealed_chunks(part: Part, sealed: &Sealed) -> impl Iterator<Item = Chunk> {
+    cut(part, 0, &sealed.values).zip(&sealed.crc32c).map(|(mut chunk, crc32c)| {
+        chunk.crc32c = *crc32c;
+        chunk
+    })
+}
+
+/// The chunks without their checksums.
+fn cut(part: Part, start: usize, values: &Flat) -> impl Iterator<Item = Chunk> + use<> {
+    let bytes = Bytes::from_owner(FlatBytes(Arc::clone(values)));
+    chunk_ranges(0..values.len()).map(move |range| Chunk {
+        part: part.into(),
+        start: (start + range.start) as u64,
+        crc32c: 0,
+        values: bytes.slice(range.start * 4..range.end * 4),
+    })
+}
+
+/// A flat vector with the checksums of its chunks, for whoever passes over the values anyway.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sealed {
+    values: Flat,
+    /// CRC32C of each chunk.
+    crc32c: Vec<u32>,
+}
+
+impl Sealed {
+    /// Computes the checksums.
+    pub fn new(values: Flat) -> Self {
+        let crc32c = values.chunks(CHUNK_VALUES).map(|chunk| append(0, chunk)).collect();
+        Self { values, crc32c }
+    }
+
+    /// Takes checksums made by [`append`], one for each [`CHUNK_VALUES`] values.
+    ///
+    /// # Panics
+    /// If they are not as many as the chunks.
+    pub fn with_checksums(values: Flat, crc32c: Vec<u32>) -> Self {
+        assert_eq!(crc32c.len(), values.len().div_ceil(CHUNK_VALUES), "one for each chunk");
+        Self { values, crc32c }
+    }
+}
+
+/// The CRC32C of what `crc32c` is that of, followed by `values`; that of nothing is 0.
+pub fn append(crc32c: u32, values: &[f32]) -> u32 {
+    crc32c::crc32c_append(crc32c, bytemuck::cast_slice(values))
 }
 
 struct FlatBytes(Flat);
@@ -149,11 +196,12 @@ impl Assembly {
         self.values
     }
 
-    /// The CRC32C over all bytes that arrived, in the order of the vector: of a whole vector it is
-    /// the same however it was cut.
-    pub fn crc32c(&self) -> u32 {
-        let parts = self.received.values();
-        parts.fold(0, |crc, (len, part)| crc32c::crc32c_combine(crc, *part, len * 4))
+    /// Tells vectors that were cut alike apart: a CRC32C over the chunks' places and checksums.
+    pub fn digest(&self) -> u32 {
+        self.received.iter().fold(0, |digest, (start, (len, crc))| {
+            let chunk = [*start as u64, *len as u64, u64::from(*crc)];
+            crc32c::crc32c_append(digest, bytemuck::cast_slice(&chunk))
+        })
     }
 
     /// The vector.
@@ -185,15 +233,35 @@ mod tests {
         let (head, tail) = (vector[..100].to_vec(), vector[100..].to_vec());
         let mut cut: Vec<_> = chunks(Part::Weights, 100, &Arc::new(tail)).collect();
         cut.extend(chunks(Part::Weights, 0, &Arc::new(head)));
-        let receive = |chunks: &[Chunk]| {
+        for chunks in [&whole, &cut] {
             let mut assembly = Assembly::new(vec![f32::NAN; vector.len()]);
             chunks.iter().for_each(|chunk| assembly.add(chunk).unwrap());
-            let crc = assembly.crc32c();
-            (assembly.finish().unwrap(), crc)
+            assert_eq!(assembly.finish().unwrap(), *vector);
+        }
+    }
+
+    #[test]
+    fn a_digest_depends_on_the_values_and_not_on_the_order_of_arrival() {
+        let digest = |chunks: &mut dyn Iterator<Item = Chunk>| {
+            let mut assembly = Assembly::new(vec![0.0; 2 * CHUNK_VALUES]);
+            chunks.for_each(|chunk| assembly.add(&chunk).unwrap());
+            assembly.digest()
         };
-        let crc = crc32c::crc32c(bytemuck::cast_slice(&vector));
-        assert_eq!(receive(&whole), (vector.to_vec(), crc));
-        assert_eq!(receive(&cut), (vector.to_vec(), crc));
+        let vector = vector(2 * CHUNK_VALUES);
+        let whole: Vec<_> = chunks(Part::Gradient, 0, &vector).collect();
+        let forward = digest(&mut whole.clone().into_iter());
+        assert_eq!(digest(&mut whole.into_iter().rev()), forward);
+        let mut other = vector.to_vec();
+        other[CHUNK_VALUES + 1] += 1.0;
+        assert_ne!(digest(&mut chunks(Part::Gradient, 0, &Arc::new(other))), forward);
+    }
+
+    #[test]
+    fn a_sealed_vector_is_cut_as_any_other() {
+        let vector = vector(CHUNK_VALUES + 7);
+        let whole: Vec<_> = chunks(Part::Weights, 0, &vector).collect();
+        let sealed = Sealed::new(Arc::clone(&vector));
+        assert_eq!(sealed_chunks(Part::Weights, &sealed).collect::<Vec<_>>(), whole);
     }
 
     #[test]

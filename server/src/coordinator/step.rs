@@ -22,9 +22,9 @@ pub(crate) struct Contribution {
 /// Tells whether two contributions are the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Digest {
-    /// CRC32C of the gradient.
+    /// Of the gradient, as [`hw2_common::wire::Assembly::digest`] makes it.
     pub(crate) gradient: u32,
-    /// CRC32C of the BN statistics.
+    /// Of the BN statistics, likewise.
     pub(crate) statistics: u32,
 }
 

@@ -6,8 +6,10 @@ use hw2_common::ids::ReplicaId;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::STRIP;
 use super::buffers::Buffers;
+
+/// Values that one thread adds at a time.
+const STRIP: usize = 32 * 1024;
 
 /// The tensors of one contribution.
 #[derive(Clone, Debug, Default, PartialEq)]

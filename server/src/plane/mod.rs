@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use hw2_common::ids::{GlobalStep, ReplicaId};
 use hw2_common::job::Job;
 use hw2_common::state::{Flat, Vectors};
+use hw2_common::wire::Sealed;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
@@ -23,8 +24,6 @@ pub(crate) use aggregate::Tensors;
 pub(crate) use buffers::Buffers;
 use store::Store;
 
-/// Values that one thread works on at a time: all vectors' strips together fit a core's cache.
-const STRIP: usize = 32 * 1024;
 /// More threads than this gain nothing: the work is bound by memory.
 const THREADS_MAX: usize = 8;
 
@@ -42,7 +41,7 @@ pub(crate) struct Published {
     /// Committed steps.
     pub(crate) step: GlobalStep,
     /// (params)
-    pub(crate) weights: Flat,
+    pub(crate) weights: Sealed,
     /// EMA (params) and running statistics (buffers); only when this step is to be evaluated.
     pub(crate) evaluation: Option<(Flat, Flat)>,
 }
@@ -159,11 +158,11 @@ impl Work {
     }
 
     fn publish(&self, step: GlobalStep) -> Published {
-        let Vectors { weights, ema, buffers, .. } = self.store.vectors();
+        let Vectors { ema, buffers, .. } = self.store.vectors();
         let due = self.job.eval_due(step);
         Published {
             step,
-            weights: Arc::clone(weights),
+            weights: self.store.weights(),
             evaluation: due.then(|| (Arc::clone(ema), Arc::clone(buffers))),
         }
     }

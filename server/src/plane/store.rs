@@ -4,19 +4,24 @@ use std::sync::Arc;
 
 use hw2_common::config::Optimizer;
 use hw2_common::state::{Flat, Vectors};
+use hw2_common::wire::{self, CHUNK_VALUES, Sealed};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::STRIP;
 use super::aggregate::Whole;
 use super::buffers::Buffers;
 use super::ema::Ema;
 use super::optimizer::Adam;
 use crate::coordinator::Update;
 
+/// Values between two looks at the checksum: all vectors' together fit a core's cache.
+const STRIP: usize = CHUNK_VALUES / 9;
+
 /// The vectors of the run.
 pub(crate) struct Store {
     vectors: Vectors,
+    /// Of the weights, as they will be sent.
+    checksums: Vec<u32>,
     /// The weights before the last update. Their memory is used again once nobody reads it.
     retired: Option<Flat>,
     buffers: Buffers,
@@ -25,12 +30,18 @@ pub(crate) struct Store {
 impl Store {
     /// Gradients that an update used up go back to `buffers`.
     pub(crate) fn new(vectors: Vectors, buffers: Buffers) -> Self {
-        Self { vectors, retired: None, buffers }
+        let checksums = vectors.weights.chunks(CHUNK_VALUES).map(|chunk| wire::append(0, chunk));
+        Self { checksums: checksums.collect(), vectors, retired: None, buffers }
     }
 
     /// The vectors as they are, shared with the store until the next update.
     pub(crate) fn vectors(&self) -> &Vectors {
         &self.vectors
+    }
+
+    /// The weights as they are, ready to be sent.
+    pub(crate) fn weights(&self) -> Sealed {
+        Sealed::with_checksums(Arc::clone(&self.vectors.weights), self.checksums.clone())
     }
 
     /// Makes one update. All arithmetic is by element, so that threads and strips do not show in
@@ -51,8 +62,9 @@ impl Store {
         };
         let free = self.retired.take().and_then(|flat| Arc::try_unwrap(flat).ok());
         let mut new = free.unwrap_or_else(|| vec![0.0; weights.len()]);
-        let strips = strips(&whole, weights, &mut new, [moment1, moment2, ema]);
-        threads.install(|| strips.into_par_iter().for_each(|strip| pass.run(strip)));
+        let chunks = chunks(&whole, weights, &mut new, [moment1, moment2, ema]);
+        let update = || chunks.into_par_iter().map(|chunk| pass.run(chunk)).collect();
+        self.checksums = threads.install(update);
         self.retired = Some(std::mem::replace(weights, Arc::new(new)));
         let momentum = optimizer.bn_momentum as f32;
         for (running, sum) in Arc::make_mut(buffers).iter_mut().zip(&whole.statistics) {
@@ -71,7 +83,7 @@ struct Pass {
 }
 
 /// The same range of every vector.
-struct Strip<'a> {
+struct Slices<'a> {
     /// Sum of the gradients before the last.
     before: Option<&'a [f32]>,
     last: &'a [f32],
@@ -82,28 +94,43 @@ struct Strip<'a> {
     ema: &'a mut [f32],
 }
 
-/// Cuts all vectors alike.
-fn strips<'a>(
+/// Cuts all vectors as the weights are cut to be sent.
+fn chunks<'a>(
     whole: &'a Whole,
     old: &'a [f32],
     new: &'a mut [f32],
     in_place: [&'a mut Flat; 3],
-) -> Vec<Strip<'a>> {
-    let mut before = whole.before.as_ref().map(|sum| sum.chunks(STRIP));
-    let mut new = new.chunks_mut(STRIP);
-    let mut in_place = in_place.map(|flat| Arc::make_mut(flat).chunks_mut(STRIP));
-    let same = "all vectors have the length of the parameters";
-    let strip = |(last, old)| {
-        let [m, v, ema] = in_place.each_mut().map(|vector| vector.next().expect(same));
-        let before = before.as_mut().map(|sum| sum.next().expect(same));
-        Strip { before, last, old, new: new.next().expect(same), m, v, ema }
-    };
-    whole.last.chunks(STRIP).zip(old.chunks(STRIP)).map(strip).collect()
+) -> Vec<Slices<'a>> {
+    let [m, v, ema] = in_place.map(|flat| Arc::make_mut(flat).as_mut_slice());
+    let before = whole.before.as_deref();
+    Slices { before, last: &whole.last, old, new, m, v, ema }.cut(CHUNK_VALUES).collect()
+}
+
+impl<'a> Slices<'a> {
+    /// Cuts all vectors alike.
+    fn cut(self, len: usize) -> impl Iterator<Item = Self> {
+        let Self { before, last, old, new, m, v, ema } = self;
+        let mut before = before.map(|sum| sum.chunks(len));
+        let mut new = new.chunks_mut(len);
+        let mut in_place = [m, v, ema].map(|vector| vector.chunks_mut(len));
+        let same = "all vectors have the length of the parameters";
+        last.chunks(len).zip(old.chunks(len)).map(move |(last, old)| {
+            let [m, v, ema] = in_place.each_mut().map(|vector| vector.next().expect(same));
+            let before = before.as_mut().map(|sum| sum.next().expect(same));
+            Self { before, last, old, new: new.next().expect(same), m, v, ema }
+        })
+    }
 }
 
 impl Pass {
-    /// Mean, Adam and EMA, reading and writing every value once.
-    fn run(&self, strip: Strip<'_>) {
+    /// Updates one chunk, reading and writing every value once; the checksum of its new weights is
+    /// made while they are in the cache.
+    fn run(&self, chunk: Slices<'_>) -> u32 {
+        chunk.cut(STRIP).fold(0, |checksum, strip| wire::append(checksum, self.update(strip)))
+    }
+
+    /// Mean, Adam and EMA; returns the new weights.
+    fn update<'a>(&self, strip: Slices<'a>) -> &'a [f32] {
         match strip.before {
             None => self.over(strip, |_, last| last),
             Some(before) => self.over(strip, |i, last| (before[i] + last) / self.replicas),
@@ -111,8 +138,8 @@ impl Pass {
     }
 
     #[inline(always)]
-    fn over(&self, strip: Strip<'_>, mean: impl Fn(usize, f32) -> f32) {
-        let Strip { last, old, new, m, v, ema, .. } = strip;
+    fn over<'a>(&self, strip: Slices<'a>, mean: impl Fn(usize, f32) -> f32) -> &'a [f32] {
+        let Slices { last, old, new, m, v, ema, .. } = strip;
         let len = last.len();
         // One length for all, so that the loop needs no bounds checks and is vectorised.
         let (old, new) = (&old[..len], &mut new[..len]);
@@ -121,6 +148,7 @@ impl Pass {
             new[i] = self.adam.step(old[i], mean(i, last[i]), &mut m[i], &mut v[i]);
             ema[i] = self.ema.step(ema[i], new[i]);
         }
+        new
     }
 }
 
@@ -129,7 +157,7 @@ mod tests {
     use super::*;
     use crate::plane::threads;
 
-    const LEN: usize = 2 * STRIP + 5;
+    const LEN: usize = CHUNK_VALUES + 2 * STRIP + 5;
 
     fn vector(scale: f32) -> Vec<f32> {
         (0..LEN).map(|i| scale * ((i % 97) as f32 - 48.0)).collect()
@@ -177,6 +205,7 @@ mod tests {
                 assert_eq!((new.moment1[i], new.moment2[i]), (m, v));
                 assert_eq!(new.ema[i], ema.step(old.ema[i], weight));
             }
+            assert_eq!(store.weights(), Sealed::new(Arc::clone(&new.weights)));
             let mean = 4.0 / replicas as f32;
             assert_eq!(*new.buffers, [1.0 + 0.05 * (mean - 1.0), 2.0 + 0.05 * (mean - 2.0)]);
         }

@@ -226,7 +226,7 @@ impl<'a> Arriving<'a> {
             self.result.ok_or_else(|| Status::invalid_argument("a push without result"))?;
         let gradient =
             self.gradient.ok_or_else(|| Status::invalid_argument("a push without gradient"))?;
-        let digest = Digest { gradient: gradient.crc32c(), statistics: self.statistics.crc32c() };
+        let digest = Digest { gradient: gradient.digest(), statistics: self.statistics.digest() };
         let gradient = gradient.finish().map_err(|error| invalid(&error))?;
         let statistics = self.statistics.finish().map_err(|error| invalid(&error))?;
         let v1::StepResult { loss, samples, top1, bad_images } = result;

@@ -29,7 +29,7 @@ impl Versions {
     /// Cuts what the data plane has published, on its thread.
     pub(crate) fn new(published: &Published) -> Self {
         let step = published.step.0;
-        let weights = wire::chunks(Part::Weights, 0, &published.weights).collect();
+        let weights = wire::sealed_chunks(Part::Weights, &published.weights).collect();
         let evaluation = published.evaluation.as_ref().map(|(ema, buffers)| {
             let buffers = wire::chunks(Part::Buffers, 0, buffers);
             let chunks = wire::chunks(Part::Ema, 0, ema).chain(buffers).collect();
