@@ -11,5 +11,7 @@ pub fn start(level: LevelFilter) {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
+        // It would complain on stderr, and panic when that is what is broken.
+        .log_internal_errors(false)
         .init();
 }

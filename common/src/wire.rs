@@ -19,6 +19,9 @@ compile_error!("the wire and the checkpoints carry values as this machine lays t
 /// Most values of one chunk: 252 KiB.
 pub const CHUNK_VALUES: usize = 63 * 1024;
 
+/// Chunks that a vector may come in beyond those of full length: each bucket may end with a short one.
+const SHORT_CHUNKS_MAX: usize = 1024;
+
 /// Largest message either side accepts: a chunk, or the names of all bad images of a micro-batch.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
@@ -61,6 +64,14 @@ pub enum WireError {
     Overlap {
         /// Index of the chunk's first value.
         start: u64,
+    },
+    /// Its sender cuts the vector into crumbs.
+    #[error("a vector of {len} values in more than {chunks_max} chunks")]
+    TooManyChunks {
+        /// Values of the vector.
+        len: usize,
+        /// Most chunks it may come in.
+        chunks_max: usize,
     },
     /// A part that does not belong in this stream.
     #[error("part {0} does not belong in this stream")]
@@ -165,7 +176,8 @@ impl Assembly {
     /// Takes one chunk in.
     ///
     /// # Errors
-    /// The chunk is corrupt, of a wrong size, outside, or overlaps one that came before.
+    /// The chunk is corrupt, of a wrong size, outside, overlaps one that came before, or is one too
+    /// many.
     pub fn add(&mut self, chunk: &Chunk) -> Result<(), WireError> {
         let Chunk { start, values: bytes, .. } = chunk;
         let (start, len) = (*start, bytes.len() / 4);
@@ -175,6 +187,10 @@ impl Assembly {
         let end = start.saturating_add(len as u64);
         if end > self.values.len() as u64 {
             return Err(WireError::Outside { start, end, len: self.values.len() });
+        }
+        let chunks_max = self.values.len() / CHUNK_VALUES + SHORT_CHUNKS_MAX;
+        if self.received.len() == chunks_max {
+            return Err(WireError::TooManyChunks { len: self.values.len(), chunks_max });
         }
         let crc = crc32c::crc32c(bytes);
         if crc != chunk.crc32c {
@@ -262,6 +278,15 @@ mod tests {
         let whole: Vec<_> = chunks(Part::Weights, 0, &vector).collect();
         let sealed = Sealed::new(Arc::clone(&vector));
         assert_eq!(sealed_chunks(Part::Weights, &sealed).collect::<Vec<_>>(), whole);
+    }
+
+    #[test]
+    fn a_vector_in_crumbs_is_refused() {
+        let mut assembly = Assembly::new(vec![0.0; CHUNK_VALUES]);
+        let crumb = |start| chunks(Part::Gradient, start, &vector(1)).next().unwrap();
+        let mut results = (0..=SHORT_CHUNKS_MAX + 1).map(|start| assembly.add(&crumb(start)));
+        assert!(results.by_ref().take(SHORT_CHUNKS_MAX + 1).all(|result| result.is_ok()));
+        assert!(matches!(results.next().unwrap(), Err(WireError::TooManyChunks { .. })));
     }
 
     #[test]

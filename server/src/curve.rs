@@ -77,7 +77,8 @@ pub fn read(run_dir: &Path) -> io::Result<Vec<Line>> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let parse = |(number, line): (usize, &str)| {
         serde_json::from_str(line).map_err(|error| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("line {}: {error}", number + 1))
+            let text = format!("line {}: {error}; repair or remove {FILE_NAME}", number + 1);
+            io::Error::new(io::ErrorKind::InvalidData, text)
         })
     };
     whole.lines().enumerate().map(parse).collect()
@@ -86,6 +87,8 @@ pub fn read(run_dir: &Path) -> io::Result<Vec<Line>> {
 /// The curve of a running server.
 pub(crate) struct Curve {
     file: File,
+    /// Bytes of the whole lines.
+    len: u64,
 }
 
 impl Curve {
@@ -108,18 +111,24 @@ impl Curve {
         let kept: String = lines.iter().filter(keep).map(|line| line.to_json()).collect();
         let path = run_dir.join(FILE_NAME);
         let aside = run_dir.join(".curve.partial");
-        fs::write(&aside, kept)?;
+        fs::write(&aside, &kept)?;
         fs::rename(&aside, &path)?;
         let file = OpenOptions::new().append(true).open(&path)?;
-        Ok((Self { file }, last))
+        Ok((Self { file, len: kept.len() as u64 }, last))
     }
 
     /// Adds a line.
     ///
     /// # Errors
-    /// The disk is full, say.
+    /// The disk is full, say; then the line is missing, and the next one begins where it would have.
     pub(crate) fn add(&mut self, line: &Line) -> io::Result<()> {
-        self.file.write_all(line.to_json().as_bytes())
+        let text = line.to_json();
+        if self.file.metadata()?.len() > self.len {
+            self.file.set_len(self.len)?;
+        }
+        self.file.write_all(text.as_bytes())?;
+        self.len += text.len() as u64;
+        Ok(())
     }
 }
 
@@ -168,6 +177,16 @@ mod tests {
         let (_, last) = Curve::resume(dir.path(), GlobalStep(2), false).unwrap();
         assert_eq!(last, GlobalStep(3));
         assert_eq!(read(dir.path()).unwrap(), lines[..3]);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_by_a_full_disk_does_not_spoil_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut curve, _) = Curve::resume(dir.path(), GlobalStep(0), false).unwrap();
+        curve.add(&step(1)).unwrap();
+        curve.file.write_all(&step(2).to_json().as_bytes()[..20]).unwrap();
+        curve.add(&step(3)).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), [step(1), step(3)]);
     }
 
     #[test]

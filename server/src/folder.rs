@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -17,13 +18,15 @@ use crate::curve::{Curve, Line};
 
 const LOCK_FILE: &str = "server.lock";
 const CONFIG_FILE: &str = "config.toml";
+/// Bundles that a run keeps: where every step is not finite, they would fill the disk.
+const REPLAYS_MAX: usize = 8;
 
 /// A folder that this server alone writes to.
 pub(crate) struct RunFolder {
     path: PathBuf,
     keep_checkpoints: u32,
     /// Held for as long as the server lives.
-    _lock: File,
+    lock: File,
     curve: CurveThread,
 }
 
@@ -69,7 +72,7 @@ impl RunFolder {
         let folder = Self {
             path: path.to_owned(),
             keep_checkpoints: job.config.cluster.keep_checkpoints,
-            _lock: lock,
+            lock,
             curve: CurveThread::start(curve)?,
         };
         Ok(Opened { folder, checkpoint, resumed_from, committed_before })
@@ -88,8 +91,9 @@ impl RunFolder {
     /// Writes a checkpoint and removes those that are too old. It may take seconds.
     ///
     /// # Errors
-    /// The file system refuses; nothing half-written stays.
+    /// The file system refuses, or the folder is another one now; nothing half-written stays.
     pub(crate) fn save(&self, checkpoint: &Checkpoint) -> Saved {
+        self.check_is_ours()?;
         let path = checkpoint.write(&self.path).map_err(|error| error.to_string())?;
         let progress = &checkpoint.state.progress;
         if let Err(error) = checkpoint::prune(&self.path, progress, self.keep_checkpoints) {
@@ -102,11 +106,16 @@ impl RunFolder {
     /// images they met.
     ///
     /// # Errors
-    /// The file system refuses.
+    /// The file system refuses, or there are many already.
     pub(crate) fn keep_replay(&self, checkpoint: &Checkpoint, replay: &Replay) -> Saved {
         let Replay { assignment, worker, what, samples, .. } = replay;
         let (step, replica) = (assignment.step.0, assignment.replica.0);
-        let dir = self.path.join("replay").join(format!("step-{step}-replica-{replica}"));
+        let replays = self.path.join("replay");
+        let dir = replays.join(format!("step-{step}-replica-{replica}"));
+        let kept = fs::read_dir(&replays).map_or(0, Iterator::count);
+        if kept >= REPLAYS_MAX && !dir.exists() {
+            return Err(format!("{} holds {kept} already", replays.display()));
+        }
         let about = serde_json::json!({
             "step": step, "replica": replica, "worker": worker, "what": what, "samples": samples,
         });
@@ -118,6 +127,20 @@ impl RunFolder {
         };
         write().map_err(|error| format!("cannot write {}: {error:#}", dir.display()))?;
         Ok(dir)
+    }
+
+    /// Whoever removes the folder may have started another server in its place.
+    fn check_is_ours(&self) -> Result<(), String> {
+        let named = fs::metadata(self.path.join(LOCK_FILE));
+        match (named, self.lock.metadata()) {
+            (Ok(named), Ok(ours)) if named.ino() == ours.ino() && named.dev() == ours.dev() => {
+                Ok(())
+            }
+            _ => Err(format!(
+                "the run folder {} was removed or replaced while the server ran",
+                self.path.display()
+            )),
+        }
     }
 }
 

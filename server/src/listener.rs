@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -20,9 +20,12 @@ pub(crate) enum Socket {
     Unix(UnixListener, SocketFile),
 }
 
-/// Removes the socket's file when the server ends.
+/// Removes the socket's file when the server ends, unless another server's is there by then.
 #[derive(Debug)]
-pub(crate) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +71,7 @@ impl Listener {
     pub fn address(&self) -> io::Result<Address> {
         Ok(match &self.socket {
             Socket::Tcp(listener) => Address::Tcp(listener.local_addr()?.to_string()),
-            Socket::Unix(_, file) => Address::Unix(file.0.clone()),
+            Socket::Unix(_, file) => Address::Unix(file.path.clone()),
         })
     }
 }
@@ -81,7 +84,8 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
         }
         bound => bound?,
     };
-    Ok(Socket::Unix(listener, SocketFile(path.to_owned())))
+    let inode = std::fs::symlink_metadata(path)?.ino();
+    Ok(Socket::Unix(listener, SocketFile { path: path.to_owned(), inode }))
 }
 
 /// Whether `path` is what a server that was killed has left behind.
@@ -95,8 +99,11 @@ fn is_deserted(path: &Path) -> bool {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::debug!("the socket's file is gone already: {error}");
+        let is_ours = |it: std::fs::Metadata| it.ino() == self.inode;
+        if std::fs::symlink_metadata(&self.path).is_ok_and(is_ours)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::debug!("the socket's file stays: {error}");
         }
     }
 }
@@ -122,9 +129,9 @@ mod tests {
         let Socket::Unix(listener, file) = living.socket else { panic!("a Unix socket") };
         drop(listener); // as a kill does: the file stays
         drop(Listener::bind(&address).unwrap());
-        assert!(!file.0.exists());
-        std::fs::write(&file.0, "somebody's file").unwrap();
+        assert!(!file.path.exists());
+        std::fs::write(&file.path, "somebody's file").unwrap();
         assert!(Listener::bind(&address).is_err());
-        assert!(file.0.exists());
+        assert!(file.path.exists());
     }
 }

@@ -39,6 +39,8 @@ pub fn list(dir: &Path) -> Result<Vec<(GlobalStep, PathBuf)>, CheckpointError> {
         .iter()
         .filter_map(|name| step_of(name))
         .map(|step| (step, dir.join(file_name(step))))
+        // What else has such a name, a folder or a pipe, cannot be read like a file.
+        .filter(|(_, path)| fs::metadata(path).is_ok_and(|meta| meta.is_file()))
         .collect();
     found.sort();
     Ok(found)

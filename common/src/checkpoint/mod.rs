@@ -24,7 +24,7 @@ pub struct Checkpoint {
     pub build: String,
     /// Config and dataset.
     pub job: Job,
-    /// Numeric kind of the run's first worker; none before one joined.
+    /// Numeric kind of the worker whose result was the first to count; none before.
     pub numeric_kind: Option<String>,
     /// The flat vectors and counters.
     pub state: State,

@@ -87,14 +87,13 @@ impl Coordinator {
         self.push_ends(worker, assignment);
         let outcome = self.check_contribution(&contribution).map(|()| {
             self.members.saw(now, worker);
-            self.members.progressed(now, worker);
-            self.count(&contribution)
+            self.count(now, &contribution)
         });
         self.serve(now);
         outcome
     }
 
-    fn count(&mut self, contribution: &Contribution) -> Outcome {
+    fn count(&mut self, now: Now, contribution: &Contribution) -> Outcome {
         let Assignment { step, replica } = contribution.assignment;
         if step != self.progress.global_step {
             return Outcome::Dropped;
@@ -117,7 +116,8 @@ impl Coordinator {
             Recorded::First => {
                 let next = barrier.next();
                 self.replicas.finish(replica.0);
-                self.credit_contributor(contribution.worker);
+                self.fix_numeric_kind(contribution.worker);
+                self.credit_contributor(now, contribution.worker);
                 self.note_bad_images(contribution.worker, &contribution.bad_images);
                 if next.is_none() && matches!(self.phase, Phase::Training(_)) {
                     let number = self.progress.updates() + 1;
@@ -129,7 +129,8 @@ impl Coordinator {
         }
     }
 
-    fn credit_contributor(&mut self, worker: WorkerId) {
+    fn credit_contributor(&mut self, now: Now, worker: WorkerId) {
+        self.members.progressed(now, worker);
         if let Some(member) = self.members.get_mut(worker) {
             member.contributions += 1;
         }
@@ -195,7 +196,6 @@ impl Coordinator {
         report.counts.check(self.job.eval_range(report.block).len() as u32)?;
         self.check_bad_images(&report.bad_images)?;
         self.members.saw(now, report.worker);
-        self.members.progressed(now, report.worker);
         if let Phase::Evaluating(barrier) = &mut self.phase
             && report.step == step
         {
@@ -207,6 +207,8 @@ impl Coordinator {
                 }
                 Recorded::First => {
                     let total = barrier.total(step);
+                    self.fix_numeric_kind(report.worker);
+                    self.members.progressed(now, report.worker);
                     self.note_bad_images(report.worker, &report.bad_images);
                     if let (Some(total), Phase::Evaluating(_)) = (total, &self.phase) {
                         self.evaluated(now, total);
@@ -249,10 +251,11 @@ impl Coordinator {
         }
     }
 
+    /// Whether the results of `worker` may count.
     fn check_known(&self, worker: WorkerId) -> Result<(), Refusal> {
-        match self.members.ever(worker) {
-            true => Ok(()),
-            false => Err(Refusal::Rejoin(not_a_member(worker))),
+        match self.members.numeric_kind(worker) {
+            Some(kind) => self.expected.check_numeric_kind(kind),
+            None => Err(Refusal::Rejoin(not_a_member(worker))),
         }
     }
 

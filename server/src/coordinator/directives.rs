@@ -2,6 +2,7 @@
 
 use hw2_common::ids::{Assignment, BlockId, ReplicaId, WorkerId};
 
+use super::leases::Granted;
 use super::workers::not_a_member;
 use super::{Coordinator, Credit, Directive, Effect, Leased, Level, Now, Phase, Refusal, Waiter};
 
@@ -40,8 +41,6 @@ impl Coordinator {
             self.effects.push(Effect::GiveCredit(waiter, credit));
             return Ok(());
         }
-        // It has finished a computation, and is not to blame for what it waits for.
-        self.members.progressed(now, worker);
         if let Some((older, ..)) = self.credits.insert(worker, (waiter, now, assignment)) {
             let credit = Credit::Wait("this worker asks again elsewhere".into());
             self.effects.push(Effect::GiveCredit(older, credit));
@@ -60,10 +59,9 @@ impl Coordinator {
     pub(super) fn serve(&mut self, now: Now) {
         let pulling: Vec<WorkerId> = self.pulls.keys().copied().collect();
         for worker in pulling {
-            if let Some(directive) = self.directive(worker)
+            if let Some(directive) = self.directive(now, worker)
                 && let Some((waiter, _)) = self.pulls.remove(&worker)
             {
-                self.members.progressed(now, worker);
                 if let (Directive::Stop(_), Some(member)) =
                     (&directive, self.members.get_mut(worker))
                 {
@@ -75,31 +73,34 @@ impl Coordinator {
         let asking: Vec<(WorkerId, Assignment)> =
             self.credits.iter().map(|(worker, (.., assignment))| (*worker, *assignment)).collect();
         for (worker, assignment) in asking {
-            if let Some(credit) = self.credit_now(worker, assignment)
-                && let Some((waiter, ..)) = self.credits.remove(&worker)
+            if let Some(credit) = self.credit_now(now, worker, assignment)
+                && let Some((waiter, asked, _)) = self.credits.remove(&worker)
             {
-                self.members.progressed(now, worker);
+                if asked != now {
+                    self.members.progressed(now, worker);
+                }
                 self.effects.push(Effect::GiveCredit(waiter, credit));
             }
         }
     }
 
-    fn directive(&mut self, worker: WorkerId) -> Option<Directive> {
+    fn directive(&mut self, now: Now, worker: WorkerId) -> Option<Directive> {
         let step = self.progress.global_step;
         match &mut self.phase {
             Phase::Ended(_, reason) => Some(Directive::Stop(reason.clone())),
             Phase::Saving | Phase::Committing { .. } => None,
             Phase::Evaluating(barrier) => {
+                let mut granted = Granted::default();
                 if barrier.leases.owed_by(worker).is_empty() {
-                    let share = barrier.share(self.members.len());
-                    self.releases += barrier.leases.grant(worker, share).releases;
+                    granted = barrier.leases.grant(worker, barrier.share(self.members.len()));
                 }
                 let blocks = barrier.leases.owed_by(worker);
                 let blocks: Vec<BlockId> = blocks.into_iter().map(BlockId).collect();
+                self.granted(now, worker, granted);
                 (!blocks.is_empty()).then_some(Directive::Evaluate { step, blocks })
             }
             Phase::Training(_) => {
-                self.take_orphans(worker);
+                self.take_orphans(now, worker);
                 let assignments = self.to_compute(worker);
                 (!assignments.is_empty()).then_some(Directive::Run { step, assignments })
             }
@@ -118,13 +119,13 @@ impl Coordinator {
 
     /// Gives `worker` replicas that nobody holds: up to its fair share, and one at least if it has
     /// nothing else to do, so that no replica waits while a worker does.
-    fn take_orphans(&mut self, worker: WorkerId) {
+    fn take_orphans(&mut self, now: Now, worker: WorkerId) {
         let Phase::Training(barrier) = &self.phase else { return };
         let idle = self.to_compute(worker).is_empty() && !barrier.pushes(worker);
         let fair = (self.job.config.replicas as usize).div_ceil(self.members.len().max(1));
         let room = fair.saturating_sub(self.replicas.held_by(worker).len());
         let granted = self.replicas.grant(worker, room.max(usize::from(idle)));
-        self.releases += granted.releases;
+        self.granted(now, worker, granted);
         if granted.releases > 0 {
             let name = self.members.name(worker);
             let count = granted.releases;
@@ -132,7 +133,15 @@ impl Coordinator {
         }
     }
 
-    fn credit_now(&mut self, worker: WorkerId, assignment: Assignment) -> Option<Credit> {
+    /// `worker` has work that it did not have.
+    fn granted(&mut self, now: Now, worker: WorkerId, granted: Granted) {
+        self.releases += granted.releases;
+        if granted.units > 0 {
+            self.members.progressed(now, worker);
+        }
+    }
+
+    fn credit_now(&mut self, now: Now, worker: WorkerId, assignment: Assignment) -> Option<Credit> {
         let Phase::Training(barrier) = &self.phase else {
             return Some(Credit::Drop("no contribution is wanted now: pull".into()));
         };
@@ -149,10 +158,11 @@ impl Coordinator {
             let free = holder.is_none_or(|holder| holder == worker);
             free && !barrier.is_pushing(ReplicaId(*lower), worker)
         };
-        let (lower, _) =
+        let (lower, holder) =
             self.replicas.open().take_while(|(unit, _)| *unit < replica.0).find(mine)?;
         self.replicas.give_back(replica.0, worker);
-        self.releases += u64::from(self.replicas.assign(lower, worker));
+        let releases = u64::from(self.replicas.assign(lower, worker));
+        self.granted(now, worker, Granted { units: usize::from(holder.is_none()), releases });
         Some(Credit::Drop(format!("{replica} waits for {}: compute that first", ReplicaId(lower))))
     }
 }

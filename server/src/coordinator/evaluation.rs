@@ -7,6 +7,9 @@ use super::leases::Leases;
 use super::step::Recorded;
 use super::{Now, Refusal};
 
+/// Above the cross-entropy of any finite f32 logits.
+const LOSS_MAX: f64 = 1e39;
+
 /// A worker's counts of one block.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct BlockReport {
@@ -53,8 +56,11 @@ impl Counts {
                 "top1 = {top1}, top5 = {top5} of {samples} samples: they must not fall"
             )));
         }
-        if !loss_sum.is_finite() {
-            return Err(Refusal::Invalid(format!("loss_sum = {loss_sum} is not finite")));
+        // The total over all blocks must be finite.
+        if loss_sum.is_nan() || loss_sum.abs() > f64::from(samples) * LOSS_MAX {
+            return Err(Refusal::Invalid(format!(
+                "loss_sum = {loss_sum} over {samples} samples: at most {LOSS_MAX} each"
+            )));
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ use super::{Now, Refusal};
 
 /// Members at one time; far above any cluster this is meant for.
 pub(crate) const MEMBERS_MAX: usize = 4096;
+/// Past members whose late contributions are still taken.
+const PAST_MAX: usize = 4096;
 /// Longest text that a worker may send about itself, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
@@ -30,7 +32,7 @@ pub(crate) struct Expected {
     pub(crate) layout_fingerprint: String,
     pub(crate) config_fingerprint: String,
     pub(crate) dataset_fingerprint: String,
-    /// Of the run's first worker; none before one joined.
+    /// Of the worker whose result was the first to count; none before.
     pub(crate) numeric_kind: Option<String>,
     /// Take any numeric kind.
     pub(crate) allow_mixed: bool,
@@ -55,11 +57,11 @@ pub(crate) fn check_program(protocol_version: u32, build: &str) -> Result<(), Re
 }
 
 impl Expected {
-    /// Whether a worker may join; the first one's numeric kind becomes the run's.
+    /// Whether a worker may join.
     ///
     /// # Errors
     /// Names what differs, with both values.
-    pub(crate) fn check(&mut self, worker: &Introduction) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, worker: &Introduction) -> Result<(), Refusal> {
         check_program(worker.protocol_version, &worker.build)?;
         for (what, theirs, ours) in [
             ("layout fingerprint", &worker.layout_fingerprint, &self.layout_fingerprint),
@@ -73,16 +75,22 @@ impl Expected {
         }
         check_text("numeric kind", &worker.numeric_kind)?;
         check_text("label", &worker.label)?;
-        let theirs = &worker.numeric_kind;
-        let ours = self.numeric_kind.get_or_insert_with(|| theirs.clone());
-        if theirs != ours && !self.allow_mixed {
-            return Err(Refusal::NotNow(format!(
+        self.check_numeric_kind(&worker.numeric_kind)
+    }
+
+    /// Whether results of this kind may count.
+    ///
+    /// # Errors
+    /// Names both kinds.
+    pub(crate) fn check_numeric_kind(&self, theirs: &str) -> Result<(), Refusal> {
+        match &self.numeric_kind {
+            Some(ours) if theirs != ours && !self.allow_mixed => Err(Refusal::NotNow(format!(
                 "{}; its results would not be those of the run (cluster.allow_mixed takes it all \
                  the same)",
                 mismatch("numeric kind", theirs, ours).message()
-            )));
+            ))),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -107,7 +115,9 @@ pub(crate) struct Member {
     pub(crate) label: String,
     /// When its last message came.
     pub(crate) seen: Now,
-    /// When it last got or finished work.
+    /// What computes as it does.
+    numeric_kind: String,
+    /// When it last got work that it did not have, or finished some.
     pub(crate) progressed: Now,
     /// Whether it has pulled since it joined or since its leases were taken for slowness: only then
     /// it is given leases of its own accord.
@@ -123,6 +133,8 @@ pub(crate) struct Member {
 pub(crate) struct Members {
     issued: u64,
     members: BTreeMap<WorkerId, Member>,
+    /// Numeric kinds of the newest of those that are gone.
+    past: BTreeMap<WorkerId, String>,
 }
 
 impl Members {
@@ -130,7 +142,12 @@ impl Members {
     ///
     /// # Errors
     /// [`Refusal::Full`] above [`MEMBERS_MAX`].
-    pub(crate) fn join(&mut self, now: Now, label: String) -> Result<WorkerId, Refusal> {
+    pub(crate) fn join(
+        &mut self,
+        now: Now,
+        label: String,
+        numeric_kind: String,
+    ) -> Result<WorkerId, Refusal> {
         if self.members.len() >= MEMBERS_MAX {
             return Err(Refusal::Full(format!("there are {MEMBERS_MAX} workers already")));
         }
@@ -138,6 +155,7 @@ impl Members {
         let worker = WorkerId(self.issued);
         let member = Member {
             label,
+            numeric_kind,
             seen: now,
             progressed: now,
             ready: false,
@@ -148,9 +166,10 @@ impl Members {
         Ok(worker)
     }
 
-    /// Whether `worker` ever was a member.
-    pub(crate) fn ever(&self, worker: WorkerId) -> bool {
-        (1..=self.issued).contains(&worker.0)
+    /// The numeric kind of a member, or of one that is gone but not long forgotten.
+    pub(crate) fn numeric_kind(&self, worker: WorkerId) -> Option<&str> {
+        let member = self.members.get(&worker).map(|member| &member.numeric_kind);
+        member.or_else(|| self.past.get(&worker)).map(String::as_str)
     }
 
     pub(crate) fn get(&self, worker: WorkerId) -> Option<&Member> {
@@ -161,8 +180,13 @@ impl Members {
         self.members.get_mut(&worker)
     }
 
-    pub(crate) fn remove(&mut self, worker: WorkerId) -> Option<Member> {
-        self.members.remove(&worker)
+    pub(crate) fn remove(&mut self, worker: WorkerId) {
+        if let Some(member) = self.members.remove(&worker) {
+            self.past.insert(worker, member.numeric_kind);
+        }
+        if self.past.len() > PAST_MAX {
+            self.past.pop_first();
+        }
     }
 
     /// In the order in which they joined.
@@ -188,7 +212,7 @@ impl Members {
         self.members.values_mut().for_each(|member| member.seen = now);
     }
 
-    /// `worker` got or finished work.
+    /// `worker` got work that it did not have, or finished some.
     pub(crate) fn progressed(&mut self, now: Now, worker: WorkerId) {
         if let Some(member) = self.members.get_mut(&worker) {
             member.progressed = now;
@@ -243,7 +267,7 @@ mod tests {
             ("`neon`", "`avx512`", |i| i.numeric_kind = "neon".into()),
         ];
         for (theirs, ours, change) in cases {
-            let mut expected = Expected { numeric_kind: Some("avx512".into()), ..expected() };
+            let expected = Expected { numeric_kind: Some("avx512".into()), ..expected() };
             let mut introduction = introduction();
             change(&mut introduction);
             let refusal = expected.check(&introduction).unwrap_err();
@@ -254,26 +278,23 @@ mod tests {
     }
 
     #[test]
-    fn the_first_numeric_kind_is_the_runs_unless_mixing_is_allowed() {
+    fn another_numeric_kind_is_refused_unless_mixing_is_allowed() {
         let mut expected = expected();
         expected.check(&introduction()).unwrap();
-        assert_eq!(expected.numeric_kind.as_deref(), Some("avx512"));
-        let other = Introduction { numeric_kind: "neon".into(), ..introduction() };
-        expected.check(&other).unwrap_err();
+        expected.numeric_kind = Some("neon".into());
+        expected.check(&introduction()).unwrap_err();
         expected.allow_mixed = true;
-        expected.check(&other).unwrap();
-        assert_eq!(expected.numeric_kind.as_deref(), Some("avx512"));
+        expected.check(&introduction()).unwrap();
     }
 
     #[test]
-    fn hostile_texts_are_invalid_and_leave_no_numeric_kind() {
+    fn hostile_texts_are_invalid() {
         for text in ["", &"x".repeat(257), "two\nlines"] {
-            let mut expected = expected();
+            let expected = expected();
             let hostile = Introduction { label: text.into(), ..introduction() };
             assert!(matches!(expected.check(&hostile), Err(Refusal::Invalid(_))), "{text}");
             let hostile = Introduction { numeric_kind: text.into(), ..introduction() };
             assert!(matches!(expected.check(&hostile), Err(Refusal::Invalid(_))), "{text}");
-            assert_eq!(expected.numeric_kind, None);
         }
     }
 
@@ -281,12 +302,12 @@ mod tests {
     fn an_id_is_never_used_twice() {
         let now = Now(Duration::ZERO);
         let mut members = Members::default();
-        let first = members.join(now, "a".into()).unwrap();
+        let first = members.join(now, "a".into(), "avx2".into()).unwrap();
         members.remove(first);
-        let second = members.join(now, "b".into()).unwrap();
+        let second = members.join(now, "b".into(), "neon".into()).unwrap();
         assert_ne!(first, second);
-        assert!(members.ever(first) && members.ever(second));
-        assert!(!members.ever(WorkerId(0)) && !members.ever(WorkerId(3)));
+        let kinds = [first, second, WorkerId(0), WorkerId(3)].map(|it| members.numeric_kind(it));
+        assert_eq!(kinds, [Some("avx2"), Some("neon"), None, None]);
         assert_eq!(members.name(first), "worker 1 (gone)");
         assert_eq!(members.name(second), "worker 2 (b)");
     }

@@ -236,7 +236,7 @@ impl Coordinator {
         &self.progress
     }
 
-    /// Of the run's first worker.
+    /// Of the worker whose result was the first to count.
     pub(crate) fn numeric_kind(&self) -> Option<&str> {
         self.expected.numeric_kind.as_deref()
     }

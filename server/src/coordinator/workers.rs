@@ -30,17 +30,34 @@ impl Coordinator {
     ) -> Result<WorkerId, Refusal> {
         self.expected.check(&introduction)?;
         let Introduction { label, numeric_kind, .. } = introduction;
-        let worker = self.members.join(now, label)?;
+        let worker = self.members.join(now, label, numeric_kind)?;
         let name = self.members.name(worker);
         self.notice(Level::Info, format!("{name} joined"));
-        if let Some(ours) = self.numeric_kind().filter(|ours| **ours != numeric_kind) {
-            let text = format!(
-                "{name} is of numeric kind `{numeric_kind}`, the run of `{ours}`: its result is \
-                 no longer a function of its config"
-            );
-            self.notice(Level::Warn, text);
-        }
+        self.warn_if_mixed(worker);
         Ok(worker)
+    }
+
+    /// The first result that counts decides what computes alike: a worker that only joined does not.
+    pub(super) fn fix_numeric_kind(&mut self, worker: WorkerId) {
+        if self.expected.numeric_kind.is_none() {
+            self.expected.numeric_kind = self.members.numeric_kind(worker).map(str::to_owned);
+            let members: Vec<_> = self.members.iter().map(|(member, _)| member).collect();
+            members.into_iter().for_each(|member| self.warn_if_mixed(member));
+        }
+    }
+
+    fn warn_if_mixed(&mut self, worker: WorkerId) {
+        let Some(ours) = &self.expected.numeric_kind else { return };
+        let Some(theirs) = self.members.numeric_kind(worker).filter(|kind| kind != ours) else {
+            return;
+        };
+        let end = match self.expected.allow_mixed {
+            true => "the run's result is no longer a function of its config",
+            false => "nothing that it computes will count",
+        };
+        let name = self.members.name(worker);
+        let text = format!("{name} is of numeric kind `{theirs}`, the run of `{ours}`: {end}");
+        self.notice(Level::Warn, text);
     }
 
     /// A worker is alive.
@@ -94,7 +111,9 @@ impl Coordinator {
         };
         let slow = |(worker, member): &(WorkerId, &super::membership::Member)| {
             let since = member.progressed.max(began);
-            now.since(since) > self.limits.assignment && !leases.owed_by(*worker).is_empty()
+            let waits = self.credits.contains_key(worker);
+            let owes = !leases.owed_by(*worker).is_empty();
+            now.since(since) > self.limits.assignment && owes && !waits
         };
         self.members.iter().filter(slow).map(|(worker, _)| worker).collect()
     }
@@ -149,6 +168,7 @@ impl Coordinator {
         }
         for (worker, waiter) in credits {
             self.credits.remove(&worker);
+            self.members.progressed(now, worker);
             self.effects.push(Effect::GiveCredit(waiter, Credit::Wait(self.waiting_for())));
         }
     }

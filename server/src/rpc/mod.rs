@@ -4,6 +4,7 @@
 mod control;
 mod convert;
 mod data;
+mod guarded;
 mod net;
 mod pull;
 mod push;

@@ -14,7 +14,7 @@ use hw2_proto::v1::control_server::ControlServer;
 use hw2_proto::v1::data_server::DataServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use tonic::transport::server::Connected;
 
 use super::control::ControlService;
 use super::data::DataService;
+use super::guarded::{self, Guarded};
 use super::push::{Pushing, Receiver};
 use crate::driver::Handle;
 use crate::listener::{Listener, Socket};
@@ -42,8 +43,8 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for answers that are on their way when the server ends.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// Pause after the system refused a connection, for want of descriptors, say.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause after the system refused a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The sockets of a running server; dropping it closes them at once.
 pub(crate) struct Edge {
@@ -122,23 +123,9 @@ impl Edge {
         let stopped = stop.clone();
         let accepting = tokio::spawn(async move {
             let _kept = kept;
-            let mut next = 0;
-            loop {
-                let accepted = tokio::select! {
-                    accepted = C::accept(&listener) => accepted,
-                    () = stopped.cancelled() => return,
-                };
-                match accepted {
-                    Ok(connection) => {
-                        // A lane only closes when the server ends.
-                        let _ = lanes[next].send(connection);
-                        next = (next + 1) % lanes.len();
-                    }
-                    Err(error) => {
-                        tracing::warn!("cannot accept a connection: {error}");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
+            tokio::select! {
+                () = accept_all::<C>(&listener, &lanes) => {}
+                () = stopped.cancelled() => {}
             }
         });
         Ok(Self { stop, accepting, threads })
@@ -161,6 +148,32 @@ impl Drop for Edge {
     }
 }
 
+/// A connection on its way to the thread that will serve it.
+type Accepted<C> = (<C as Connection>::Std, OwnedSemaphorePermit);
+
+/// Hands connections to the threads in turn. While there are as many as may be, others wait.
+async fn accept_all<C: Connection>(
+    listener: &C::Listener,
+    lanes: &[mpsc::UnboundedSender<Accepted<C>>],
+) {
+    let permits = guarded::permits();
+    let mut next = 0;
+    loop {
+        let permit = Arc::clone(&permits).acquire_owned().await.expect("never closed");
+        match C::accept(listener).await {
+            Ok(connection) => {
+                // A lane only closes when the server ends.
+                let _ = lanes[next].send((connection, permit));
+                next = (next + 1) % lanes.len();
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Services {
     control: ControlService,
@@ -169,7 +182,7 @@ struct Services {
 
 /// Serves the connections of one thread until `stop`.
 async fn serve<C: Connection>(
-    connections: mpsc::UnboundedReceiver<C::Std>,
+    connections: mpsc::UnboundedReceiver<Accepted<C>>,
     services: Services,
     stop: CancellationToken,
 ) {
@@ -186,7 +199,10 @@ async fn serve<C: Connection>(
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(control)
         .add_service(data);
-    let incoming = UnboundedReceiverStream::new(connections).map(C::from_std);
+    let guard = |(connection, permit)| {
+        C::from_std(connection).map(|connection| Guarded::new(connection, permit))
+    };
+    let incoming = UnboundedReceiverStream::new(connections).map(guard);
     let stopped = stop.clone();
     let serving = server.serve_with_incoming_shutdown(incoming, stopped.cancelled());
     // tonic waits for every open call, for ever if need be.

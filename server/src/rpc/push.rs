@@ -185,7 +185,8 @@ impl<'a> Arriving<'a> {
     fn chunk(&mut self, chunk: &Chunk) -> Result<(), Status> {
         let layout = &self.receiver.layout;
         if self.admission == Admission::Discard {
-            self.discarded += chunk.values.len() / 4;
+            // An empty chunk counts too, or there could be any number of them.
+            self.discarded += (chunk.values.len() / 4).max(1);
             let all = layout.params.len() + layout.buffers.len();
             return match self.discarded <= all {
                 true => Ok(()),
@@ -208,7 +209,8 @@ impl<'a> Arriving<'a> {
     }
 
     fn result(&mut self, result: v1::StepResult) -> Result<(), Status> {
-        if !result.loss.is_finite() {
+        // A worker's numbers are f32, and the sum of any number of these is finite.
+        if !(result.loss as f32).is_finite() {
             self.non_finite.get_or_insert_with(|| format!("loss is {}", result.loss));
         }
         match self.result.replace(result) {

@@ -146,7 +146,7 @@ async fn a_worker_of_another_kind_is_refused_with_both_values() {
     let dir = tempfile::tempdir().unwrap();
     let job = job(dir.path());
     let served = start(&job);
-    let mut first = Worker::join(&served.address).await.unwrap();
+    let mut first = at_step_0(&served.address).await;
     let mut control = control(&served.address).await;
     let hello = v1::HelloRequest { protocol_version: 99, build: BUILD.into() };
     let status = control.hello(hello).await.unwrap_err();

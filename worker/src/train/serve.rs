@@ -12,9 +12,11 @@ use crate::ps::{
     Client, Contribution, Credit, Directive, EvaluationReport, Held, Hello, PsError, Session,
 };
 
-/// First and longest pause between two attempts to reach the server.
+/// First and longest pause between two attempts to reach the server, or to join.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// A session that lasted this long was no failed attempt.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// Why a session ended without an error.
 enum End {
@@ -40,6 +42,7 @@ enum SessionError {
 /// fails.
 pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<()> {
     let mut prepared: Option<Prepared> = None;
+    let mut pauses = Pauses::default();
     loop {
         let Some((client, hello)) = connect(args, stop)? else { return Ok(()) };
         let kept = prepared.take().filter(|kept| kept.job == hello.job);
@@ -54,10 +57,12 @@ pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<()> {
             Err(error @ PsError::Refused(_)) => return Err(error.into()),
             Err(error) => {
                 tracing::warn!("cannot join: {error}");
+                pauses.wait();
                 continue;
             }
         };
         tracing::info!("joined as {} of {}", session.worker(), hello.term);
+        let joined = Instant::now();
         match serve(&session, ready, stop) {
             Ok(End::RunEnded(reason)) => {
                 tracing::info!("the run has ended: {reason}");
@@ -77,13 +82,35 @@ pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<()> {
                 return Err(error.into());
             }
         }
+        if joined.elapsed() >= SETTLED {
+            pauses = Pauses::default();
+        }
+        pauses.wait();
+    }
+}
+
+/// Longer and longer pauses between attempts.
+struct Pauses {
+    next: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { next: RETRY_MIN }
+    }
+}
+
+impl Pauses {
+    fn wait(&mut self) {
+        std::thread::sleep(self.next);
+        self.next = (self.next * 2).min(RETRY_MAX);
     }
 }
 
 /// Asks for the job until there is a server; nothing when asked to stop.
 fn connect(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Option<(Client, Hello)>> {
     let began = Instant::now();
-    let mut pause = RETRY_MIN;
+    let mut pauses = Pauses::default();
     loop {
         let answer = Client::connect(&args.ps, stop)
             .and_then(|client| client.hello().map(|hello| (client, hello)));
@@ -98,8 +125,7 @@ fn connect(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Option
             ),
             Err(error) => tracing::debug!("no server at {} yet: {error}", args.ps),
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(RETRY_MAX);
+        pauses.wait();
     }
 }
 

@@ -244,6 +244,38 @@ fn a_newer_pull_ends_the_older() {
     assert!(matches!(&world.directed[&newer], Directive::Run { .. }));
 }
 
+#[test]
+fn only_work_keeps_a_lease() {
+    type Noise = fn(&mut World, hw2_common::ids::WorkerId);
+    let noises: [Noise; 4] = [
+        |world, worker| {
+            world.pull(worker);
+        },
+        |world, worker| {
+            world.ask_credit(worker, 0, 0);
+        },
+        |world, worker| world.report(worker, 0, 0, 1),
+        |world, worker| {
+            world.push(worker, 0, 2);
+        },
+    ];
+    for noise in noises {
+        let (mut world, workers) = World::training(job(), 2);
+        assert_eq!(world.replicas(workers[0]), [0, 1]);
+        world.push(workers[1], 0, 2);
+        world.pull(workers[1]);
+        for _ in 0..ASSIGNMENT_MS / 1000 {
+            world.pass(1000);
+            noise(&mut world, workers[0]);
+            world.pull(workers[1]);
+        }
+        world.pass(1000);
+        assert!(world.said(Level::Warn, "its leases expire"));
+        let waiter = world.pull(workers[1]);
+        assert!(matches!(world.directed.get(&waiter), Some(Directive::Run { .. })));
+    }
+}
+
 fn contributions(world: &World) -> Vec<u64> {
     let status = world.coordinator.status(world.now);
     status.workers.iter().map(|worker| worker.contributions).collect()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{SILENCE_MS, World, introduction, job};
+use super::world::{SILENCE_MS, World, contribution, introduction, job};
 use crate::coordinator::{Directive, Introduction, Level, Now, Refusal, Standing};
 
 #[test]
@@ -13,10 +13,24 @@ fn a_refused_worker_leaves_no_trace() {
     assert!(matches!(refused, Err(Refusal::NotNow(_))));
     assert!(world.coordinator.status(world.now).workers.is_empty());
     assert_eq!(world.coordinator.numeric_kind(), None);
-    world.join();
+}
+
+#[test]
+fn the_first_result_and_no_mere_presence_fixes_the_numeric_kind() {
+    let mut world = World::new(job());
+    let neon = Introduction { numeric_kind: "neon".into(), ..introduction("x") };
+    let other = world.coordinator.join(world.now, neon.clone()).unwrap();
+    let worker = world.join();
+    assert_eq!(world.coordinator.numeric_kind(), None);
+    world.evaluate(worker);
     assert_eq!(world.coordinator.numeric_kind(), Some("avx512"));
-    let other = Introduction { numeric_kind: "neon".into(), ..introduction("x") };
-    assert!(world.coordinator.join(world.now, other).is_err());
+    assert!(world.said(Level::Warn, "nothing that it computes will count"));
+    let refused = world.push_this(contribution(other, 0, 0)).unwrap_err();
+    let message = refused.message();
+    assert!(message.contains("`neon`") && message.contains("`avx512`"), "{message}");
+    world.leave(other);
+    assert!(world.push_this(contribution(other, 0, 0)).is_err(), "not from the past either");
+    assert!(world.coordinator.join(world.now, neon).is_err());
 }
 
 #[test]
@@ -24,7 +38,8 @@ fn a_mixed_worker_is_let_in_aloud_where_that_is_allowed() {
     let mut job = job();
     job.config.cluster.allow_mixed = true;
     let mut world = World::new(job);
-    world.join();
+    let worker = world.join();
+    world.evaluate(worker);
     let other = Introduction { numeric_kind: "neon".into(), ..introduction("x") };
     world.coordinator.join(world.now, other).unwrap();
     world.carry_out();
