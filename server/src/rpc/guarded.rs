@@ -1,0 +1,150 @@
+//! A connection that must begin to speak, and of which there may only be so many: strangers must
+//! not use up the descriptors that checkpoints and workers need.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+use tonic::transport::server::Connected;
+
+/// Bytes with which every HTTP/2 client begins; from then on pings tell whether it is alive.
+const PREFACE_BYTES: usize = 24;
+/// Time for them.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Descriptors that connections leave for checkpoints, logs and the rest.
+const DESCRIPTORS_RESERVED: u64 = 64;
+const CONNECTIONS_MIN: usize = 16;
+/// Two for each of the most members there may be.
+const CONNECTIONS_MAX: usize = 8192;
+
+/// Permits for as many connections as this process has descriptors for, having asked the system for
+/// as many as it may have.
+pub(super) fn permits() -> Arc<Semaphore> {
+    let descriptors =
+        getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, hard)| {
+            match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+                Ok(()) => hard,
+                Err(_) => soft,
+            }
+        });
+    let free = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED));
+    let free = free.unwrap_or(CONNECTIONS_MAX);
+    Arc::new(Semaphore::new(free.clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)))
+}
+
+/// A connection with its permit.
+pub(super) struct Guarded<C> {
+    connection: C,
+    /// Until the preface is there.
+    deadline: Option<Pin<Box<Sleep>>>,
+    received: usize,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<C> Guarded<C> {
+    /// The time for the preface begins.
+    pub(super) fn new(connection: C, permit: OwnedSemaphorePermit) -> Self {
+        let deadline = Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)));
+        Self { connection, deadline, received: 0, _permit: permit }
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Guarded<C> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.connection).poll_read(context, buffer))?;
+        if self.deadline.is_some() {
+            self.received += buffer.filled().len() - before;
+            if self.received >= PREFACE_BYTES {
+                self.deadline = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Guarded<C> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.connection.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(context)
+    }
+}
+
+impl<C: Connected> Connected for Guarded<C> {
+    type ConnectInfo = C::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.connection.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn guarded() -> (tokio::io::DuplexStream, Guarded<tokio::io::DuplexStream>) {
+        let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let (client, server) = tokio::io::duplex(1024);
+        (client, Guarded::new(server, permit))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_never_says_its_preface_is_given_up() {
+        let (mut client, mut server) = guarded().await;
+        client.write_all(&[0; PREFACE_BYTES - 1]).await.unwrap();
+        let mut bytes = [0; 2 * PREFACE_BYTES];
+        assert_eq!(server.read(&mut bytes).await.unwrap(), PREFACE_BYTES - 1);
+        let error = server.read(&mut bytes).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_has_may_be_silent() {
+        let (mut client, mut server) = guarded().await;
+        client.write_all(&[0; PREFACE_BYTES]).await.unwrap();
+        let mut bytes = [0; PREFACE_BYTES];
+        server.read_exact(&mut bytes).await.unwrap();
+        tokio::time::sleep(2 * PREFACE_TIMEOUT).await;
+        client.write_all(&[1]).await.unwrap();
+        assert_eq!(server.read(&mut bytes).await.unwrap(), 1);
+    }
+}
