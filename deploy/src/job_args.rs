@@ -46,7 +46,7 @@ pub(crate) struct JobArgs {
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<String>,
 
-    /// Sets any config key
+    /// Sets any config key, as in model.image_size=64; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
     pub(crate) set: Vec<(String, String)>,
 }

@@ -32,7 +32,7 @@ pub(crate) struct LocalRun {
 /// Flags that say what the cluster consists of.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ClusterArgs {
-    /// Worker processes
+    /// Worker processes; `replicas` follows where nothing sets it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
 
@@ -84,7 +84,10 @@ impl LocalRun {
         let logs = plan.log_dir.display();
         match outcome? {
             Outcome::Failed(reason) => bail!("{reason}; the logs are in {logs}"),
-            outcome => Summary::read(run_dir, outcome == Outcome::Interrupted, began.elapsed()),
+            outcome => {
+                let stopped = (outcome == Outcome::Interrupted).then_some(self.workers);
+                Summary::read(run_dir, stopped, began.elapsed())
+            }
         }
     }
 
@@ -137,9 +140,33 @@ pub(crate) fn refuse_used(run_dir: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// Refuses a folder without a run in it.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn refuse_unused(run_dir: &Path) -> anyhow::Result<()> {
+    match run_dir.join(CONFIG_FILE).is_file() {
+        true => Ok(()),
+        false => bail!(
+            "{} holds no run to go on with: --out names the folder of one; leave --resume out to \
+             begin one there",
+            run_dir.display()
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_must_be_a_run_to_go_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let message = refuse_unused(dir.path()).unwrap_err().to_string();
+        assert!(message.contains(dir.path().to_str().unwrap()), "{message}");
+        std::fs::write(dir.path().join(CONFIG_FILE), "").unwrap();
+        refuse_unused(dir.path()).unwrap();
+    }
 
     #[test]
     fn a_folder_with_a_run_is_refused_and_one_with_logs_only_is_not() {

@@ -4,19 +4,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use hw2_common::checkpoint::{file_name, list};
-use hw2_common::ids::GlobalStep;
+use hw2_common::checkpoint::{Which, file_name, find, list};
 use hw2_server::curve::{self, Line};
 use serde::Serialize;
 
-use crate::output::{Column, Report, Table, duration, fraction, significant};
+use crate::output::{self, Column, Report, Table, duration, fraction, significant};
 
 /// A run's evaluations and checkpoints.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
     /// In order of their steps.
     evaluations: Vec<Evaluation>,
-    /// The evaluation with the highest top-1, the first of equals.
+    /// That of the best checkpoint, which `hw2 eval` and `hw2 predict` use.
     best: Option<Evaluation>,
     /// Where the run lies.
     run_dir: PathBuf,
@@ -24,6 +23,9 @@ pub(crate) struct Summary {
     best_checkpoint: Option<PathBuf>,
     /// Whether the user ended it before its time.
     interrupted: bool,
+    /// Workers that it had then.
+    #[serde(skip)]
+    workers: usize,
     /// Wall-clock time of this part of the run.
     seconds: f64,
 }
@@ -42,21 +44,30 @@ impl Summary {
     /// Reads the folder of a run that has ended.
     ///
     /// # Errors
-    /// The curve or the folder cannot be read.
-    pub(crate) fn read(run_dir: &Path, interrupted: bool, took: Duration) -> anyhow::Result<Self> {
+    /// The curve, the folder or its checkpoints cannot be read.
+    pub(crate) fn read(
+        run_dir: &Path,
+        stopped: Option<usize>,
+        took: Duration,
+    ) -> anyhow::Result<Self> {
         let lines = curve::read(run_dir)
             .with_context(|| format!("cannot read the curve in {}", run_dir.display()))?;
         let evaluations: Vec<Evaluation> = lines.iter().filter_map(Evaluation::of).collect();
-        let best = evaluations.iter().copied().reduce(Evaluation::better);
         let checkpoints = list(run_dir)?;
-        let best_file = best.map(|best| run_dir.join(file_name(GlobalStep(best.step))));
+        let best_step = match checkpoints.is_empty() {
+            true => None,
+            false => Some(find(run_dir, Which::Best)?.state.progress.global_step),
+        };
+        let is_best = |it: &&Evaluation| best_step.is_some_and(|step| it.step == step.0);
+        let best = evaluations.iter().find(is_best).copied();
         Ok(Self {
             evaluations,
             best,
             run_dir: run_dir.to_owned(),
             newest_checkpoint: checkpoints.last().map(|(_, path)| path.clone()),
-            best_checkpoint: best_file.filter(|path| path.exists()),
-            interrupted,
+            best_checkpoint: best_step.map(|step| run_dir.join(file_name(step))),
+            interrupted: stopped.is_some(),
+            workers: stopped.unwrap_or_default(),
             seconds: took.as_secs_f64(),
         })
     }
@@ -87,10 +98,6 @@ impl Evaluation {
             Line::Step { .. } => None,
         }
     }
-
-    fn better(self, later: Self) -> Self {
-        if later.top1 > self.top1 { later } else { self }
-    }
 }
 
 impl Report for Summary {
@@ -106,16 +113,28 @@ impl Report for Summary {
         lines.extend(newest.map(|path| format!("newest checkpoint: {}", path.display())));
         let best = self.best_checkpoint.as_ref().filter(|path| Some(*path) != newest);
         lines.extend(best.map(|path| format!("best checkpoint:   {}", path.display())));
+        let (program, out) = (output::program(), self.run_dir.display());
         if self.interrupted {
-            let out = self.run_dir.display();
-            lines.push(format!("to go on: hw2 train --resume --out {out}"));
+            let workers = self.workers;
+            lines.push(format!(
+                "to go on:  {program} train --resume --out {out} --workers {workers}"
+            ));
         }
+        lines.push(format!("accuracy:  {program} eval --checkpoint-dir {out}"));
+        lines.push(format!("your photos:  {program} predict --checkpoint-dir {out} PHOTO..."));
         lines.join("\n")
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hw2_common::checkpoint::Checkpoint;
+    use hw2_common::config::Config;
+    use hw2_common::ids::GlobalStep;
+    use hw2_common::job::{Card, Job};
+    use hw2_common::model::{Block, ModelSpec};
+    use hw2_common::state::{self, State};
+
     use super::*;
 
     fn line(step: u64, top1: u32) -> String {
@@ -131,16 +150,31 @@ mod tests {
         serde_json::to_string(&line).unwrap() + "\n"
     }
 
+    /// Writes the checkpoint of `step`, which knows what the best evaluation was.
+    fn checkpoint(dir: &Path, step: u64, best: (u64, u32)) {
+        let blocks = vec![Block::SoftmaxLinear { name: "softmax".into() }];
+        let config = Config { model: ModelSpec { image_size: 8, blocks }, ..Config::default() };
+        let classes = vec!["a".into(), "b".into()];
+        let dataset =
+            Card { classes, train: 500, val: 500, fingerprint: hw2_common::hex(&[0; 32]) };
+        let job = Job { config, dataset };
+        let mut state = State::initial(&job.config, &job.layout().unwrap());
+        let (at, top1) = (GlobalStep(best.0), best.1);
+        let best = state::Evaluation { step: at, samples: 500, top1, top5: 490, loss: 0.61 };
+        state.progress.global_step = GlobalStep(step);
+        state.progress.best_evaluation = Some(best);
+        Checkpoint::new(job, None, state).write(dir).unwrap();
+    }
+
     #[test]
     fn the_summary_has_every_evaluation_and_names_the_checkpoints() {
         let dir = tempfile::tempdir().unwrap();
         let curve = [line(0, 50), line(100, 430), line(200, 430)].concat();
         std::fs::write(dir.path().join("curve.jsonl"), curve).unwrap();
-        for step in [100, 200] {
-            std::fs::write(dir.path().join(file_name(GlobalStep(step))), "").unwrap();
-        }
-        let summary = Summary::read(dir.path(), true, Duration::from_secs(61)).unwrap();
-        let run = dir.path().display();
+        checkpoint(dir.path(), 100, (100, 430));
+        checkpoint(dir.path(), 200, (100, 430));
+        let summary = Summary::read(dir.path(), Some(2), Duration::from_secs(61)).unwrap();
+        let (program, run) = (output::program(), dir.path().display());
         assert_eq!(
             summary.text(),
             format!(
@@ -153,16 +187,29 @@ mod tests {
                  stopped after 1:01\n\
                  newest checkpoint: {run}/checkpoint-00000200.safetensors\n\
                  best checkpoint:   {run}/checkpoint-00000100.safetensors\n\
-                 to go on: hw2 train --resume --out {run}"
+                 to go on:  {program} train --resume --out {run} --workers 2\n\
+                 accuracy:  {program} eval --checkpoint-dir {run}\n\
+                 your photos:  {program} predict --checkpoint-dir {run} PHOTO..."
             )
         );
     }
 
     #[test]
+    fn random_weights_are_never_the_best() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("curve.jsonl"), line(0, 50)).unwrap();
+        checkpoint(dir.path(), 0, (0, 50));
+        checkpoint(dir.path(), 72, (0, 50));
+        let summary = Summary::read(dir.path(), Some(1), Duration::ZERO).unwrap();
+        assert!(summary.best.is_none(), "step 72 was not evaluated");
+        assert_eq!(summary.best_checkpoint, summary.newest_checkpoint);
+    }
+
+    #[test]
     fn a_run_that_was_stopped_before_its_first_evaluation_has_no_best() {
         let dir = tempfile::tempdir().unwrap();
-        let summary = Summary::read(dir.path(), true, Duration::ZERO).unwrap();
+        let summary = Summary::read(dir.path(), Some(1), Duration::ZERO).unwrap();
         assert!(summary.best.is_none() && summary.newest_checkpoint.is_none());
-        assert!(!summary.text().contains("best"));
+        assert!(!summary.text().contains("best: "));
     }
 }

@@ -64,6 +64,14 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
         Some(path) => tracing::info!("going on at {step} from {}", path.display()),
         None => tracing::info!("beginning a run in {}", folder.path().display()),
     }
+    let step_images = u64::from(job.config.replicas) * u64::from(job.config.batch_size);
+    let train = job.dataset.train;
+    if step_images > train.into() {
+        tracing::warn!(
+            "a step takes {step_images} images (replicas x batch_size) and there are {train}: it \
+             meets some of them more than once; smaller batches learn more from as many images"
+        );
+    }
 
     let (handle, commands) = Handle::new();
     // Enough for one contribution per replica, and one each that is being received.

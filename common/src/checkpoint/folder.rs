@@ -77,15 +77,16 @@ pub fn newest_valid(dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     }
 }
 
-/// The checkpoint of the best evaluation that the newest one knows of; the newest itself when none
-/// was evaluated, or when that file is gone or damaged, which is a warning. None when there is no
-/// checkpoint at all.
+/// The checkpoint of the best evaluation that the newest one knows of; the newest itself when no step
+/// was evaluated (step 0, which is random, does not count), or when that file is gone or damaged,
+/// which is a warning. None when there is no checkpoint at all.
 ///
 /// # Errors
 /// As [`newest_valid`].
 pub fn best(dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     let Some(newest) = newest_valid(dir)? else { return Ok(None) };
-    let Some(evaluation) = newest.state.progress.best_known() else { return Ok(Some(newest)) };
+    let best = newest.state.progress.best_known().filter(|best| best.step > GlobalStep(0));
+    let Some(evaluation) = best else { return Ok(Some(newest)) };
     if evaluation.step == newest.state.progress.global_step {
         return Ok(Some(newest));
     }

@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use card::CARD_FILE;
-pub use split::{ClassCount, Ratio, SplitError, SplitOptions, SplitReport, Transfer, split};
+pub use split::{
+    ClassCount, Ignored, Ratio, SplitError, SplitOptions, SplitReport, Transfer, split,
+};
 
 use crate::ids::SampleId;
 use crate::job::Card;

@@ -50,10 +50,19 @@ pub struct SplitOptions {
 pub struct SplitReport {
     /// In byte order of the classes.
     pub classes: Vec<ClassCount>,
-    /// Number of entries of the source and its class folders that are no images.
-    pub ignored: u32,
+    /// What else lies in the source and its class folders.
+    pub ignored: Ignored,
     /// The new dataset's card, which lies in it too.
     pub card: Card,
+}
+
+/// What a split leaves out, by paths within the source, in byte order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Ignored {
+    /// Folders in class folders: what is in them is not taken.
+    pub folders: Vec<String>,
+    /// Files that are no images, or lie in no class folder.
+    pub files: Vec<String>,
 }
 
 /// The images of one class.
@@ -80,8 +89,9 @@ pub enum SplitError {
     #[error("split source {path}: {found} class folder(s), and a classifier needs at least 2")]
     TooFewClasses { path: PathBuf, found: usize },
     #[error(
-        "split source {path}: no or only one image in class folder(s) {classes:?}; one image cannot \
-         be both trained on and evaluated, so add images or take the folders out of the source"
+        "split source {path}: fewer than 2 images directly in class folder(s) {classes:?}; one image \
+         cannot be both trained on and evaluated, so add JPEG or PNG files or take the folders out of \
+         the source"
     )]
     TooFewImages { path: PathBuf, classes: Vec<String> },
     #[error("split destination {path}: exists and is no empty folder; name another")]
@@ -185,20 +195,22 @@ struct SourceClass {
     images: Vec<String>,
 }
 
-/// The classes in byte order, and the number of entries that are no images.
-fn list(source: &Path) -> Result<(Vec<SourceClass>, u32), SplitError> {
-    let (mut classes, mut ignored) = (Vec::new(), 0);
+/// The classes in byte order, and what is left out.
+fn list(source: &Path) -> Result<(Vec<SourceClass>, Ignored), SplitError> {
+    let (mut classes, mut ignored) = (Vec::new(), Ignored::default());
     for name in entries(source, "")? {
         if !is_folder(source, &name)? {
-            ignored += 1;
+            ignored.files.push(name);
             continue;
         }
         let mut images = Vec::new();
         for path in entries(source, &name)? {
-            if is_image(&path) && !is_folder(source, &path)? {
+            if is_folder(source, &path)? {
+                ignored.folders.push(path);
+            } else if is_image(&path) {
                 images.push(path);
             } else {
-                ignored += 1;
+                ignored.files.push(path);
             }
         }
         classes.push(SourceClass { name, images });
@@ -252,7 +264,8 @@ fn destination_parent(dest: &Path, source: &Path) -> Result<PathBuf, SplitError>
     }
     let parent = dest.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
-    let parent = fs::canonicalize(parent).map_err(io_error("find the folder", parent))?;
+    let action = "make a dataset in a folder that is not there; create it first:";
+    let parent = fs::canonicalize(parent).map_err(io_error(action, parent))?;
     if parent.starts_with(source) {
         let (path, source_folder) = (dest.into(), source.into());
         return Err(SplitError::DestinationInSource { path, source_folder });

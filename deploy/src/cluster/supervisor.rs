@@ -11,6 +11,8 @@ const CLEAN_RECORD: Duration = Duration::from_secs(600);
 const RESTART_DELAY: Duration = Duration::from_secs(2);
 /// Time for workers to end by themselves once the server has told them to.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// Signals so close together are one request: `timeout` and others signal a process and its group.
+const ONE_INTERRUPT: Duration = Duration::from_secs(1);
 /// Exit code of a process that panicked: an accident like a kill, not a decision.
 const PANIC_CODE: i32 = 101;
 const SIGTERM: i32 = nix::libc::SIGTERM;
@@ -91,6 +93,8 @@ pub(crate) struct Supervisor {
     phase: Phase,
     /// Time for the server to end after it was asked to.
     grace: Duration,
+    /// When the user interrupted first.
+    interrupted: Option<Instant>,
     /// When patience with the children that should be ending is over.
     patience: Option<Instant>,
     outcome: Outcome,
@@ -133,6 +137,7 @@ impl Supervisor {
             workers: vec![child(ChildState::Waiting(None)); workers],
             phase: Phase::Running,
             grace,
+            interrupted: None,
             patience: None,
             outcome: Outcome::Finished,
         }
@@ -229,6 +234,10 @@ impl Supervisor {
     }
 
     fn interrupted(&mut self, now: Instant) -> Decision {
+        let first = *self.interrupted.get_or_insert(now);
+        if first != now && now.duration_since(first) < ONE_INTERRUPT {
+            return Decision::silent(Action::Nothing);
+        }
         if self.phase != Phase::Running {
             self.outcome = Outcome::Failed("killed before it had ended in good order".into());
             return Decision::new(Action::KillAll, "interrupted again: killing everything".into());

@@ -162,6 +162,9 @@ fn one_interrupt_drains_and_the_second_kills() {
 
     let mut cluster = Cluster::running(1);
     cluster.decide(Event::Interrupted);
+    cluster.now += Duration::from_millis(500);
+    assert_eq!(cluster.decide(Event::Interrupted).action, Action::Nothing, "the same request");
+    cluster.now += Duration::from_millis(500);
     assert_eq!(cluster.decide(Event::Interrupted).action, Action::KillAll);
     cluster.ended(Role::Server, KILLED);
     cluster.ended(Role::Worker(0), KILLED);

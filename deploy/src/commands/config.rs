@@ -9,6 +9,7 @@ use crate::output::{self, Column, Report, Table};
 
 /// Prints the config that the same flags give a run: every key, its value and its source
 ///
+/// Of `hw2 train --workers N`, which sets `replicas` where nothing else does, it knows nothing.
 /// A later layer wins: defaults, file, its profile, HW2_* variables (HW2_OPTIMIZER__BETA1), flags.
 /// Keys of class `run` change the result and are fixed for the life of a run, `stop` keys say when
 /// it ends and may change on resume, `place` keys never change the result.

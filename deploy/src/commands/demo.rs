@@ -74,8 +74,10 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let run = args.cluster.local_run(resolved.config, workers)?;
     output::report(&run.run()?, args.json)?;
     if !args.json {
-        let program = std::env::args().next().unwrap_or_else(|| "hw2".into());
-        output::line(&next_steps(&program, &out))?;
+        let program = output::program();
+        output::line(&format!(
+            "your own:  {program} split PHOTOS data && {program} train --data data --workers 2"
+        ))?;
     }
     Ok(())
 }
@@ -92,17 +94,6 @@ fn write_data(out: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(out)
         .and_then(|()| std::fs::write(&data, DATA))
         .with_context(|| format!("cannot write {}", data.display()))
-}
-
-/// What to type next, with `program` as it was typed now.
-fn next_steps(program: &str, out: &Path) -> String {
-    let out = out.display();
-    format!(
-        "\nwhat next:\n  \
-         {program} eval --checkpoint-dir {out}\n  \
-         {program} predict --checkpoint-dir {out} PHOTO...\n  \
-         {program} split PHOTOS data && {program} train --data data --workers 2"
-    )
 }
 
 #[cfg(test)]
@@ -127,11 +118,5 @@ mod tests {
         assert_eq!(free_folder(&name), PathBuf::from(&name));
         write_data(Path::new(&name)).unwrap();
         assert_eq!(free_folder(&name), PathBuf::from(format!("{name}-2")));
-    }
-
-    #[test]
-    fn the_next_steps_can_be_typed_as_they_stand() {
-        let text = next_steps("target/release/hw2", Path::new("hw2-demo"));
-        assert!(text.contains("\n  target/release/hw2 eval --checkpoint-dir hw2-demo\n"), "{text}");
     }
 }

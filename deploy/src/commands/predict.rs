@@ -41,6 +41,7 @@ pub(crate) struct PredictArgs {
 pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
     let checkpoint = args.checkpoint.read()?;
     let mut classifier = args.device.classifier(&checkpoint)?;
+    output::note(&format!("weights of {}", checkpoint.state.progress.global_step));
     let mut failures = 0;
     for file in &args.files {
         match predict(&mut classifier, file, args.top_k as usize) {
@@ -59,6 +60,9 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
 
 fn predict(classifier: &mut Classifier, file: &Path, k: usize) -> anyhow::Result<Prediction> {
     let named = || file.display().to_string();
+    if file.is_dir() {
+        bail!("{0} is a folder: name the files in it, as in {0}/*.jpg", named());
+    }
     let bytes = std::fs::read(file).with_context(named)?;
     let ranked = classifier.predict(&bytes, k).with_context(named)?;
     let class = |(class, probability): (&str, f64)| Class { class: class.into(), probability };

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use hw2_common::dataset::{Ratio, SplitOptions, SplitReport, Transfer, split};
+use hw2_common::dataset::{Ignored, Ratio, SplitOptions, SplitReport, Transfer, split};
 use serde::Serialize;
 
 use crate::output::{self, Column, Report, Table, count};
+
+/// Names of what was left out that are printed.
+const NAMES_SHOWN: usize = 5;
 
 /// Splits a folder of class folders into a dataset with train/ and val/
 ///
@@ -80,13 +83,21 @@ impl Report for Dataset {
             count(card.val.into()),
         ]);
         let mut lines = vec![table.to_string()];
-        if self.report.ignored > 0 {
-            lines.push(format!("{} files that are no images were left out", self.report.ignored));
-        }
+        let Ignored { folders, files } = &self.report.ignored;
+        lines.extend(left_out("folders inside class folders, with all that is in them", folders));
+        lines.extend(left_out("files that are no JPEG or PNG images of a class", files));
         lines.push(format!("made {}", self.dest.display()));
-        lines.push(format!("train on it: hw2 train --data {}", self.dest.display()));
+        let program = output::program();
+        lines.push(format!("train on it: {program} train --data {}", self.dest.display()));
         lines.join("\n")
     }
+}
+
+/// What was left out, with some of the names.
+fn left_out(what: &str, names: &[String]) -> Option<String> {
+    let shown = names.iter().take(NAMES_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if names.len() > NAMES_SHOWN { ", ..." } else { "" };
+    (!names.is_empty()).then(|| format!("NOT taken: {} {what}: {shown}{more}", names.len()))
 }
 
 #[cfg(test)]
@@ -131,6 +142,7 @@ mod tests {
             }
         }
         std::fs::write(source.join("cat/notes.txt"), b"x").unwrap();
+        std::fs::create_dir(source.join("dog/2023")).unwrap();
         let transfer = Transfer::Copy;
         let options = SplitOptions { ratio: "4:1".parse().unwrap(), seed: 1, transfer };
         let report = split(&source, &dest, &options).unwrap();
@@ -141,9 +153,11 @@ mod tests {
              cat            4    1\n\
              dog            4    1\n\
              2 classes      8    2\n\
-             1 files that are no images were left out\n\
-             made data\n\
-             train on it: hw2 train --data data"
+             NOT taken: 1 folders inside class folders, with all that is in them: dog/2023\n\
+             NOT taken: 1 files that are no JPEG or PNG images of a class: cat/notes.txt\n\
+             made data\n"
+                .to_owned()
+                + &format!("train on it: {} train --data data", output::program())
         );
     }
 }

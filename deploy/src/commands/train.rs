@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use crate::job_args::{JobArgs, load_for};
-use crate::local_run::{ClusterArgs, refuse_used};
+use crate::local_run::{ClusterArgs, refuse_unused, refuse_used};
 use crate::output;
 
 /// Trains on this machine: starts a server and workers, and shows their progress
@@ -40,8 +40,10 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
              part of the run's config"
         ));
     }
-    if !args.resume {
-        refuse_used(Path::new(&resolved.config.run_dir))?;
+    let run_dir = Path::new(&resolved.config.run_dir);
+    match args.resume {
+        true => refuse_unused(run_dir)?,
+        false => refuse_used(run_dir)?,
     }
     let run = args.cluster.local_run(resolved.config, workers)?;
     output::report(&run.run()?, args.json)

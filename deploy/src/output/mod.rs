@@ -46,6 +46,11 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// This program as it was typed, so that what it prints can be typed too.
+pub(crate) fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "hw2".into())
+}
+
 /// Says something on stderr that is not the result.
 pub(crate) fn note(text: &str) {
     // Nobody is left to tell when stderr cannot be written.

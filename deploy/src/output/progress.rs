@@ -149,9 +149,10 @@ impl Snapshot {
             format!("train acc {}", part(self.train_top1)),
             format!("val acc {val}"),
             format!("{} images/s", rate(self.images_per_second)),
-            format!("lr {}", significant(self.learning_rate)),
         ];
         parts.extend(self.time_left.map(|left| format!("{} left", duration(left))));
+        // Last, for a narrow terminal cuts the line.
+        parts.push(format!("lr {}", significant(self.learning_rate)));
         parts.extend(self.phase.clone());
         parts.join("  ")
     }
@@ -182,8 +183,8 @@ mod tests {
         };
         assert_eq!(
             later.figures(),
-            "loss 0.512  train acc 0.812  val acc 0.850 at 300  413 images/s  lr 0.001  \
-             1:15 left  evaluating"
+            "loss 0.512  train acc 0.812  val acc 0.850 at 300  413 images/s  1:15 left  \
+             lr 0.001  evaluating"
         );
     }
 

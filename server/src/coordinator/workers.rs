@@ -34,6 +34,14 @@ impl Coordinator {
         let name = self.members.name(worker);
         self.notice(Level::Info, format!("{name} joined"));
         self.warn_if_mixed(worker);
+        let (members, replicas) = (self.members.len(), self.job.config.replicas as usize);
+        if members == replicas + 1 {
+            let text = format!(
+                "{members} workers for replicas = {replicas}: no more than {replicas} can work at \
+                 once on a step; a run with more replicas makes use of more"
+            );
+            self.notice(Level::Warn, text);
+        }
         Ok(worker)
     }
 

@@ -173,7 +173,9 @@ impl BatchSource {
         };
         let is_news = self.cache.keep(split, sample, &decoded);
         if let (Some(reason), true) = (reason, is_news) {
-            tracing::warn!(image = path, %reason, "replaced an image that cannot be decoded");
+            let reason = reason.to_string();
+            let reason = reason.trim_end();
+            tracing::warn!(image = path, reason, "replaced an image that cannot be decoded");
         }
         Ok(decoded)
     }

@@ -103,7 +103,10 @@ fn an_extra_evaluation_at_the_last_step_can_be_the_best() {
 fn no_checkpoint_is_an_error_that_says_what_to_name() {
     let dir = tempfile::tempdir().unwrap();
     let error = find(dir.path(), Which::Best).unwrap_err().to_string();
-    assert!(error.contains("holds no checkpoint (checkpoint-00000300.safetensors)"), "{error}");
+    assert!(
+        error.contains("holds no checkpoint (a file like checkpoint-00000300.safetensors)"),
+        "{error}"
+    );
     let error = find(&dir.path().join("gone"), Which::Best).unwrap_err().to_string();
     assert!(error.starts_with("cannot open ") && error.contains("gone"), "{error}");
 }
