@@ -78,11 +78,6 @@ impl Evaluation {
     pub fn top1_rate(&self) -> f64 {
         f64::from(self.top1) / f64::from(self.samples)
     }
-
-    /// Part of the images whose label is among the first five.
-    pub fn top5_rate(&self) -> f64 {
-        f64::from(self.top5) / f64::from(self.samples)
-    }
 }
 
 impl Progress {

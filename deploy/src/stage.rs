@@ -71,8 +71,8 @@ fn snapshot(status: &StatusReply, first_step: u64, elapsed: Duration) -> Snapsho
         step: status.global_step,
         max_steps: status.max_steps,
         phase: (status.phase != "training").then(|| status.phase.clone()),
-        loss: (done > 0).then_some(status.loss),
-        train_top1: (done > 0).then_some(status.train_top1),
+        loss: status.loss,
+        train_top1: status.train_top1,
         val_top1: evaluation
             .map(|found| (found.step, f64::from(found.top1) / f64::from(found.samples.max(1)))),
         images_per_second: status.images_per_second,
@@ -92,8 +92,8 @@ mod tests {
             global_step: step,
             max_steps: 900,
             phase: "training".into(),
-            loss: 0.5,
-            train_top1: 0.75,
+            loss: (step > 300).then_some(0.5),
+            train_top1: (step > 300).then_some(0.75),
             learning_rate: 1e-3,
             images_per_second: 400.0,
             ..StatusReply::default()

@@ -64,7 +64,7 @@ fn the_server_and_each_kind_of_worker_train_together() {
     let containers = containers();
     let (servers, workers): (Vec<_>, Vec<_>) =
         containers.iter().partition(|(name, _)| name == "server");
-    assert_eq!((servers.len(), workers.len()), (1, 2));
+    assert_eq!((servers.len(), workers.len()), (1, 1));
     for worker in workers {
         let job = Job::new();
         let (server, worker) = (start(&job, servers[0]), start(&job, worker));

@@ -302,7 +302,7 @@ impl Driver {
         let version = match &directive {
             Directive::Run { .. } => Some(Arc::clone(&self.versions.weights)),
             Directive::Evaluate { .. } => self.versions.evaluation.clone(),
-            Directive::Wait(_) | Directive::Rejoin(_) | Directive::Stop(_) => None,
+            Directive::Wait(_) | Directive::Rejoin(_) | Directive::Stop { .. } => None,
         };
         // A call that is gone pulls again, and is told again.
         let _ = answer.send(PullAnswer { version, directive });

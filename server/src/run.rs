@@ -74,7 +74,7 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     }
 
     let (handle, commands) = Handle::new();
-    // Enough for one contribution per replica, and one each that is being received.
+    // Enough for one contribution per replica, and one that is being received.
     let buffers = Buffers::new(layout.params.len(), job.config.replicas as usize + 1);
     let published = {
         let handle = handle.clone();

@@ -1,11 +1,14 @@
 //! The worker's command line, which is `hw2 worker`'s too.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 use hw2_common::address::Address;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use crate::train::Ended;
 
 /// Computes for a parameter server until the run ends. The job's config comes from the server.
 #[derive(Args, Clone, Debug)]
@@ -31,14 +34,21 @@ pub struct WorkerArgs {
     pub patience_s: u64,
 }
 
+/// Exit code of a worker that left in good order before the run was over (sysexits' EX_TEMPFAIL), so
+/// that whoever started it can tell.
+pub const EXIT_EARLY: u8 = 75;
+
 /// Works until the run ends, or until SIGTERM or SIGINT, when the worker gives its leases back.
 ///
 /// # Errors
 /// As [`crate::train::run`].
-pub fn main(args: WorkerArgs) -> anyhow::Result<()> {
+pub fn main(args: WorkerArgs) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
     let _signals = signals(stop.clone())?;
-    crate::train::run(&args, &stop)
+    Ok(match crate::train::run(&args, &stop)? {
+        Ended::RunFinished => ExitCode::SUCCESS,
+        Ended::Early => ExitCode::from(EXIT_EARLY),
+    })
 }
 
 /// A thread that cancels `stop` when the process is asked to end.

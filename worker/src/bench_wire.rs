@@ -61,7 +61,7 @@ pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
             }
             Directive::Wait(_) => {}
             Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason)),
-            Directive::Stop(_) => {
+            Directive::Stop { .. } => {
                 session.leave("bench over")?;
                 return Ok(rounds);
             }

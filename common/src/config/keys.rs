@@ -104,6 +104,9 @@ pub(super) const fn integer(min: u64, max: u64) -> ValueType {
 
 /// Above 0.
 pub(super) const POSITIVE: ValueType = ValueType::Real(Bound::Excluded(0.0), Bound::Unbounded);
+/// Above 0 as an f32 too.
+pub(super) const POSITIVE_F32: ValueType =
+    ValueType::Real(Bound::Included(f32::MIN_POSITIVE as f64), Bound::Unbounded);
 /// At least 0.
 pub(super) const NOT_NEGATIVE: ValueType = ValueType::Real(Bound::Included(0.0), Bound::Unbounded);
 /// From 0 to 1, both allowed.

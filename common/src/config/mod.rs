@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use canonical::Difference;
 pub(crate) use canonical::{leaves, line};
 pub(crate) use keys::class_of;
-use keys::{BELOW_ONE, NOT_NEGATIVE, PART, POSITIVE, integer, up_to};
+use keys::{BELOW_ONE, NOT_NEGATIVE, PART, POSITIVE, POSITIVE_F32, integer, up_to};
 pub use keys::{Class, Key, ValueType, key, keys};
 pub use layers::{Flag, Layers, environment};
 pub use resolved::{Resolved, Row, Source};
@@ -118,7 +118,7 @@ section! {
         /// Part of the pixels turned black or white.
         salt_pepper: f32 = 0.0, Run, PART;
         /// Part of the images that may be undecodable before the run stops.
-        bad_images_max: f32 = 0.1, Stop, PART;
+        bad_images_max: f64 = 0.1, Stop, PART;
     }
 }
 
@@ -132,7 +132,7 @@ section! {
         /// Decay of Adam's second moment.
         beta2: f64 = 0.999, Run, BELOW_ONE;
         /// Added to the root of Adam's second moment.
-        epsilon: f64 = 1e-8, Run, POSITIVE;
+        epsilon: f64 = 1e-8, Run, POSITIVE_F32;
         /// Upper limit of the EMA's decay.
         ema_decay_max: f64 = 0.9999, Run, BELOW_ONE;
         /// Part by which BN running statistics move towards those of a step.

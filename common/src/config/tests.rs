@@ -113,7 +113,7 @@ fn a_config_survives_its_own_file() {
         ..Config::default()
     };
     config.optimizer.learning_rate = 0.1 + 0.2;
-    config.optimizer.epsilon = f64::MIN_POSITIVE;
+    config.optimizer.epsilon = f64::from(f32::MIN_POSITIVE);
     config.images.contrast_min = 0.1 + 0.2;
     config.model.image_size = 28;
     config.model.blocks.remove(4);

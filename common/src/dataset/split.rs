@@ -90,7 +90,7 @@ pub enum SplitError {
     TooFewClasses { path: PathBuf, found: usize },
     #[error(
         "split source {path}: fewer than 2 images directly in class folder(s) {classes:?}; one image \
-         cannot be both trained on and evaluated, so add JPEG or PNG files or take the folders out of \
+         cannot be both trained on and evaluated, so add images or take the folders out of \
          the source"
     )]
     TooFewImages { path: PathBuf, classes: Vec<String> },

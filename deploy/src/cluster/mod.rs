@@ -62,7 +62,7 @@ enum Message {
 /// Runs the cluster until it has ended.
 ///
 /// # Errors
-/// A child cannot be started. All others are then gone.
+/// A child cannot be started. All others lose their lifeline and end by themselves.
 pub(crate) async fn run(plan: &Plan, audience: &mut impl Audience) -> anyhow::Result<Outcome> {
     let (sender, mut messages) = unbounded_channel();
     std::fs::create_dir_all(&plan.log_dir)

@@ -15,6 +15,8 @@ const GOODBYE: Duration = Duration::from_secs(5);
 const ONE_INTERRUPT: Duration = Duration::from_secs(1);
 /// Exit code of a process that panicked: an accident like a kill, not a decision.
 const PANIC_CODE: i32 = 101;
+/// Exit code of a worker that left before the run was over.
+const LEFT_EARLY: i32 = hw2_worker::args::EXIT_EARLY as i32;
 const SIGTERM: i32 = nix::libc::SIGTERM;
 
 /// Who a child is.
@@ -213,7 +215,7 @@ impl Supervisor {
         if self.phase != Phase::Running {
             return Decision::silent(Action::Nothing);
         }
-        if ending == Ending::Exited(0) {
+        if matches!(ending, Ending::Exited(0 | LEFT_EARLY)) {
             self.workers[place].state = ChildState::Left;
             self.patience = Some(now + GOODBYE);
             return Decision::silent(Action::Nothing);
@@ -352,6 +354,7 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(0) => write!(f, "ended in good order"),
+            Self::Exited(LEFT_EARLY) => write!(f, "left before the run was over"),
             Self::Exited(PANIC_CODE) => write!(f, "panicked"),
             Self::Exited(code) => write!(f, "ended with exit code {code}"),
             Self::Killed(signal) => write!(f, "was killed by signal {signal}"),

@@ -38,8 +38,8 @@ struct Status {
     max_steps: u64,
     replicas: u32,
     batch_size: u32,
-    loss: f64,
-    train_top1: f64,
+    loss: Option<f64>,
+    train_top1: Option<f64>,
     images_per_second: f64,
     learning_rate: f64,
     waiting_for: String,
@@ -164,9 +164,9 @@ impl Report for Status {
 
 impl Status {
     fn figures(&self) -> String {
-        let last_step = match self.global_step {
-            0 => String::new(),
-            _ => format!("loss {:.3}, train acc {:.3}, ", self.loss, self.train_top1),
+        let last_step = match (self.loss, self.train_top1) {
+            (Some(loss), Some(top1)) => format!("loss {loss:.3}, train acc {top1:.3}, "),
+            _ => String::new(),
         };
         format!(
             "{last_step}{} images/s, lr {}, {} replicas x {} images",
@@ -229,8 +229,8 @@ mod tests {
             max_steps: 900,
             replicas: 2,
             batch_size: 32,
-            loss: 0.5123,
-            train_top1: 0.8125,
+            loss: Some(0.5123),
+            train_top1: Some(0.8125),
             images_per_second: 412.6,
             learning_rate: 1e-3,
             waiting_for: "worker 2 for replica 1".into(),

@@ -1,5 +1,7 @@
 //! `hw2 worker`: this program as a worker.
 
+use std::process::ExitCode;
+
 use clap::Args;
 
 use crate::cluster::lifeline;
@@ -16,7 +18,7 @@ pub(crate) struct WorkerCommand {
 }
 
 /// Works until the run ends.
-pub(crate) fn run(args: WorkerCommand) -> anyhow::Result<()> {
+pub(crate) fn run(args: WorkerCommand) -> anyhow::Result<ExitCode> {
     if args.lifeline {
         lifeline::hold()?;
     }

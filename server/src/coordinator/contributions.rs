@@ -233,7 +233,7 @@ impl Coordinator {
         }
         let all = f64::from(self.job.dataset.train) + f64::from(self.job.dataset.val);
         let max = self.job.config.images.bad_images_max;
-        let allowed = (f64::from(max) * all).floor();
+        let allowed = (max * all).floor();
         let bad = self.bad_images.len();
         if bad as f64 > allowed {
             self.fail(format!(

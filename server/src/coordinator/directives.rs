@@ -4,7 +4,9 @@ use hw2_common::ids::{Assignment, BlockId, ReplicaId, WorkerId};
 
 use super::leases::Granted;
 use super::workers::not_a_member;
-use super::{Coordinator, Credit, Directive, Effect, Leased, Level, Now, Phase, Refusal, Waiter};
+use super::{
+    Coordinator, Credit, Directive, Effect, Ending, Leased, Level, Now, Phase, Refusal, Waiter,
+};
 
 impl Coordinator {
     /// A worker wants to know what to do. [`Effect::Direct`] answers.
@@ -62,7 +64,7 @@ impl Coordinator {
             if let Some(directive) = self.directive(now, worker)
                 && let Some((waiter, _)) = self.pulls.remove(&worker)
             {
-                if let (Directive::Stop(_), Some(member)) =
+                if let (Directive::Stop { .. }, Some(member)) =
                     (&directive, self.members.get_mut(worker))
                 {
                     member.stopped = Some(now);
@@ -87,7 +89,10 @@ impl Coordinator {
     fn directive(&mut self, now: Now, worker: WorkerId) -> Option<Directive> {
         let step = self.progress.global_step;
         match &mut self.phase {
-            Phase::Ended(_, reason) => Some(Directive::Stop(reason.clone())),
+            Phase::Ended(ending, reason) => Some(Directive::Stop {
+                finished: *ending == Ending::Finished,
+                reason: reason.clone(),
+            }),
             Phase::Saving | Phase::Committing { .. } => None,
             Phase::Evaluating(barrier) => {
                 let mut granted = Granted::default();

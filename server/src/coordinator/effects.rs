@@ -22,7 +22,7 @@ pub(crate) enum Directive {
     /// Join again.
     Rejoin(String),
     /// The run has ended.
-    Stop(String),
+    Stop { finished: bool, reason: String },
 }
 
 /// A replica in a [`Directive::Run`].

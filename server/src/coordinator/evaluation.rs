@@ -59,7 +59,7 @@ impl Counts {
         // The total over all blocks must be finite.
         if loss_sum.is_nan() || loss_sum.abs() > f64::from(samples) * LOSS_MAX {
             return Err(Refusal::Invalid(format!(
-                "loss_sum = {loss_sum} over {samples} samples: at most {LOSS_MAX} each"
+                "loss_sum = {loss_sum:e} over {samples} samples: at most {LOSS_MAX:e} each"
             )));
         }
         Ok(())

@@ -33,7 +33,7 @@ impl Coordinator {
         let worker = self.members.join(now, label, numeric_kind)?;
         let name = self.members.name(worker);
         self.notice(Level::Info, format!("{name} joined"));
-        self.warn_if_mixed(worker);
+        self.tell_kinds_apart(worker);
         let (members, replicas) = (self.members.len(), self.job.config.replicas as usize);
         if members == replicas + 1 {
             let text = format!(
@@ -50,22 +50,26 @@ impl Coordinator {
         if self.expected.numeric_kind.is_none() {
             self.expected.numeric_kind = self.members.numeric_kind(worker).map(str::to_owned);
             let members: Vec<_> = self.members.iter().map(|(member, _)| member).collect();
-            members.into_iter().for_each(|member| self.warn_if_mixed(member));
+            members.into_iter().for_each(|member| self.tell_kinds_apart(member));
         }
     }
 
-    fn warn_if_mixed(&mut self, worker: WorkerId) {
+    /// A member of another kind than the run is warned of where that is allowed, and else no longer
+    /// one: when it joins again, it is told why not.
+    fn tell_kinds_apart(&mut self, worker: WorkerId) {
         let Some(ours) = &self.expected.numeric_kind else { return };
         let Some(theirs) = self.members.numeric_kind(worker).filter(|kind| kind != ours) else {
             return;
         };
-        let end = match self.expected.allow_mixed {
-            true => "the run's result is no longer a function of its config",
-            false => "nothing that it computes will count",
-        };
-        let name = self.members.name(worker);
-        let text = format!("{name} is of numeric kind `{theirs}`, the run of `{ours}`: {end}");
-        self.notice(Level::Warn, text);
+        let text = format!("is of numeric kind `{theirs}`, the run of `{ours}`");
+        match self.expected.allow_mixed {
+            true => {
+                let name = self.members.name(worker);
+                let end = "the run's result is no longer a function of its config";
+                self.notice(Level::Warn, format!("{name} {text}: {end}"));
+            }
+            false => self.lose(worker, Level::Warn, &text),
+        }
     }
 
     /// A worker is alive.

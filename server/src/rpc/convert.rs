@@ -110,7 +110,7 @@ impl From<Directive> for v1::Directive {
             }),
             Directive::Wait(reason) => Wire::Wait(v1::Wait { reason }),
             Directive::Rejoin(reason) => Wire::Rejoin(v1::Rejoin { reason }),
-            Directive::Stop(reason) => Wire::Stop(v1::Stop { reason }),
+            Directive::Stop { finished, reason } => Wire::Stop(v1::Stop { reason, finished }),
         };
         Self { directive: Some(directive) }
     }
@@ -137,8 +137,8 @@ pub(super) fn status(
         waiting_for: status.waiting_for,
         waiting_ms: status.waiting.as_millis() as u64,
         learning_rate: status.learning_rate,
-        loss: status.last_step.unwrap_or_default().loss,
-        train_top1: status.last_step.unwrap_or_default().top1,
+        loss: status.last_step.map(|step| step.loss),
+        train_top1: status.last_step.map(|step| step.top1),
         images_per_second: status.images_per_second,
         last_evaluation: status.last_evaluation.map(evaluation_status),
         best_evaluation: status.best_evaluation.map(evaluation_status),

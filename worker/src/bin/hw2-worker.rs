@@ -1,5 +1,7 @@
 //! The worker as a program.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use hw2_common::logging::{self, LevelFilter};
 use hw2_worker::args::WorkerArgs;
@@ -12,8 +14,11 @@ struct Cli {
     args: WorkerArgs,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::start(LevelFilter::INFO);
-    hw2_worker::args::main(cli.args)
+    hw2_worker::args::main(cli.args).unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -20,11 +20,14 @@ use std::io;
 
 use hw2_common::config::Images;
 use hw2_common::dataset::Split;
+use hw2_common::ids::{Epoch, SampleId};
+use hw2_common::rng::Stream;
 use image::RgbImage;
 
 pub use canonical::{DECODED_BYTES_MAX, DecodeError, SIDE_MAX};
 pub use loader::{Batch, Loader, PREFETCH_BATCHES_MAX};
 
+use augment::Augmentation;
 use resize::Square;
 
 /// Why a batch could not be made. Bytes that are no image are no such reason: they are replaced.
@@ -60,6 +63,25 @@ pub fn eval_image(file: &[u8], images: &Images, size: usize) -> Result<Vec<f32>,
     let canonical = canonical::decode(file, images.short_side)?;
     let mut out = vec![0.0; size * size * 3];
     fill_eval_image(&canonical, size, &mut out);
+    Ok(out)
+}
+
+/// A training image of one file's bytes: (`size`, `size`, 3), as image `sample` of epoch 0.
+///
+/// # Errors
+/// As [`eval_image`].
+pub fn training_image(
+    file: &[u8],
+    images: &Images,
+    seed: u64,
+    sample: u32,
+    size: usize,
+) -> Result<Vec<f32>, DecodeError> {
+    let canonical = canonical::decode(file, images.short_side)?;
+    let stream = Stream::augmentation(seed, Epoch(0), SampleId(sample));
+    let mut out = vec![0.0; size * size * 3];
+    Augmentation::draw(&stream, images, canonical.dimensions())
+        .apply(&canonical, &stream, size, &mut out);
     Ok(out)
 }
 

@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use hw2_common::layout::ParamLayout;
-use hw2_common::model::{Block, ConvSpec, ModelSpec, Network};
-use sha2::{Digest, Sha256};
+use hw2_common::model::Network;
 
 use super::{Model, StepOutcome};
 use crate::device::cpu::Cpu;
@@ -86,44 +84,4 @@ pub fn engine(
         Choice::Auto | Choice::Cpu => Box::new(Model::new(Cpu::new(threads)?, network, batch_size)),
         Choice::Plain => Box::new(Model::new(Plain::<f32>::new(), network, batch_size)),
     })
-}
-
-/// Batch and image size of the fixed job that tells numeric kinds apart.
-const KIND_BATCH: usize = 4;
-const KIND_IMAGE_SIZE: usize = 20;
-const KIND_SEED: u64 = 1;
-
-/// What computes alike: the digest, in hex, of the gradient of a fixed synthetic batch through every
-/// kind of layer.
-///
-/// # Errors
-/// The device is not there, or fails.
-pub fn numeric_kind(choice: Choice, threads: usize) -> Result<String, DeviceError> {
-    let network = kind_model().network(10).expect("a valid model");
-    let layout = ParamLayout::new(&network);
-    let mut engine = engine(choice, &network, KIND_BATCH, threads)?;
-    engine.load_params(&layout.initial_params(KIND_SEED));
-    let pixels = KIND_BATCH * network.input.len();
-    let images: Vec<f32> = (0..pixels).map(|i| (i * 37 % 255) as f32 / 64.0 - 2.0).collect();
-    let labels: Vec<u32> = (0..KIND_BATCH as u32).collect();
-    let mut statistics = vec![0.0; layout.buffers.len()];
-    let mut hash = Sha256::new();
-    engine.train_step(&images, &labels, None, &mut statistics, &mut |_, gradient| {
-        gradient.iter().for_each(|value| hash.update(value.to_le_bytes()));
-    })?;
-    statistics.iter().for_each(|value| hash.update(value.to_le_bytes()));
-    Ok(hw2_common::hex(&hash.finalize()[..8]))
-}
-
-/// Wide enough that every code path of a device is taken, small enough to cost nothing.
-fn kind_model() -> ModelSpec {
-    let conv = |channels, stride| ConvSpec { channels, kernel_size: 3, stride };
-    let blocks = vec![
-        Block::ConvStack { name: "conv".into(), layers: vec![conv(24, 1), conv(64, 2)] },
-        Block::MaxPool { name: "pool".into(), kernel_size: 3, stride: 2 },
-        Block::InceptionV2 { name: "mix".into(), branches: [16, 24, 24, 16], bottleneck: 40 },
-        Block::Dense { name: "dense".into(), units: 64, keep: 1.0, weight_decay: 1e-3 },
-        Block::SoftmaxLinear { name: "softmax".into() },
-    ];
-    ModelSpec { image_size: KIND_IMAGE_SIZE, blocks }
 }

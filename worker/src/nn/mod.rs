@@ -19,7 +19,7 @@ mod spatial_dropout;
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Engine, engine, numeric_kind};
+pub use engine::{Engine, engine};
 pub use model::{Model, StepOutcome};
 
 use crate::device::{Device, Span, Tensor};

@@ -4,9 +4,9 @@ use hw2_common::ids::{GlobalStep, ReplicaId};
 use hw2_common::layout::ParamLayout;
 use hw2_common::model::{Block, ConvSpec, ModelSpec};
 
-use super::{Model, numeric_kind};
+use super::Model;
+use crate::device::DropoutCoordinates;
 use crate::device::plain::Plain;
-use crate::device::{Choice, DropoutCoordinates};
 
 const BATCH: usize = 3;
 const CLASSES: usize = 4;
@@ -131,14 +131,4 @@ fn spatial_dropout() {
 fn dense_with_dropout_and_weight_decay() {
     let block = Block::Dense { name: "dense".into(), units: 8, keep: 0.5, weight_decay: 0.25 };
     Setup::new(vec![stack(vec![conv(4, 3, 3)]), block]).check();
-}
-
-#[test]
-fn the_numeric_kind_depends_on_the_device_and_not_on_its_threads() {
-    let kind = |choice, threads| numeric_kind(choice, threads).unwrap();
-    let one = kind(Choice::Cpu, 1);
-    for threads in [2, 3, 7] {
-        assert_eq!(kind(Choice::Cpu, threads), one, "{threads} threads");
-    }
-    assert_ne!(kind(Choice::Plain, 1), one);
 }

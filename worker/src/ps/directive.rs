@@ -26,8 +26,13 @@ pub enum Directive {
     Wait(String),
     /// Drop everything and join again.
     Rejoin(String),
-    /// The run has ended.
-    Stop(String),
+    /// The server ends.
+    Stop {
+        /// Whether the run is over, so that no server will go on with it.
+        finished: bool,
+        /// Why, in words.
+        reason: String,
+    },
 }
 
 /// Whether a contribution may be pushed.
@@ -50,6 +55,9 @@ impl TryFrom<v1::Directive> for Directive {
             .directive
             .ok_or_else(|| PsError::Protocol("a directive that says nothing".into()))?;
         Ok(match directive {
+            Wire::Run(run) if run.assignments.is_empty() => {
+                return Err(PsError::Protocol("a step without assignments".into()));
+            }
             Wire::Run(run) => Self::Run {
                 step: GlobalStep(run.step),
                 assignments: run.assignments.into_iter().map(assignment).collect(),
@@ -60,7 +68,7 @@ impl TryFrom<v1::Directive> for Directive {
             },
             Wire::Wait(wait) => Self::Wait(wait.reason),
             Wire::Rejoin(rejoin) => Self::Rejoin(rejoin.reason),
-            Wire::Stop(stop) => Self::Stop(stop.reason),
+            Wire::Stop(v1::Stop { finished, reason }) => Self::Stop { finished, reason },
         })
     }
 }

@@ -100,7 +100,7 @@ impl Held {
                 }
                 same(self.ema_step, *step, "EMA")
             }
-            Directive::Wait(_) | Directive::Rejoin(_) | Directive::Stop(_) => {
+            Directive::Wait(_) | Directive::Rejoin(_) | Directive::Stop { .. } => {
                 for vector in [&mut self.weights, &mut self.ema, &mut self.buffers] {
                     vector.abandon();
                 }

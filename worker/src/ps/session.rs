@@ -135,7 +135,7 @@ impl Session {
     }
 
     /// Sends what `push` has not sent yet and waits for the acknowledgement. If the connection
-    /// breaks, the whole contribution is sent again: pushes are idempotent.
+    /// breaks or the push is refused, the whole contribution is sent again: pushes are idempotent.
     ///
     /// # Errors
     /// Any error ends the session.
@@ -151,7 +151,10 @@ impl Session {
             };
             match self.client.data_io.call(&self.client.stop, wait) {
                 Ok(reply) => return Ok(outcome(reply)),
-                Err(PsError::Lost(reason)) if attempt < PUSH_ATTEMPTS && !self.is_lost() => {
+                // Refused it may be for what happened to it on the way.
+                Err(PsError::Lost(reason) | PsError::Refused(reason))
+                    if attempt < PUSH_ATTEMPTS && !self.is_lost() =>
+                {
                     tracing::warn!("push of {assignment} is sent again: {reason}");
                     push = self.begin_push(assignment);
                 }

@@ -4,5 +4,5 @@ mod prepared;
 mod serve;
 mod tally;
 
-pub use serve::run;
+pub use serve::{Ended, run};
 pub use tally::{Tally, rank, softmax};

@@ -13,6 +13,7 @@ use crate::args::WorkerArgs;
 use crate::data::{DataError, Loader};
 use crate::device::{DeviceError, DropoutCoordinates};
 use crate::nn::{self, Engine};
+use crate::numeric_kind::numeric_kind;
 use crate::ps::{Contribution, Credentials, Held, Push, StepResult};
 
 /// Everything that depends on the job alone, so that it survives a new term of the server.
@@ -57,16 +58,11 @@ impl Prepared {
             layout_fingerprint: layout.fingerprint(),
             config_fingerprint: job.config.fingerprint(),
             dataset_fingerprint: dataset.card().fingerprint,
-            numeric_kind: nn::numeric_kind(args.device, threads)?,
+            numeric_kind: numeric_kind(args.device, threads)?,
             label: format!("{} {}", process_label(), engine.describe()),
         };
         let loader = Loader::new(&job, Arc::new(dataset), threads)?;
         Ok(Self { job, layout, credentials, engine, loader })
-    }
-
-    /// Starts to read the images of `assignment`.
-    pub(super) fn prefetch(&mut self, assignment: Assignment) {
-        self.loader.prefetch(assignment);
     }
 
     /// Makes the weights, or the EMA and the running statistics, those of `held`.
@@ -81,14 +77,16 @@ impl Prepared {
     }
 
     /// Forward and backward of one micro-batch into `contribution`; buckets go to `push` as backward
-    /// finishes them.
+    /// finishes them. Meanwhile the images of `next` are read.
     pub(super) fn train(
         &mut self,
         assignment: Assignment,
+        next: Assignment,
         contribution: &mut Contribution,
         push: &mut Option<Push>,
     ) -> Result<(), ComputeError> {
         let batch = self.loader.batch(assignment)?;
+        self.loader.prefetch(next);
         let dropout = DropoutCoordinates {
             seed: self.job.config.seed,
             step: assignment.step,
@@ -118,11 +116,14 @@ impl Prepared {
     }
 
     /// Counts the right answers on one block, with the names of the images that had to be replaced.
+    /// Meanwhile the images of `next` are read.
     pub(super) fn evaluate(
         &mut self,
         block: BlockId,
+        next: Option<BlockId>,
     ) -> Result<(Tally, Vec<String>), ComputeError> {
         let batch = self.loader.eval_block(block)?;
+        next.into_iter().for_each(|next| self.loader.prefetch_eval(next));
         let logits = self.engine.evaluate(&batch.images)?;
         Ok((Tally::new(&logits, &batch.labels), batch.bad_images))
     }

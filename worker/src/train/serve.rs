@@ -1,11 +1,14 @@
 //! The worker's life: connect, join, do what the server says, and join again when it must.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use hw2_common::ids::Assignment;
+use hw2_common::ids::{Assignment, BlockId, GlobalStep, ReplicaId};
+use hw2_common::job::Job;
 use tokio_util::sync::CancellationToken;
 
+use super::Tally;
 use super::prepared::{ComputeError, Prepared};
 use crate::args::WorkerArgs;
 use crate::ps::{
@@ -15,13 +18,26 @@ use crate::ps::{
 /// First and longest pause between two attempts to reach the server, or to join.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Time between two looks at whether to stop, while something else is waited for.
+const STOP_INTERVAL: Duration = Duration::from_millis(100);
+/// Time between two lines about a server that is not there.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 /// A session that lasted this long was no failed attempt.
 const SETTLED: Duration = Duration::from_secs(10);
 
+/// How a worker's life ended in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The run is over: there is nothing left to do.
+    RunFinished,
+    /// This worker or its server was asked to stop: the run may go on with others.
+    Early,
+}
+
 /// Why a session ended without an error.
 enum End {
-    /// The run is over, for this reason.
-    RunEnded(String),
+    /// The server told so, for this reason.
+    Told { finished: bool, reason: String },
     /// This process was asked to stop.
     Stopped,
 }
@@ -40,20 +56,21 @@ enum SessionError {
 /// # Errors
 /// The server refuses this worker, cannot be reached for `patience_s`, or the data or the device
 /// fails.
-pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<()> {
+pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Ended> {
     let mut prepared: Option<Prepared> = None;
     let mut pauses = Pauses::default();
     loop {
-        let Some((client, hello)) = connect(args, stop)? else { return Ok(()) };
+        let Some((client, hello)) = connect(args, stop)? else { return Ok(Ended::Early) };
         let kept = prepared.take().filter(|kept| kept.job == hello.job);
         let ready = match kept {
-            Some(kept) => kept,
-            None => Prepared::new(hello.job, args)?,
+            Some(kept) => Some(kept),
+            None => prepare(hello.job, args, stop)?,
         };
+        let Some(ready) = ready else { return Ok(Ended::Early) };
         let ready = prepared.insert(ready);
         let session = match client.join(hello.term, &ready.credentials) {
             Ok(session) => session,
-            Err(PsError::Stopped) => return Ok(()),
+            Err(PsError::Stopped) => return Ok(Ended::Early),
             Err(error @ PsError::Refused(_)) => return Err(error.into()),
             Err(error) => {
                 tracing::warn!("cannot join: {error}");
@@ -64,17 +81,21 @@ pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<()> {
         tracing::info!("joined as {} of {}", session.worker(), hello.term);
         let joined = Instant::now();
         match serve(&session, ready, stop) {
-            Ok(End::RunEnded(reason)) => {
-                tracing::info!("the run has ended: {reason}");
-                // The run is over whether or not the server still hears this.
-                let _ = session.leave("the run has ended");
-                return Ok(());
+            Ok(End::Told { finished, reason }) => {
+                tracing::info!("the server ends: {reason}");
+                // It does whether or not it still hears this.
+                let _ = session.leave("the server ends");
+                return Ok(if finished { Ended::RunFinished } else { Ended::Early });
             }
             Ok(End::Stopped) | Err(SessionError::Ps(PsError::Stopped)) => {
                 tracing::info!("asked to stop: leaving");
-                return Ok(session.leave("asked to stop")?);
+                session.leave("asked to stop")?;
+                return Ok(Ended::Early);
             }
-            Err(SessionError::Ps(error @ PsError::Refused(_))) => return Err(error.into()),
+            Err(SessionError::Ps(error @ PsError::Refused(_))) => {
+                let _ = session.leave(&error.to_string());
+                return Err(error.into());
+            }
             Err(SessionError::Ps(error)) => tracing::warn!("joining again: {error}"),
             Err(SessionError::Compute(error)) => {
                 // Another worker may be able to do what this one cannot.
@@ -107,9 +128,31 @@ impl Pauses {
     }
 }
 
+/// Prepares in a thread of its own, for that may take minutes; nothing when asked to stop meanwhile.
+fn prepare(
+    job: Job,
+    args: &WorkerArgs,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Prepared>> {
+    let (sender, prepared) = mpsc::channel();
+    let args = args.clone();
+    let thread = std::thread::Builder::new().name("hw2-prepare".into());
+    // Nobody receives when the worker was asked to stop.
+    thread.spawn(move || drop(sender.send(Prepared::new(job, &args))))?;
+    loop {
+        match prepared.recv_timeout(STOP_INTERVAL) {
+            Ok(prepared) => return prepared.map(Some),
+            Err(RecvTimeoutError::Timeout) if stop.is_cancelled() => return Ok(None),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => bail!("the preparation has panicked"),
+        }
+    }
+}
+
 /// Asks for the job until there is a server; nothing when asked to stop.
 fn connect(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Option<(Client, Hello)>> {
     let began = Instant::now();
+    let mut complained: Option<Instant> = None;
     let mut pauses = Pauses::default();
     loop {
         let answer = Client::connect(&args.ps, stop)
@@ -123,7 +166,12 @@ fn connect(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Option
                 args.ps,
                 args.patience_s
             ),
-            Err(error) => tracing::debug!("no server at {} yet: {error}", args.ps),
+            Err(error) => {
+                if complained.is_none_or(|before| before.elapsed() >= COMPLAINT_INTERVAL) {
+                    complained = Some(Instant::now());
+                    tracing::warn!("no server at {} yet, trying again: {error}", args.ps);
+                }
+            }
         }
         pauses.wait();
     }
@@ -146,35 +194,25 @@ fn serve(
         match directive {
             Directive::Run { step, assignments } => {
                 prepared.load_weights(&held);
-                for (replica, credit) in assignments {
+                for work in works(step, &assignments) {
                     if stop.is_cancelled() || session.is_lost() {
                         break;
                     }
-                    let assignment = Assignment { step, replica };
-                    contribute(session, prepared, assignment, credit, &mut contribution)?;
+                    contribute(session, prepared, &work, &mut contribution)?;
                 }
             }
             Directive::Evaluate { step, blocks } => {
                 prepared.load_ema(&held);
-                for block in blocks {
+                for (place, &block) in blocks.iter().enumerate() {
                     if stop.is_cancelled() || session.is_lost() {
                         break;
                     }
-                    let (tally, bad_images) = prepared.evaluate(block)?;
-                    session.report(EvaluationReport {
-                        step,
-                        block,
-                        samples: tally.samples,
-                        top1: tally.top1,
-                        top5: tally.top5,
-                        loss_sum: tally.loss_sum,
-                        bad_images,
-                    })?;
+                    evaluate(session, prepared, step, block, blocks.get(place + 1).copied())?;
                 }
             }
             Directive::Wait(reason) => tracing::debug!("waiting: {reason}"),
             Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason).into()),
-            Directive::Stop(reason) => return Ok(End::RunEnded(reason)),
+            Directive::Stop { finished, reason } => return Ok(End::Told { finished, reason }),
         }
         if session.is_lost() {
             return Err(PsError::Rejoin("the heartbeat was not answered".into()).into());
@@ -182,18 +220,50 @@ fn serve(
     }
 }
 
+/// What to compute, and what after it.
+struct Work {
+    assignment: Assignment,
+    /// Whether it may be pushed without asking.
+    credit: bool,
+    next: Assignment,
+}
+
+/// The assignments in their order. After the last comes most likely the first of the next step, since
+/// leases last.
+fn works(step: GlobalStep, assignments: &[(ReplicaId, Credit)]) -> Vec<Work> {
+    let here = assignments.iter().map(|(replica, _)| Assignment { step, replica: *replica });
+    let next_step = assignments.first().map(|(replica, _)| (step.next(), *replica));
+    let after = next_step.map(|(step, replica)| Assignment { step, replica });
+    let nexts = here.clone().skip(1).chain(after);
+    let credits = assignments.iter().map(|(_, credit)| *credit == Credit::Push);
+    let work = |((assignment, next), credit)| Work { assignment, credit, next };
+    here.zip(nexts).zip(credits).map(work).collect()
+}
+
+/// Counts the right answers on one block and reports them.
+fn evaluate(
+    session: &Session,
+    prepared: &mut Prepared,
+    step: GlobalStep,
+    block: BlockId,
+    next: Option<BlockId>,
+) -> Result<(), SessionError> {
+    let (tally, bad_images) = prepared.evaluate(block, next)?;
+    let Tally { samples, top1, top5, loss_sum } = tally;
+    let report = EvaluationReport { step, block, samples, top1, top5, loss_sum, bad_images };
+    Ok(session.report(report)?)
+}
+
 /// Computes one assignment and pushes it, when there is credit.
 fn contribute(
     session: &Session,
     prepared: &mut Prepared,
-    assignment: Assignment,
-    credit: Credit,
+    work: &Work,
     contribution: &mut Contribution,
 ) -> Result<(), SessionError> {
-    let next = Assignment { step: assignment.step.next(), ..assignment };
-    prepared.prefetch(next);
-    let mut push = (credit == Credit::Push).then(|| session.begin_push(assignment));
-    prepared.train(assignment, contribution, &mut push)?;
+    let Work { assignment, credit, next } = *work;
+    let mut push = credit.then(|| session.begin_push(assignment));
+    prepared.train(assignment, next, contribution, &mut push)?;
     let push = match push {
         Some(push) => push,
         None => match await_credit(session, assignment)? {

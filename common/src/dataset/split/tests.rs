@@ -101,7 +101,7 @@ fn bad_sources_and_destinations_are_refused_by_name_and_leave_nothing() {
     let few = source(&[("a", 5), ("b", 1), ("c", 0)]);
     refuse(few.path(), &dest, &["[\"b\", \"c\"]", "add images"]);
     refuse(from.path(), &from.path().join("dest"), &["lies in the source"]);
-    refuse(from.path(), &out.path().join("no/dest"), &["cannot find the folder", "no"]);
+    refuse(from.path(), &out.path().join("no/dest"), &["create it first", "no"]);
     let link = from.path().join("a/gone.jpg");
     std::os::unix::fs::symlink("/nowhere.jpg", &link).unwrap();
     refuse(from.path(), &dest, &["a/gone.jpg", "No such file"]);

@@ -113,7 +113,7 @@ fn training_ends_at_stop_patience_and_stays_ended() {
     workers.iter().for_each(|worker| world.evaluate(*worker));
     for worker in workers {
         let waiter = world.pull(worker);
-        assert!(matches!(&world.directed[&waiter], Directive::Stop(_)));
+        assert!(matches!(&world.directed[&waiter], Directive::Stop { finished: true, .. }));
     }
     let (ending, reason) = world.coordinator.over().unwrap();
     assert_eq!(ending, Ending::Finished);
@@ -175,7 +175,7 @@ fn draining_drops_the_step_saves_the_state_and_stops_the_workers() {
     world.saves_at_once = false;
     world.coordinator.drain(world.now, "SIGTERM");
     world.carry_out();
-    assert!(matches!(&world.directed[&waiter], Directive::Stop(_)));
+    assert!(matches!(&world.directed[&waiter], Directive::Stop { finished: false, .. }));
     assert!(world.held.is_empty());
     assert_eq!(world.saves.last().unwrap().global_step, GlobalStep(1));
     assert!(world.coordinator.over().is_none(), "it is being written");

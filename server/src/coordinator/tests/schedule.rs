@@ -210,7 +210,7 @@ impl Schedule {
                 };
                 worker.tasks.extend(blocks.iter().map(task));
             }
-            Directive::Wait(_) | Directive::Stop(_) => {}
+            Directive::Wait(_) | Directive::Stop { .. } => {}
             Directive::Rejoin(_) => {
                 self.world.alive.remove(&worker.id.expect("it pulled"));
                 *worker = Worker::default();
