@@ -42,8 +42,21 @@ impl FromStr for Address {
         if host.is_empty() {
             return Err(fail("no host before the port"));
         }
+        if host.contains(|c: char| c.is_whitespace() || "/?#@".contains(c)) {
+            return Err(fail("the host is a name or a number, without blanks or slashes"));
+        }
         port.parse::<u16>().map_err(|_| fail("the port is not a number of 0 to 65535"))?;
         Ok(Self::Tcp(text.into()))
+    }
+}
+
+impl Address {
+    /// As gRPC clients name it.
+    pub fn uri(&self) -> String {
+        match self {
+            Self::Tcp(address) => format!("http://{address}"),
+            Self::Unix(path) => format!("unix:{}", path.display()),
+        }
     }
 }
 

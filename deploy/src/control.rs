@@ -24,11 +24,7 @@ impl Control {
     /// # Errors
     /// The address makes no URI.
     pub(crate) fn new(address: &Address) -> anyhow::Result<Self> {
-        let uri = match address {
-            Address::Tcp(address) => format!("http://{address}"),
-            Address::Unix(path) => format!("unix:{}", path.display()),
-        };
-        let endpoint = Endpoint::from_shared(uri)
+        let endpoint = Endpoint::from_shared(address.uri())
             .with_context(|| format!("address `{address}`: write host:port or unix:PATH"))?
             .connect_timeout(ANSWER_TIMEOUT)
             .timeout(ANSWER_TIMEOUT);

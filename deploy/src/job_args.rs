@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use hw2_common::config::{ConfigError, Flag, Layers, Resolved, Source, environment};
+use hw2_common::config::{ConfigError, Flag, Layers, Resolved, Source, environment, parse_setting};
 
-use crate::local_run::CONFIG_FILE;
+use hw2_server::CONFIG_FILE;
 
 /// The layers of a config: file, profile, flags (and HW2_* variables in between).
 #[derive(Args, Clone, Debug, Default)]
@@ -87,17 +87,7 @@ impl JobArgs {
             ("--seed", "seed", &self.seed),
             ("--threads", "threads", &self.threads),
         ];
-        let flag = |name: &str, key: &str, value: &String| Flag {
-            name: name.into(),
-            key: key.into(),
-            value: value.clone(),
-        };
-        let set = self.set.iter().map(|(key, value)| flag("--set", key, value));
-        let named = named
-            .into_iter()
-            .filter_map(|(name, key, value)| value.as_ref().map(|value| flag(name, key, value)));
-        // A flag of its own is the more deliberate one.
-        set.chain(named).collect()
+        Flag::given(&self.set, &named)
     }
 }
 
@@ -119,15 +109,6 @@ pub(crate) fn load_for(workers: usize, layers: Layers) -> Result<(Resolved, bool
         value: workers.to_string(),
     });
     Ok((layers.load()?, true))
-}
-
-fn parse_setting(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => {
-            Ok((key.trim().to_owned(), value.trim().to_owned()))
-        }
-        _ => Err("write KEY=VALUE, as in optimizer.learning_rate=0.01".into()),
-    }
 }
 
 #[cfg(test)]

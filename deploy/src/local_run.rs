@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 use hw2_common::config::Config;
+use hw2_server::CONFIG_FILE;
 use hw2_worker::device::Choice;
 
 use crate::cluster::{self, Outcome, Plan, SocketDir};
@@ -15,8 +16,6 @@ use crate::summary::Summary;
 
 /// Folder of the children's logs in the run's folder.
 const LOG_DIR: &str = "logs";
-/// Under which name the server keeps the run's config in its folder.
-pub(crate) const CONFIG_FILE: &str = "config.toml";
 /// Beyond the server's own grace period, so that it is not killed at its last breath.
 const GRACE_EXTRA: Duration = Duration::from_secs(5);
 

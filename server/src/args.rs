@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use hw2_common::address::Address;
-use hw2_common::config::{Flag, Layers, environment};
+use hw2_common::config::{Flag, Layers, environment, parse_setting};
 use hw2_common::job::{Card, Job};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -76,27 +76,13 @@ impl ServerArgs {
             ("--data", "data", &self.data),
             ("--run-dir", "run_dir", &self.run_dir),
         ];
-        let flag = |name: &str, key: &str, value: &str| Flag {
-            name: name.into(),
-            key: key.into(),
-            value: value.into(),
-        };
-        let set = self.set.iter().map(|(key, value)| flag("--set", key, value));
-        let named = named
-            .into_iter()
-            .filter_map(|(name, key, value)| value.as_ref().map(|value| flag(name, key, value)));
         Layers {
             file: self.config.clone(),
             profile: self.profile.clone(),
             environment: environment(),
-            flags: set.chain(named).collect(),
+            flags: Flag::given(&self.set, &named),
         }
     }
-}
-
-fn parse_setting(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, as in --set max_steps=100")?;
-    Ok((key.trim().into(), value.trim().into()))
 }
 
 /// A token that SIGTERM or SIGINT cancels.

@@ -19,8 +19,7 @@ use crate::coordinator::{
     Replay, Status, Waiter,
 };
 use crate::folder::{RunFolder, Saved};
-use crate::plane::{Plane, Tensors};
-use crate::rpc::{Version, Versions};
+use crate::plane::{Plane, Tensors, Version, Versions};
 
 /// Time between two looks at the clock.
 const TICK: Duration = Duration::from_millis(20);

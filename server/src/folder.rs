@@ -17,7 +17,8 @@ use crate::coordinator::Replay;
 use crate::curve::{Curve, Line};
 
 const LOCK_FILE: &str = "server.lock";
-const CONFIG_FILE: &str = "config.toml";
+/// The run's config in its folder.
+pub const CONFIG_FILE: &str = "config.toml";
 /// Bundles that a run keeps: where every step is not finite, they would fill the disk.
 const REPLAYS_MAX: usize = 8;
 

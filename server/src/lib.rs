@@ -15,5 +15,6 @@ mod rpc;
 mod run;
 
 pub use clock::Clock;
+pub use folder::CONFIG_FILE;
 pub use listener::{ListenError, Listener};
 pub use run::{Outcome, ServerSetup, serve};

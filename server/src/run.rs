@@ -16,7 +16,7 @@ use crate::driver::{Driver, Ended, Handle};
 use crate::folder::{Opened, RunFolder};
 use crate::listener::Listener;
 use crate::plane::{Buffers, Plane};
-use crate::rpc::{Edge, Versions};
+use crate::rpc::Edge;
 
 /// Everything a server is given from outside.
 #[derive(Debug)]
@@ -78,12 +78,11 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     let buffers = Buffers::new(layout.params.len(), job.config.replicas as usize + 1);
     let published = {
         let handle = handle.clone();
-        move |published| {
-            let versions = Versions::new(&published);
+        move |versions| {
             handle.post(move |driver| driver.committed(versions));
         }
     };
-    let (plane, first) = Plane::start(&job, step, state.vectors, buffers.clone(), published)
+    let (plane, versions) = Plane::start(&job, step, state.vectors, buffers.clone(), published)
         .context("cannot start the data plane")?;
     let term = draw_term();
     let start = Start {
@@ -104,8 +103,6 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     let edge = Edge::start(listener, &handle, term, &job, layout, buffers)
         .context("cannot serve connections")?;
     let grace = Duration::from_millis(job.config.cluster.grace_ms);
-    let versions = Versions::new(&first);
-    drop(first);
     let driver = Driver::new(coordinator, clock, job, plane, versions, folder, resumed_from);
     let ended = driver.run(commands, shutdown, grace).await;
     edge.stop().await;

@@ -38,6 +38,36 @@ pub struct Flag {
     pub value: String,
 }
 
+impl Flag {
+    /// Those that were given: of `--set` and of flags of their own (as typed, key, value), which come
+    /// later because they are the more deliberate ones.
+    pub fn given(set: &[(String, String)], named: &[(&str, &str, &Option<String>)]) -> Vec<Self> {
+        let flag = |name: &str, key: &str, value: &str| Self {
+            name: name.into(),
+            key: key.into(),
+            value: value.into(),
+        };
+        let set = set.iter().map(|(key, value)| flag("--set", key, value));
+        let named = named
+            .iter()
+            .filter_map(|(name, key, value)| value.as_ref().map(|value| flag(name, key, value)));
+        set.chain(named).collect()
+    }
+}
+
+/// Parses the value of `--set`.
+///
+/// # Errors
+/// It is not `KEY=VALUE`.
+pub fn parse_setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("write KEY=VALUE, as in optimizer.learning_rate=0.01".into()),
+    }
+}
+
 /// A value for a key, not yet checked.
 pub(super) struct Setting {
     pub(super) key: &'static Key,

@@ -20,7 +20,7 @@ pub(crate) use canonical::{leaves, line};
 pub(crate) use keys::class_of;
 use keys::{BELOW_ONE, NOT_NEGATIVE, PART, POSITIVE, POSITIVE_F32, integer, up_to};
 pub use keys::{Class, Key, ValueType, key, keys};
-pub use layers::{Flag, Layers, environment};
+pub use layers::{Flag, Layers, environment, parse_setting};
 pub use resolved::{Resolved, Row, Source};
 use section::section;
 pub use validate::ConfigError;

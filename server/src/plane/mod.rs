@@ -7,14 +7,14 @@ mod buffers;
 mod ema;
 mod optimizer;
 mod store;
+mod version;
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use hw2_common::ids::{GlobalStep, ReplicaId};
 use hw2_common::job::Job;
-use hw2_common::state::{Flat, Vectors};
-use hw2_common::wire::Sealed;
+use hw2_common::state::Vectors;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
@@ -23,6 +23,7 @@ use aggregate::Aggregate;
 pub(crate) use aggregate::Tensors;
 pub(crate) use buffers::Buffers;
 use store::Store;
+pub(crate) use version::{Version, Versions};
 
 /// More threads than this gain nothing: the work is bound by memory.
 const THREADS_MAX: usize = 8;
@@ -35,17 +36,6 @@ enum Order {
     Copy(oneshot::Sender<Vectors>),
 }
 
-/// The vectors that workers need, as they are after a commit.
-#[derive(Clone, Debug)]
-pub(crate) struct Published {
-    /// Committed steps.
-    pub(crate) step: GlobalStep,
-    /// (params)
-    pub(crate) weights: Sealed,
-    /// EMA (params) and running statistics (buffers); only when this step is to be evaluated.
-    pub(crate) evaluation: Option<(Flat, Flat)>,
-}
-
 /// The running data plane; dropping it ends its thread.
 pub(crate) struct Plane {
     orders: Option<mpsc::Sender<Order>>,
@@ -53,8 +43,8 @@ pub(crate) struct Plane {
 }
 
 impl Plane {
-    /// Starts the thread, which calls `published` after each commit. Also returns what is published
-    /// of the vectors it starts with, those of `step`.
+    /// Starts the thread, which calls `published` after each commit. Also returns the vectors it
+    /// starts with, those of `step`.
     ///
     /// # Errors
     /// The system has no thread left.
@@ -63,8 +53,8 @@ impl Plane {
         step: GlobalStep,
         vectors: Vectors,
         buffers: Buffers,
-        published: impl Fn(Published) + Send + 'static,
-    ) -> std::io::Result<(Self, Published)> {
+        published: impl Fn(Versions) + Send + 'static,
+    ) -> std::io::Result<(Self, Versions)> {
         let (orders, received) = mpsc::channel();
         let mut work = Work {
             threads: threads(std::thread::available_parallelism()?.get().min(THREADS_MAX)),
@@ -135,7 +125,7 @@ struct Work {
 }
 
 impl Work {
-    fn carry_out(&mut self, order: Order) -> Option<Published> {
+    fn carry_out(&mut self, order: Order) -> Option<Versions> {
         match order {
             Order::Add(replica, tensors) => self.aggregate.add(&self.threads, replica, tensors),
             Order::Discard => self.aggregate.discard(),
@@ -157,14 +147,10 @@ impl Work {
         None
     }
 
-    fn publish(&self, step: GlobalStep) -> Published {
+    fn publish(&self, step: GlobalStep) -> Versions {
         let Vectors { ema, buffers, .. } = self.store.vectors();
-        let due = self.job.eval_due(step);
-        Published {
-            step,
-            weights: self.store.weights(),
-            evaluation: due.then(|| (Arc::clone(ema), Arc::clone(buffers))),
-        }
+        let evaluation = self.job.eval_due(step).then_some((ema, buffers));
+        Versions::new(step, &self.store.weights(), evaluation)
     }
 }
 

@@ -8,7 +8,5 @@ mod guarded;
 mod net;
 mod pull;
 mod push;
-mod version;
 
 pub(crate) use net::Edge;
-pub(crate) use version::{Version, Versions};

@@ -11,9 +11,9 @@ use tokio::sync::oneshot;
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::Version;
 use crate::coordinator::{Directive, Refusal, Waiter};
 use crate::driver::{Driver, Gone, Handle, PullAnswer};
+use crate::plane::Version;
 
 /// Waits until the coordinator has something to say to the worker.
 pub(super) async fn pull(driver: &Handle, request: PullRequest) -> Result<PullStream, Status> {

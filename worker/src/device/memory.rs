@@ -98,8 +98,7 @@ pub(super) struct View<'a, T> {
 impl<'a, T> View<'a, T> {
     /// The channels of pixel (n, y, x).
     pub(super) fn pixel(&self, n: usize, y: usize, x: usize) -> &'a [T] {
-        let Tensor { shape, ld, .. } = self.tensor;
-        &self.data[((n * shape.h + y) * shape.w + x) * ld..][..shape.c]
+        &self.data[self.tensor.pixel([n, y, x])..][..self.tensor.shape.c]
     }
 
     /// The channels of every pixel of every image in order.

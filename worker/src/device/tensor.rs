@@ -58,6 +58,11 @@ impl Tensor {
         self.n * self.shape.h * self.shape.w
     }
 
+    /// Index of the first number of pixel (n, y, x), counted from that of the first pixel.
+    pub fn pixel(&self, [n, y, x]: [usize; 3]) -> usize {
+        ((n * self.shape.h + y) * self.shape.w + x) * self.ld
+    }
+
     /// All its numbers, which must lie together.
     pub fn span(&self) -> Span {
         assert_eq!(self.ld, self.shape.c, "{self:?} is not contiguous");

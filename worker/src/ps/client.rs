@@ -127,11 +127,7 @@ pub(super) fn timed<T>(message: T) -> tonic::Request<T> {
 }
 
 fn endpoint(address: &Address) -> Result<Endpoint, PsError> {
-    let uri = match address {
-        Address::Tcp(address) => format!("http://{address}"),
-        Address::Unix(path) => format!("unix:{}", path.display()),
-    };
-    Ok(Endpoint::from_shared(uri)?
+    Ok(Endpoint::from_shared(address.uri())?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .max_frame_size(FRAME_BYTES)

@@ -58,7 +58,7 @@ impl WithSimd for PoolRow<'_> {
             let (cols, left) = inside(self.window, ox, shape.w);
             let (y, x) = (oy * stride + rows.start - top, ox * stride + cols.start - left);
             let found = Found {
-                pixels: &self.input.data[((n * shape.h + y) * shape.w + x) * ld..],
+                pixels: &self.input.data[self.input.tensor.pixel([n, y, x])..],
                 size: [rows.len(), cols.len()],
                 row_len: shape.w * ld,
                 ld,

@@ -42,7 +42,7 @@ impl Strip {
 /// Copies the pixels of a row from (n, y, x) on to `out`, as many as it holds.
 fn copy_pixels(input: View<'_, f32>, [n, y, x]: [usize; 3], out: &mut [f32]) {
     let (shape, ld) = (input.tensor.shape, input.tensor.ld);
-    let from = &input.data[((n * shape.h + y) * shape.w + x) * ld..];
+    let from = &input.data[input.tensor.pixel([n, y, x])..];
     if ld == shape.c {
         out.copy_from_slice(&from[..out.len()]);
     } else {

@@ -38,11 +38,6 @@ fn taps(
     }
 }
 
-/// Where pixel (n, y, x) begins in the numbers of `tensor`.
-fn at(tensor: Tensor, [n, y, x]: [usize; 3]) -> usize {
-    ((n * tensor.shape.h + y) * tensor.shape.w + x) * tensor.ld
-}
-
 pub(in crate::device) fn forward<T: Float>(
     memory: &mut Memory<T>,
     window: Window,
@@ -56,7 +51,7 @@ pub(in crate::device) fn forward<T: Float>(
         let (input, weight) = (memory.view(input), memory.span(weight));
         rows_mut(out, output).for_each(|row| row.fill(T::ZERO));
         taps(window, input.tensor, output, |o, [n, y, x], first| {
-            let out = &mut out[at(output, o)..][..co];
+            let out = &mut out[output.pixel(o)..][..co];
             let weight = weight[first..][..ci * co].chunks(co);
             for (value, weight) in input.pixel(n, y, x).iter().zip(weight) {
                 for (out, weight) in out.iter_mut().zip(weight) {
@@ -96,7 +91,7 @@ pub(in crate::device) fn grad_input<T: Float>(
         }
         taps(window, grad_input, grad_output.tensor, |[n, oy, ox], i, first| {
             let grad = grad_output.pixel(n, oy, ox);
-            let out = &mut out[at(grad_input, i)..][..ci];
+            let out = &mut out[grad_input.pixel(i)..][..ci];
             for (out, weight) in out.iter_mut().zip(weight[first..][..ci * co].chunks(co)) {
                 *out += grad.iter().zip(weight).map(|(grad, weight)| *grad * *weight).sum();
             }

@@ -31,11 +31,6 @@ fn places(
     }
 }
 
-/// Where pixel (n, y, x) begins in the numbers of `tensor`.
-fn at(tensor: Tensor, [n, y, x]: [usize; 3]) -> usize {
-    ((n * tensor.shape.h + y) * tensor.shape.w + x) * tensor.ld
-}
-
 pub(in crate::device) fn forward<T: Float>(
     memory: &mut Memory<T>,
     window: Window,
@@ -48,7 +43,7 @@ pub(in crate::device) fn forward<T: Float>(
     let pixels = Tensor { ld: c, ..output };
     let view = memory.view(input);
     places(window, input, output, |o, [n, y, x], place| {
-        let largest = &mut largest[at(pixels, o)..][..c];
+        let largest = &mut largest[pixels.pixel(o)..][..c];
         for (largest, value) in largest.iter_mut().zip(view.pixel(n, y, x)) {
             if largest.is_none_or(|(other, _)| *value > other) {
                 *largest = Some((*value, place));
@@ -85,7 +80,7 @@ pub(in crate::device) fn backward<T: Float>(
         }
         let (from, grad_output) = (memory.view(from), memory.view(grad_output));
         places(window, grad_input, grad_output.tensor, |[n, oy, ox], i, place| {
-            let out = &mut out[at(grad_input, i)..][..grad_input.shape.c];
+            let out = &mut out[grad_input.pixel(i)..][..grad_input.shape.c];
             let place = T::from_f64(place as f64);
             let grad = grad_output.pixel(n, oy, ox).iter().zip(from.pixel(n, oy, ox));
             for (out, (grad, from)) in out.iter_mut().zip(grad) {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use hw2_common::wire;
+use hw2_common::ids::GlobalStep;
+use hw2_common::state::Flat;
+use hw2_common::wire::{self, Sealed};
 use hw2_proto::v1::{Chunk, Part};
-
-use crate::plane::Published;
 
 /// What one kind of pull streams. The chunks share the vectors' memory, so a stream holds a version
 /// only weakly: then at most two versions of the weights exist, however slowly a worker reads.
@@ -26,11 +26,15 @@ pub(crate) struct Versions {
 }
 
 impl Versions {
-    /// Cuts what the data plane has published, on its thread.
-    pub(crate) fn new(published: &Published) -> Self {
-        let step = published.step.0;
-        let weights = wire::sealed_chunks(Part::Weights, &published.weights).collect();
-        let evaluation = published.evaluation.as_ref().map(|(ema, buffers)| {
+    /// Cuts the vectors that are to be sent at `step`; the evaluation's only when one is due.
+    pub(super) fn new(
+        step: GlobalStep,
+        weights: &Sealed,
+        evaluation: Option<(&Flat, &Flat)>,
+    ) -> Self {
+        let step = step.0;
+        let weights = wire::sealed_chunks(Part::Weights, weights).collect();
+        let evaluation = evaluation.map(|(ema, buffers)| {
             let buffers = wire::chunks(Part::Buffers, 0, buffers);
             let chunks = wire::chunks(Part::Ema, 0, ema).chain(buffers).collect();
             Arc::new(Version { step, chunks })
