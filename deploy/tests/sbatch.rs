@@ -39,9 +39,10 @@ case $1 in
 esac
 "#;
 
-/// A job whose rate halves as long as it runs, and that never stops early.
+/// A job whose rate halves as long as it runs, and that never stops early. Its batches are so large
+/// that it takes many times the second within which the script sees a signal.
 pub(crate) fn long_job() -> Job {
-    Job::new().set("max_steps", STEPS).set("stop_patience", 1_000)
+    Job::new().set("max_steps", STEPS).set("stop_patience", 1_000).set("batch_size", 256)
 }
 
 /// The digest of `job` when one worker does it alone.
