@@ -101,10 +101,14 @@ pub fn chunks(part: Part, start: usize, values: &Flat) -> impl Iterator<Item = C
     })
 }
 
-/// As [`chunks`], of a whole vector that was sealed.
-pub fn sealed_chunks(part: Part, sealed: &Sealed) -> impl Iterator<Item = Chunk> {
-    cut(part, 0, &sealed.values).zip(&sealed.crc32c).map(|(mut chunk, crc32c)| {
-        chunk.crc32c = *crc32c;
+/// As [`chunks`], of a whole vector whose [`checksums`] are known already.
+///
+/// # Panics
+/// If they are not as many as the chunks.
+pub fn chunks_with(part: Part, values: &Flat, checksums: &[u32]) -> impl Iterator<Item = Chunk> {
+    assert_eq!(checksums.len(), values.len().div_ceil(CHUNK_VALUES), "one for each chunk");
+    cut(part, 0, values).zip(checksums).map(|(mut chunk, checksum)| {
+        chunk.crc32c = *checksum;
         chunk
     })
 }
@@ -120,29 +124,9 @@ fn cut(part: Part, start: usize, values: &Flat) -> impl Iterator<Item = Chunk> +
     })
 }
 
-/// A flat vector with the checksums of its chunks, for whoever passes over the values anyway.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sealed {
-    values: Flat,
-    /// CRC32C of each chunk.
-    crc32c: Vec<u32>,
-}
-
-impl Sealed {
-    /// Computes the checksums.
-    pub fn new(values: Flat) -> Self {
-        let crc32c = values.chunks(CHUNK_VALUES).map(|chunk| append(0, chunk)).collect();
-        Self { values, crc32c }
-    }
-
-    /// Takes checksums made by [`append`], one for each [`CHUNK_VALUES`] values.
-    ///
-    /// # Panics
-    /// If they are not as many as the chunks.
-    pub fn with_checksums(values: Flat, crc32c: Vec<u32>) -> Self {
-        assert_eq!(crc32c.len(), values.len().div_ceil(CHUNK_VALUES), "one for each chunk");
-        Self { values, crc32c }
-    }
+/// The CRC32C of each chunk of `values`.
+pub fn checksums(values: &[f32]) -> Vec<u32> {
+    values.chunks(CHUNK_VALUES).map(|chunk| append(0, chunk)).collect()
 }
 
 /// The CRC32C of what `crc32c` is that of, followed by `values`; that of nothing is 0.
@@ -273,11 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_vector_is_cut_as_any_other() {
+    fn a_vector_whose_checksums_are_known_is_cut_as_any_other() {
         let vector = vector(CHUNK_VALUES + 7);
         let whole: Vec<_> = chunks(Part::Weights, 0, &vector).collect();
-        let sealed = Sealed::new(Arc::clone(&vector));
-        assert_eq!(sealed_chunks(Part::Weights, &sealed).collect::<Vec<_>>(), whole);
+        let checksums = checksums(&vector);
+        let known = chunks_with(Part::Weights, &vector, &checksums);
+        assert_eq!(known.collect::<Vec<_>>(), whole);
     }
 
     #[test]

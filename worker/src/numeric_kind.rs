@@ -37,10 +37,9 @@ pub(crate) fn numeric_kind(choice: Choice, threads: usize) -> Result<String, Kin
     let mut hash = Sha256::new();
     let mut add = |values: &[f32]| values.iter().for_each(|value| hash.update(value.to_le_bytes()));
     let recipe = Images { rotation_degrees: 10.0, ..Images::default() };
-    (0..BATCH as u32).try_for_each(|sample| -> Result<(), KindError> {
+    for sample in 0..BATCH as u32 {
         add(&data::training_image(PHOTO, &recipe, SEED, sample, IMAGE_SIZE)?);
-        Ok(())
-    })?;
+    }
     add(&data::eval_image(PHOTO, &recipe, IMAGE_SIZE)?);
 
     let network = model().network(CLASSES).expect("a valid model");

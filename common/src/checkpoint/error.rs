@@ -57,7 +57,8 @@ pub enum CheckpointError {
     },
     /// A folder without checkpoints.
     #[error(
-        "{dir} holds no checkpoint (a file like {example}): name the run folder or the file of a checkpoint",
+        "{dir} holds no checkpoint (a file like {example}): name the run folder or the file of a \
+         checkpoint",
         dir = dir.display(),
         example = super::file_name(GlobalStep(300))
     )]

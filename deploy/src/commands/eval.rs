@@ -27,7 +27,7 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     checkpoint: CheckpointArgs,
 
-    /// Dataset folder or tar (train/ is read too, to compare with the run) [default: where the run had it]
+    /// Dataset folder or tar, train/ and val/, of the run's classes [default: where the run had it]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
 

@@ -78,6 +78,7 @@ impl Coordinator {
             if let Some(credit) = self.credit_now(now, worker, assignment)
                 && let Some((waiter, asked, _)) = self.credits.remove(&worker)
             {
+                // It waited for others until now: what it owes is not overdue.
                 if asked != now {
                     self.members.progressed(now, worker);
                 }

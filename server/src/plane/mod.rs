@@ -148,9 +148,9 @@ impl Work {
     }
 
     fn publish(&self, step: GlobalStep) -> Versions {
-        let Vectors { ema, buffers, .. } = self.store.vectors();
+        let Vectors { weights, ema, buffers, .. } = self.store.vectors();
         let evaluation = self.job.eval_due(step).then_some((ema, buffers));
-        Versions::new(step, &self.store.weights(), evaluation)
+        Versions::new(step, (weights, self.store.checksums()), evaluation)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hw2_common::config::Optimizer;
 use hw2_common::state::{Flat, Vectors};
-use hw2_common::wire::{self, CHUNK_VALUES, Sealed};
+use hw2_common::wire::{self, CHUNK_VALUES};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
@@ -20,7 +20,7 @@ const STRIP: usize = CHUNK_VALUES / 9;
 /// The vectors of the run.
 pub(crate) struct Store {
     vectors: Vectors,
-    /// Of the weights, as they will be sent.
+    /// Of the chunks of the weights, as they will be sent.
     checksums: Vec<u32>,
     /// The weights before the last update. Their memory is used again once nobody reads it.
     retired: Option<Flat>,
@@ -30,8 +30,7 @@ pub(crate) struct Store {
 impl Store {
     /// Gradients that an update used up go back to `buffers`.
     pub(crate) fn new(vectors: Vectors, buffers: Buffers) -> Self {
-        let checksums = vectors.weights.chunks(CHUNK_VALUES).map(|chunk| wire::append(0, chunk));
-        Self { checksums: checksums.collect(), vectors, retired: None, buffers }
+        Self { checksums: wire::checksums(&vectors.weights), vectors, retired: None, buffers }
     }
 
     /// The vectors as they are, shared with the store until the next update.
@@ -39,9 +38,9 @@ impl Store {
         &self.vectors
     }
 
-    /// The weights as they are, ready to be sent.
-    pub(crate) fn weights(&self) -> Sealed {
-        Sealed::with_checksums(Arc::clone(&self.vectors.weights), self.checksums.clone())
+    /// The CRC32C of each chunk of the weights.
+    pub(crate) fn checksums(&self) -> &[u32] {
+        &self.checksums
     }
 
     /// Makes one update. All arithmetic is by element, so that threads and strips do not show in
@@ -205,7 +204,7 @@ mod tests {
                 assert_eq!((new.moment1[i], new.moment2[i]), (m, v));
                 assert_eq!(new.ema[i], ema.step(old.ema[i], weight));
             }
-            assert_eq!(store.weights(), Sealed::new(Arc::clone(&new.weights)));
+            assert_eq!(store.checksums(), wire::checksums(&new.weights));
             let mean = 4.0 / replicas as f32;
             assert_eq!(*new.buffers, [1.0 + 0.05 * (mean - 1.0), 2.0 + 0.05 * (mean - 2.0)]);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hw2_common::ids::GlobalStep;
 use hw2_common::state::Flat;
-use hw2_common::wire::{self, Sealed};
+use hw2_common::wire;
 use hw2_proto::v1::{Chunk, Part};
 
 /// What one kind of pull streams. The chunks share the vectors' memory, so a stream holds a version
@@ -26,14 +26,15 @@ pub(crate) struct Versions {
 }
 
 impl Versions {
-    /// Cuts the vectors that are to be sent at `step`; the evaluation's only when one is due.
+    /// Cuts the vectors that are to be sent at `step`: the weights with the checksums of their chunks,
+    /// and EMA and running statistics only when an evaluation is due.
     pub(super) fn new(
         step: GlobalStep,
-        weights: &Sealed,
+        (weights, checksums): (&Flat, &[u32]),
         evaluation: Option<(&Flat, &Flat)>,
     ) -> Self {
         let step = step.0;
-        let weights = wire::sealed_chunks(Part::Weights, weights).collect();
+        let weights = wire::chunks_with(Part::Weights, weights, checksums).collect();
         let evaluation = evaluation.map(|(ema, buffers)| {
             let buffers = wire::chunks(Part::Buffers, 0, buffers);
             let chunks = wire::chunks(Part::Ema, 0, ema).chain(buffers).collect();

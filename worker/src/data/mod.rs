@@ -80,9 +80,20 @@ pub fn training_image(
     let canonical = canonical::decode(file, images.short_side)?;
     let stream = Stream::augmentation(seed, Epoch(0), SampleId(sample));
     let mut out = vec![0.0; size * size * 3];
-    Augmentation::draw(&stream, images, canonical.dimensions())
-        .apply(&canonical, &stream, size, &mut out);
+    fill_training_image(&canonical, &stream, images, size, &mut out);
     Ok(out)
+}
+
+/// A canonical image, augmented by the random numbers of `stream`, into `out` (size, size, 3).
+fn fill_training_image(
+    canonical: &RgbImage,
+    stream: &Stream,
+    images: &Images,
+    size: usize,
+    out: &mut [f32],
+) {
+    let augmentation = Augmentation::draw(stream, images, canonical.dimensions());
+    augmentation.apply(canonical, stream, size, out);
 }
 
 /// The central square of a canonical image, resized and standardised, into `out` (size, size, 3).

@@ -9,9 +9,8 @@ use hw2_common::job::Job;
 use hw2_common::rng::{Stream, permutation};
 use image::RgbImage;
 
-use super::augment::Augmentation;
 use super::cache::{Cache, Decoded};
-use super::{Batch, DataError, canonical, fill_eval_image};
+use super::{Batch, DataError, canonical, fill_eval_image, fill_training_image};
 
 /// Permutations kept. A batch reads at most two epochs unless it is larger than the dataset.
 const PERMUTATIONS_MAX: usize = 4;
@@ -125,12 +124,8 @@ impl BatchSource {
             self.first_decodable(Split::Train, from_place.map(|&sample| SampleId(sample)))?;
         let config = &self.job.config;
         let stream = Stream::augmentation(config.seed, epoch, SampleId(order[place]));
-        Augmentation::draw(&stream, &config.images, found.image.dimensions()).apply(
-            &found.image,
-            &stream,
-            config.model.image_size,
-            out,
-        );
+        let size = config.model.image_size;
+        fill_training_image(&found.image, &stream, &config.images, size, out);
         Ok(found)
     }
 

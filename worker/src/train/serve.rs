@@ -58,7 +58,7 @@ enum SessionError {
 /// fails.
 pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Ended> {
     let mut prepared: Option<Prepared> = None;
-    let mut pauses = Pauses::default();
+    let mut backoff = Backoff::default();
     loop {
         let Some((client, hello)) = connect(args, stop)? else { return Ok(Ended::Early) };
         let kept = prepared.take().filter(|kept| kept.job == hello.job);
@@ -74,7 +74,7 @@ pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Ended>
             Err(error @ PsError::Refused(_)) => return Err(error.into()),
             Err(error) => {
                 tracing::warn!("cannot join: {error}");
-                pauses.wait();
+                backoff.wait();
                 continue;
             }
         };
@@ -104,24 +104,24 @@ pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Ended>
             }
         }
         if joined.elapsed() >= SETTLED {
-            pauses = Pauses::default();
+            backoff = Backoff::default();
         }
-        pauses.wait();
+        backoff.wait();
     }
 }
 
-/// Longer and longer pauses between attempts.
-struct Pauses {
+/// Longer and longer backoff between attempts.
+struct Backoff {
     next: Duration,
 }
 
-impl Default for Pauses {
+impl Default for Backoff {
     fn default() -> Self {
         Self { next: RETRY_MIN }
     }
 }
 
-impl Pauses {
+impl Backoff {
     fn wait(&mut self) {
         std::thread::sleep(self.next);
         self.next = (self.next * 2).min(RETRY_MAX);
@@ -153,7 +153,7 @@ fn prepare(
 fn connect(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Option<(Client, Hello)>> {
     let began = Instant::now();
     let mut complained: Option<Instant> = None;
-    let mut pauses = Pauses::default();
+    let mut backoff = Backoff::default();
     loop {
         let answer = Client::connect(&args.ps, stop)
             .and_then(|client| client.hello().map(|hello| (client, hello)));
@@ -173,7 +173,7 @@ fn connect(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Option
                 }
             }
         }
-        pauses.wait();
+        backoff.wait();
     }
 }
 
@@ -231,13 +231,15 @@ struct Work {
 /// The assignments in their order. After the last comes most likely the first of the next step, since
 /// leases last.
 fn works(step: GlobalStep, assignments: &[(ReplicaId, Credit)]) -> Vec<Work> {
-    let here = assignments.iter().map(|(replica, _)| Assignment { step, replica: *replica });
-    let next_step = assignments.first().map(|(replica, _)| (step.next(), *replica));
-    let after = next_step.map(|(step, replica)| Assignment { step, replica });
-    let nexts = here.clone().skip(1).chain(after);
-    let credits = assignments.iter().map(|(_, credit)| *credit == Credit::Push);
-    let work = |((assignment, next), credit)| Work { assignment, credit, next };
-    here.zip(nexts).zip(credits).map(work).collect()
+    let work = |(place, (replica, credit)): (usize, &(ReplicaId, Credit))| Work {
+        assignment: Assignment { step, replica: *replica },
+        credit: *credit == Credit::Push,
+        next: match assignments.get(place + 1) {
+            Some((replica, _)) => Assignment { step, replica: *replica },
+            None => Assignment { step: step.next(), replica: assignments[0].0 },
+        },
+    };
+    assignments.iter().enumerate().map(work).collect()
 }
 
 /// Counts the right answers on one block and reports them.
