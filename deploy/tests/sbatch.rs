@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use nix::sys::signal::Signal;
 
@@ -78,9 +79,12 @@ impl<'a> Batch<'a> {
         for (name, text) in [("srun", SRUN), ("scontrol", SCONTROL)] {
             write_program(&job.dir().join("bin").join(name), text);
         }
+        // Each job of this process has its own, for it needs the port again when it is requeued.
+        static TAKEN: AtomicU16 = AtomicU16::new(0);
         let free = |id: &u16| TcpListener::bind(("0.0.0.0", 20_000 + id)).is_ok();
         let first = (std::process::id() % 9_000) as u16;
-        let id = (first..10_000).find(free).expect("a free port");
+        let ids = std::iter::repeat_with(|| first + TAKEN.fetch_add(1, Ordering::Relaxed));
+        let id = ids.take(900).find(free).expect("a free port");
         Self { job, run: job.run("run"), id }
     }
 
