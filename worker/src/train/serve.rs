@@ -154,7 +154,7 @@ fn connect(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Option
     let began = Instant::now();
     let mut complained: Option<Instant> = None;
     let mut backoff = Backoff::default();
-    loop {
+    while !stop.is_cancelled() {
         let answer = Client::connect(&args.ps, stop)
             .and_then(|client| client.hello().map(|hello| (client, hello)));
         match answer {
@@ -175,6 +175,7 @@ fn connect(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Option
         }
         backoff.wait();
     }
+    Ok(None)
 }
 
 /// Follows directives until the session ends.
@@ -290,5 +291,28 @@ fn await_credit(session: &Session, assignment: Assignment) -> Result<bool, PsErr
             }
             Credit::Wait(reason) => tracing::debug!("{assignment} waits: {reason}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_without_a_server_stops_when_it_is_asked_to() {
+        let args = WorkerArgs {
+            ps: "unix:/nonexistent/hw2.sock".parse().unwrap(),
+            device: crate::device::Choice::Cpu,
+            data: None,
+            threads: None,
+            patience_s: u64::MAX,
+        };
+        let stop = CancellationToken::new();
+        let ended = std::thread::scope(|scope| {
+            let worker = scope.spawn(|| run(&args, &stop));
+            stop.cancel();
+            worker.join().unwrap()
+        });
+        assert_eq!(ended.unwrap(), Ended::Early);
     }
 }
