@@ -4,6 +4,7 @@ pub mod address;
 pub mod checkpoint;
 pub mod config;
 pub mod dataset;
+pub mod grpc;
 pub mod ids;
 pub mod job;
 pub mod layout;

@@ -4,13 +4,14 @@
 //! than one HTTP/2 frame of 256 KiB, so that a message is one frame and fits a core's cache: each
 //! side passes over it several times.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use crc_fast::CrcAlgorithm;
 use hw2_proto::v1::{Chunk, Part};
 
+use crate::layout::ParamLayout;
 use crate::state::Flat;
 
 #[cfg(target_endian = "big")]
@@ -18,9 +19,6 @@ compile_error!("the wire and the checkpoints carry values as this machine lays t
 
 /// Most values of one chunk: 252 KiB.
 pub const CHUNK_VALUES: usize = 63 * 1024;
-
-/// Chunks that a vector may come in beyond those of full length: each bucket may end with a short one.
-const SHORT_CHUNKS_MAX: usize = 1024;
 
 /// Largest message either side accepts: a chunk, or the names of all bad images of a micro-batch.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -41,37 +39,21 @@ pub enum WireError {
         /// Over the bytes that arrived.
         found: u32,
     },
-    /// Not a whole number of values, none at all, or more than a chunk may hold.
-    #[error("chunk at {start}: {bytes} bytes are not 1 to {CHUNK_VALUES} values of 4 bytes")]
-    Size {
+    /// Not cut from the vector where both sides cut it.
+    #[error("{bytes} bytes at value {start} are no chunk of this vector of {len} values")]
+    NoChunk {
         /// Index of the chunk's first value.
         start: u64,
         /// Bytes that arrived.
         bytes: usize,
-    },
-    /// Beyond the end of the vector.
-    #[error("chunk of values {start} to {end} is outside a vector of {len} values")]
-    Outside {
-        /// First value.
-        start: u64,
-        /// After the last value.
-        end: u64,
         /// Values of the vector.
         len: usize,
     },
     /// Some values came twice.
-    #[error("chunk at {start} overlaps another one of its vector")]
-    Overlap {
+    #[error("the chunk at {start} came twice")]
+    Twice {
         /// Index of the chunk's first value.
         start: u64,
-    },
-    /// Its sender cuts the vector into crumbs.
-    #[error("a vector of {len} values in more than {chunks_max} chunks")]
-    TooManyChunks {
-        /// Values of the vector.
-        len: usize,
-        /// Most chunks it may come in.
-        chunks_max: usize,
     },
     /// A part that does not belong in this stream.
     #[error("part {0} does not belong in this stream")]
@@ -86,52 +68,86 @@ pub enum WireError {
     },
 }
 
+/// Where a flat vector is cut into chunks, in ascending order. Clones share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut(Arc<[Range<usize>]>);
+
+impl Cut {
+    /// Of a vector of `len` values.
+    pub fn whole(len: usize) -> Self {
+        Self(chunk_ranges(0..len).collect())
+    }
+
+    /// Of the parameters of `layout`: no chunk reaches beyond its bucket, so that it can travel as
+    /// soon as that is made.
+    pub fn params(layout: &ParamLayout) -> Self {
+        Self(layout.buckets().into_iter().rev().flat_map(chunk_ranges).collect())
+    }
+
+    /// The ranges of the chunks.
+    pub fn ranges(&self) -> &[Range<usize>] {
+        &self.0
+    }
+
+    /// Number of values of the vector.
+    pub fn len(&self) -> usize {
+        self.0.last().map_or(0, |last| last.end)
+    }
+
+    /// Whether the vector has no value.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Which of the chunks this is.
+    fn find(&self, chunk: &Chunk) -> Option<usize> {
+        let index = self.0.binary_search_by_key(&chunk.start, |range| range.start as u64).ok()?;
+        (chunk.values.len() == self.0[index].len() * 4).then_some(index)
+    }
+}
+
 /// Cuts `range` into ranges of at most [`CHUNK_VALUES`].
-pub fn chunk_ranges(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+fn chunk_ranges(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range.step_by(CHUNK_VALUES).map(move |start| start..(start + CHUNK_VALUES).min(end))
 }
 
-/// The chunks of `values`, which stand at `start` of their flat vector. They share the memory:
-/// nothing is copied, and nobody can write to it until the last of them is gone.
+/// The chunks of `values`, which stand at `start` of their flat vector and are whole chunks of it.
+/// They share the memory: nothing is copied, and nobody can write to it until the last is gone.
 pub fn chunks(part: Part, start: usize, values: &Flat) -> impl Iterator<Item = Chunk> + use<> {
-    cut(part, start, values).map(|mut chunk| {
-        chunk.crc32c = crc32c::crc32c(&chunk.values);
-        chunk
-    })
-}
-
-/// As [`chunks`], of a whole vector whose [`checksums`] are known already.
-///
-/// # Panics
-/// If they are not as many as the chunks.
-pub fn chunks_with(part: Part, values: &Flat, checksums: &[u32]) -> impl Iterator<Item = Chunk> {
-    assert_eq!(checksums.len(), values.len().div_ceil(CHUNK_VALUES), "one for each chunk");
-    cut(part, 0, values).zip(checksums).map(|(mut chunk, checksum)| {
-        chunk.crc32c = *checksum;
-        chunk
-    })
-}
-
-/// The chunks without their checksums.
-fn cut(part: Part, start: usize, values: &Flat) -> impl Iterator<Item = Chunk> + use<> {
     let bytes = Bytes::from_owner(FlatBytes(Arc::clone(values)));
-    chunk_ranges(0..values.len()).map(move |range| Chunk {
-        part: part.into(),
-        start: (start + range.start) as u64,
-        crc32c: 0,
-        values: bytes.slice(range.start * 4..range.end * 4),
+    chunk_ranges(0..values.len()).map(move |range| {
+        let values = bytes.slice(range.start * 4..range.end * 4);
+        let (start, crc32c) = ((start + range.start) as u64, crc32c(&values));
+        Chunk { part: part.into(), start, crc32c, values }
     })
 }
 
-/// The CRC32C of each chunk of `values`.
-pub fn checksums(values: &[f32]) -> Vec<u32> {
-    values.chunks(CHUNK_VALUES).map(|chunk| append(0, chunk)).collect()
+/// A CRC32C that is made piece by piece.
+#[derive(Debug)]
+pub struct Checksum(crc_fast::Digest);
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Self(crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi))
+    }
 }
 
-/// The CRC32C of what `crc32c` is that of, followed by `values`; that of nothing is 0.
-pub fn append(crc32c: u32, values: &[f32]) -> u32 {
-    crc32c::crc32c_append(crc32c, bytemuck::cast_slice(values))
+impl Checksum {
+    /// Takes the next piece in.
+    pub fn update(&mut self, values: &[f32]) {
+        self.0.update(bytemuck::cast_slice(values));
+    }
+
+    /// The checksum of all pieces.
+    pub fn finish(&self) -> u32 {
+        self.0.finalize() as u32
+    }
+}
+
+/// The checksum of one piece.
+fn crc32c(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
 struct FlatBytes(Flat);
@@ -142,52 +158,89 @@ impl AsRef<[u8]> for FlatBytes {
     }
 }
 
+/// Which chunks of a vector have arrived.
+#[derive(Clone, Debug)]
+pub struct Arrivals {
+    cut: Cut,
+    /// CRC32C of each chunk.
+    received: Vec<Option<u32>>,
+}
+
+impl Arrivals {
+    /// None yet, of a vector that is cut so.
+    pub fn new(cut: Cut) -> Self {
+        Self { received: vec![None; cut.ranges().len()], cut }
+    }
+
+    /// Takes note of one chunk and tells which of the cut it is.
+    ///
+    /// # Errors
+    /// It is corrupt, none of the vector's, or came before.
+    pub fn add(&mut self, chunk: &Chunk) -> Result<usize, WireError> {
+        let Chunk { start, crc32c: sent, values, .. } = chunk;
+        let (start, sent) = (*start, *sent);
+        let index = self.cut.find(chunk).ok_or(WireError::NoChunk {
+            start,
+            bytes: values.len(),
+            len: self.cut.len(),
+        })?;
+        let found = crc32c(values);
+        if found != sent {
+            return Err(WireError::Corrupt { start, sent, found });
+        }
+        if self.received[index].is_some() {
+            return Err(WireError::Twice { start });
+        }
+        self.received[index] = Some(found);
+        Ok(index)
+    }
+
+    /// Tells vectors apart: a CRC32C over the chunks' checksums.
+    pub fn digest(&self) -> u32 {
+        let checksums = self.received.iter().flatten().flat_map(|checksum| checksum.to_le_bytes());
+        crc32c(&checksums.collect::<Vec<u8>>())
+    }
+
+    /// Whether all is there.
+    ///
+    /// # Errors
+    /// Values are missing.
+    pub fn check_complete(&self) -> Result<(), WireError> {
+        let ranges = self.cut.ranges().iter().zip(&self.received);
+        let found = ranges.filter(|(_, crc)| crc.is_some()).map(|(range, _)| range.len()).sum();
+        let len = self.cut.len();
+        match found == len {
+            true => Ok(()),
+            false => Err(WireError::Incomplete { found, len }),
+        }
+    }
+}
+
 /// A flat vector that is being received.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Assembly {
     values: Vec<f32>,
-    /// First value of each chunk -> (values, CRC32C).
-    received: BTreeMap<usize, (usize, u32)>,
-    found: usize,
+    arrivals: Arrivals,
 }
 
 impl Assembly {
-    /// Receives into `buffer`, whose length is the vector's; what it holds does not matter.
-    pub fn new(buffer: Vec<f32>) -> Self {
-        Self { values: buffer, received: BTreeMap::new(), found: 0 }
+    /// Receives a vector that is cut so into `buffer`, whose values do not matter.
+    ///
+    /// # Panics
+    /// If `buffer` has another length.
+    pub fn new(cut: Cut, buffer: Vec<f32>) -> Self {
+        assert_eq!(buffer.len(), cut.len(), "room for the vector");
+        Self { values: buffer, arrivals: Arrivals::new(cut) }
     }
 
     /// Takes one chunk in.
     ///
     /// # Errors
-    /// The chunk is corrupt, of a wrong size, outside, overlaps one that came before, or is one too
-    /// many.
+    /// As [`Arrivals::add`].
     pub fn add(&mut self, chunk: &Chunk) -> Result<(), WireError> {
-        let Chunk { start, values: bytes, .. } = chunk;
-        let (start, len) = (*start, bytes.len() / 4);
-        if !bytes.len().is_multiple_of(4) || !(1..=CHUNK_VALUES).contains(&len) {
-            return Err(WireError::Size { start, bytes: bytes.len() });
-        }
-        let end = start.saturating_add(len as u64);
-        if end > self.values.len() as u64 {
-            return Err(WireError::Outside { start, end, len: self.values.len() });
-        }
-        let chunks_max = self.values.len() / CHUNK_VALUES + SHORT_CHUNKS_MAX;
-        if self.received.len() == chunks_max {
-            return Err(WireError::TooManyChunks { len: self.values.len(), chunks_max });
-        }
-        let crc = crc32c::crc32c(bytes);
-        if crc != chunk.crc32c {
-            return Err(WireError::Corrupt { start, sent: chunk.crc32c, found: crc });
-        }
-        let range = start as usize..end as usize;
-        let before = self.received.range(..range.end).next_back();
-        if before.is_some_and(|(other, (len, _))| other + len > range.start) {
-            return Err(WireError::Overlap { start });
-        }
-        bytemuck::cast_slice_mut(&mut self.values[range.clone()]).copy_from_slice(bytes);
-        self.received.insert(range.start, (len, crc));
-        self.found += len;
+        let index = self.arrivals.add(chunk)?;
+        let range = self.arrivals.cut.ranges()[index].clone();
+        copy(chunk, &mut self.values[range]);
         Ok(())
     }
 
@@ -196,12 +249,9 @@ impl Assembly {
         self.values
     }
 
-    /// Tells vectors that were cut alike apart: a CRC32C over the chunks' places and checksums.
+    /// As [`Arrivals::digest`].
     pub fn digest(&self) -> u32 {
-        self.received.iter().fold(0, |digest, (start, (len, crc))| {
-            let chunk = [*start as u64, *len as u64, u64::from(*crc)];
-            crc32c::crc32c_append(digest, bytemuck::cast_slice(&chunk))
-        })
+        self.arrivals.digest()
     }
 
     /// The vector.
@@ -209,89 +259,116 @@ impl Assembly {
     /// # Errors
     /// Values are missing.
     pub fn finish(self) -> Result<Vec<f32>, WireError> {
-        let len = self.values.len();
-        match self.found == len {
-            true => Ok(self.values),
-            false => Err(WireError::Incomplete { found: self.found, len }),
-        }
+        self.arrivals.check_complete()?;
+        Ok(self.values)
     }
+}
+
+/// Copies the values of a chunk.
+///
+/// # Panics
+/// If `to` has another length.
+pub fn copy(chunk: &Chunk, to: &mut [f32]) {
+    bytemuck::cast_slice_mut(to).copy_from_slice(&chunk.values);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ModelSpec;
 
     fn vector(len: usize) -> Flat {
         Arc::new((0..len).map(|i| i as f32).collect())
     }
 
+    fn chunks_of(vector: &Flat) -> Vec<Chunk> {
+        chunks(Part::Weights, 0, vector).collect()
+    }
+
     #[test]
-    fn a_vector_survives_in_any_order_and_cut() {
+    fn a_vector_survives_in_any_order() {
         let vector = vector(CHUNK_VALUES * 2 + 7);
-        let whole: Vec<_> = chunks(Part::Weights, 0, &vector).collect();
-        assert_eq!(whole.len(), 3);
-        let (head, tail) = (vector[..100].to_vec(), vector[100..].to_vec());
-        let mut cut: Vec<_> = chunks(Part::Weights, 100, &Arc::new(tail)).collect();
-        cut.extend(chunks(Part::Weights, 0, &Arc::new(head)));
-        for chunks in [&whole, &cut] {
-            let mut assembly = Assembly::new(vec![f32::NAN; vector.len()]);
-            chunks.iter().for_each(|chunk| assembly.add(chunk).unwrap());
-            assert_eq!(assembly.finish().unwrap(), *vector);
+        let mut chunks = chunks_of(&vector);
+        assert_eq!(chunks.len(), 3);
+        chunks.reverse();
+        let mut assembly = Assembly::new(Cut::whole(vector.len()), vec![f32::NAN; vector.len()]);
+        chunks.iter().for_each(|chunk| assembly.add(chunk).unwrap());
+        assert_eq!(assembly.finish().unwrap(), *vector);
+    }
+
+    #[test]
+    fn parameters_are_cut_at_their_buckets() {
+        let network = ModelSpec::default().network(65).unwrap();
+        let layout = ParamLayout::new(&network);
+        let cut = Cut::params(&layout);
+        let mut end = 0;
+        for range in cut.ranges() {
+            assert_eq!(range.start, end);
+            assert!((1..=CHUNK_VALUES).contains(&range.len()));
+            end = range.end;
+        }
+        assert_eq!((end, cut.len()), (layout.params.len(), layout.params.len()));
+        for bucket in layout.buckets() {
+            let values = Arc::new(vec![0.5; bucket.len()]);
+            for chunk in chunks(Part::Gradient, bucket.start, &values) {
+                assert!(cut.find(&chunk).is_some());
+            }
         }
     }
 
     #[test]
     fn a_digest_depends_on_the_values_and_not_on_the_order_of_arrival() {
         let digest = |chunks: &mut dyn Iterator<Item = Chunk>| {
-            let mut assembly = Assembly::new(vec![0.0; 2 * CHUNK_VALUES]);
-            chunks.for_each(|chunk| assembly.add(&chunk).unwrap());
-            assembly.digest()
+            let mut arrivals = Arrivals::new(Cut::whole(2 * CHUNK_VALUES));
+            chunks.for_each(|chunk| drop(arrivals.add(&chunk).unwrap()));
+            arrivals.digest()
         };
         let vector = vector(2 * CHUNK_VALUES);
-        let whole: Vec<_> = chunks(Part::Gradient, 0, &vector).collect();
+        let whole = chunks_of(&vector);
         let forward = digest(&mut whole.clone().into_iter());
         assert_eq!(digest(&mut whole.into_iter().rev()), forward);
         let mut other = vector.to_vec();
         other[CHUNK_VALUES + 1] += 1.0;
-        assert_ne!(digest(&mut chunks(Part::Gradient, 0, &Arc::new(other))), forward);
+        assert_ne!(digest(&mut chunks_of(&Arc::new(other)).into_iter()), forward);
     }
 
     #[test]
-    fn a_vector_whose_checksums_are_known_is_cut_as_any_other() {
-        let vector = vector(CHUNK_VALUES + 7);
-        let whole: Vec<_> = chunks(Part::Weights, 0, &vector).collect();
-        let checksums = checksums(&vector);
-        let known = chunks_with(Part::Weights, &vector, &checksums);
-        assert_eq!(known.collect::<Vec<_>>(), whole);
+    fn a_checksum_is_made_piece_by_piece() {
+        let vector = vector(100);
+        let mut checksum = Checksum::default();
+        vector.chunks(7).for_each(|piece| checksum.update(piece));
+        assert_eq!(checksum.finish(), chunks_of(&vector)[0].crc32c);
     }
 
     #[test]
-    fn a_vector_in_crumbs_is_refused() {
-        let mut assembly = Assembly::new(vec![0.0; CHUNK_VALUES]);
-        let crumb = |start| chunks(Part::Gradient, start, &vector(1)).next().unwrap();
-        let mut results = (0..=SHORT_CHUNKS_MAX + 1).map(|start| assembly.add(&crumb(start)));
-        assert!(results.by_ref().take(SHORT_CHUNKS_MAX + 1).all(|result| result.is_ok()));
-        assert!(matches!(results.next().unwrap(), Err(WireError::TooManyChunks { .. })));
+    fn the_checksum_is_crc32c() {
+        // The check value of the catalogue of parametrised CRC algorithms.
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     }
 
     #[test]
     fn what_is_wrong_with_a_chunk_is_named_and_changes_nothing() {
-        let good: Vec<_> = chunks(Part::Gradient, 0, &vector(6)).collect();
-        let mut assembly = Assembly::new(vec![0.0; 10]);
+        let len = CHUNK_VALUES + 4;
+        let good = chunks_of(&vector(len));
+        let mut assembly = Assembly::new(Cut::whole(len), vec![0.0; len]);
         assembly.add(&good[0]).unwrap();
-        let mut bad = good[0].clone();
-        assert_eq!(assembly.add(&bad), Err(WireError::Overlap { start: 0 }));
-        bad.start = 6;
-        assert!(matches!(assembly.add(&bad), Err(WireError::Outside { end: 12, .. })));
-        bad.start = u64::MAX;
-        assert!(matches!(assembly.add(&bad), Err(WireError::Outside { .. })));
-        bad.start = 4;
+        assert_eq!(assembly.add(&good[0]), Err(WireError::Twice { start: 0 }));
+        let mut bad = good[1].clone();
+        let no_chunk = |start, bytes| Err(WireError::NoChunk { start, bytes, len });
+        for start in [1, len as u64, u64::MAX] {
+            bad.start = start;
+            assert_eq!(assembly.add(&bad), no_chunk(start, 16));
+        }
+        bad = good[1].clone();
         bad.crc32c ^= 1;
         assert!(matches!(assembly.add(&bad), Err(WireError::Corrupt { .. })));
-        bad.values = bad.values.slice(..5);
-        assert_eq!(assembly.add(&bad), Err(WireError::Size { start: 4, bytes: 5 }));
-        bad.values = Bytes::new();
-        assert_eq!(assembly.add(&bad), Err(WireError::Size { start: 4, bytes: 0 }));
-        assert_eq!(assembly.finish().unwrap_err(), WireError::Incomplete { found: 6, len: 10 });
+        for bytes in [0, 5, 12] {
+            bad.values = good[1].values.slice(..bytes);
+            assert_eq!(assembly.add(&bad), no_chunk(bad.start, bytes));
+        }
+        let found = CHUNK_VALUES;
+        assert_eq!(assembly.clone().finish(), Err(WireError::Incomplete { found, len }));
+        assembly.add(&good[1]).unwrap();
+        assert_eq!(assembly.finish().unwrap(), *vector(len));
     }
 }

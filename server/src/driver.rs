@@ -19,7 +19,7 @@ use crate::coordinator::{
     Replay, Status, Waiter,
 };
 use crate::folder::{RunFolder, Saved};
-use crate::plane::{Plane, Tensors, Version, Versions};
+use crate::plane::{Plane, Snapshot, Tensors, Version, Versions};
 
 /// Time between two looks at the clock.
 const TICK: Duration = Duration::from_millis(20);
@@ -144,7 +144,6 @@ impl Driver {
                 Some(command) = commands.recv() => command(&mut self),
                 Some(written) = self.writing.join_next() => self.written(written),
                 _ = ticks.tick() => {
-                    assert!(self.plane.is_alive(), "the data plane has panicked");
                     let now = self.now();
                     self.coordinator.tick(now);
                 }
@@ -196,12 +195,13 @@ impl Driver {
         &mut self,
         term: Term,
         worker: WorkerId,
+        pushing: Option<Assignment>,
     ) -> Result<(Waiter, oneshot::Receiver<PullAnswer>), Refusal> {
         self.coordinator.check_term(term)?;
         let (answer, wait) = oneshot::channel();
         let waiter = self.waiter();
         self.pulls.insert(waiter, answer);
-        self.coordinator.pull(self.now(), worker, waiter);
+        self.coordinator.pull(self.now(), worker, pushing, waiter);
         Ok((waiter, wait))
     }
 
@@ -227,21 +227,17 @@ impl Driver {
         self.credits.remove(&waiter);
     }
 
-    /// A push is complete. Gives the tensors back when they do not count.
+    /// A push is complete.
     pub(crate) fn contribute(
         &mut self,
         contribution: Contribution,
         tensors: Tensors,
-    ) -> (Result<Outcome, Refusal>, Option<Tensors>) {
-        let replica = contribution.assignment.replica;
-        let outcome = self.coordinator.contribute(self.now(), contribution);
-        match outcome {
-            Ok(Outcome::Counted) => {
-                self.plane.add(replica, tensors);
-                (outcome, None)
-            }
-            _ => (outcome, Some(tensors)),
+    ) -> Result<Outcome, Refusal> {
+        let outcome = self.coordinator.contribute(self.now(), contribution)?;
+        if outcome == Outcome::Counted {
+            self.plane.count(tensors);
         }
+        Ok(outcome)
     }
 
     /// The data plane has made the vectors of the next step.
@@ -280,11 +276,12 @@ impl Driver {
                         let _ = answer.send(credit);
                     }
                 }
-                Effect::Commit { step, update } => {
-                    // The EMA is about to change, and while a version of it lives it is copied.
+                Effect::Begin { step, update } => {
+                    // The evaluation is over: the memory of its EMA may be used again.
                     self.versions.evaluation = None;
-                    self.plane.commit(step, update);
+                    self.plane.begin(step, update);
                 }
+                Effect::Commit { step, makes_update } => self.plane.commit(step, makes_update),
                 Effect::Discard => self.plane.discard(),
                 Effect::Save(progress) => self.save(progress),
                 Effect::Record(line) => self.folder.record(line),
@@ -309,29 +306,26 @@ impl Driver {
 
     /// Takes a checkpoint, and writes it while the run goes on.
     fn save(&mut self, progress: Progress) {
-        let (folder, checkpoint) = (Arc::clone(&self.folder), self.checkpoint(progress));
+        let (folder, writing) = (Arc::clone(&self.folder), self.to_write(progress));
         self.writing.spawn(async move {
-            Written::Checkpoint(write(checkpoint, move |it| folder.save(&it)).await)
+            Written::Checkpoint(writing.write(move |checkpoint| folder.save(&checkpoint)).await)
         });
     }
 
     fn keep_replay(&mut self, replay: Replay) {
-        let folder = Arc::clone(&self.folder);
-        let checkpoint = self.checkpoint(replay.progress.clone());
+        let (folder, writing) = (Arc::clone(&self.folder), self.to_write(replay.progress.clone()));
         self.writing.spawn(async move {
             let keep = move |checkpoint| folder.keep_replay(&checkpoint, &replay);
-            Written::Replay(write(checkpoint, keep).await)
+            Written::Replay(writing.write(keep).await)
         });
     }
 
-    /// The state at this point of the data plane's orders; none if its thread has died.
-    fn checkpoint(&self, progress: Progress) -> impl Future<Output = Option<Checkpoint>> + use<> {
-        let vectors = self.plane.copy();
-        let numeric_kind = self.coordinator.numeric_kind().map(str::to_owned);
-        let job = self.job.clone();
-        async move {
-            let state = State { progress, vectors: vectors.await.ok()? };
-            Some(Checkpoint::new(job, numeric_kind, state))
+    fn to_write(&self, progress: Progress) -> ToWrite {
+        ToWrite {
+            job: self.job.clone(),
+            numeric_kind: self.coordinator.numeric_kind().map(str::to_owned),
+            progress,
+            snapshot: self.plane.snapshot(),
         }
     }
 
@@ -350,11 +344,22 @@ impl Driver {
     }
 }
 
-async fn write(
-    checkpoint: impl Future<Output = Option<Checkpoint>>,
-    write: impl FnOnce(Checkpoint) -> Saved + Send + 'static,
-) -> Saved {
-    let checkpoint = checkpoint.await.ok_or("the data plane has ended")?;
-    let writing = tokio::task::spawn_blocking(move || write(checkpoint));
-    writing.await.unwrap_or_else(|error| Err(format!("a checkpoint's writer failed: {error}")))
+/// A checkpoint whose vectors are still shared with the run.
+struct ToWrite {
+    job: Job,
+    numeric_kind: Option<String>,
+    progress: Progress,
+    snapshot: Snapshot,
+}
+
+impl ToWrite {
+    /// Copies and writes on a thread of its own.
+    async fn write(self, write: impl FnOnce(Checkpoint) -> Saved + Send + 'static) -> Saved {
+        let writing = tokio::task::spawn_blocking(move || {
+            let Self { job, numeric_kind, progress, snapshot } = self;
+            let state = State { progress, vectors: snapshot.vectors() };
+            write(Checkpoint::new(job, numeric_kind, state))
+        });
+        writing.await.unwrap_or_else(|error| Err(format!("a checkpoint's writer failed: {error}")))
+    }
 }

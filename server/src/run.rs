@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use hw2_common::ids::Term;
 use hw2_common::job::Job;
 use hw2_common::state::Progress;
+use hw2_common::wire::Cut;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -15,7 +16,7 @@ use crate::coordinator::{Coordinator, Ending, Expected, Now, Start};
 use crate::driver::{Driver, Ended, Handle};
 use crate::folder::{Opened, RunFolder};
 use crate::listener::Listener;
-use crate::plane::{Buffers, Plane};
+use crate::plane::Plane;
 use crate::rpc::Edge;
 
 /// Everything a server is given from outside.
@@ -74,15 +75,13 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     }
 
     let (handle, commands) = Handle::new();
-    // Enough for one contribution per replica, and one that is being received.
-    let buffers = Buffers::new(layout.params.len(), job.config.replicas as usize + 1);
     let published = {
         let handle = handle.clone();
         move |versions| {
             handle.post(move |driver| driver.committed(versions));
         }
     };
-    let (plane, versions) = Plane::start(&job, step, state.vectors, buffers.clone(), published)
+    let (plane, versions) = Plane::start(&job, Cut::params(&layout), step, &state.vectors, published)
         .context("cannot start the data plane")?;
     let term = draw_term();
     let start = Start {
@@ -100,7 +99,7 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
         committed_before,
     };
     let coordinator = Coordinator::new(Now(clock.now()), start);
-    let edge = Edge::start(listener, &handle, term, &job, layout, buffers)
+    let edge = Edge::start(listener, &handle, term, &job, layout, plane.clone())
         .context("cannot serve connections")?;
     let grace = Duration::from_millis(job.config.cluster.grace_ms);
     let driver = Driver::new(coordinator, clock, job, plane, versions, folder, resumed_from);

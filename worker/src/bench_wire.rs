@@ -34,38 +34,40 @@ pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
     };
     let contribution = constant_contribution(&layout, hello.job.config.batch_size);
     let session = client.join(hello.term, &credentials)?;
-    let (mut held, mut rounds) = (Held::new(&layout), Vec::new());
-    let mut round_began: Option<Instant> = None;
+    let mut rounds = Vec::new();
+    let mut pulled = session.pull(Held::new(&layout))?;
     loop {
-        let (directive, received) = session.pull(held)?;
-        held = received;
-        match directive {
+        let (directive, held) = pulled;
+        pulled = match directive {
             Directive::Run { step, assignments } => {
-                rounds.extend(round_began.take().map(|began| began.elapsed()));
-                let began = Instant::now();
-                for (replica, credit) in assignments {
-                    if credit != Credit::Push {
-                        return Err(PsError::Protocol(format!("no credit for {replica}")));
-                    }
-                    let push = session.begin_push(Assignment { step, replica });
-                    session.finish_push(push, &contribution)?;
+                let [(replica, credit)] = &assignments[..] else {
+                    return Err(PsError::Protocol("a worker of a bench has one replica".into()));
+                };
+                if *credit != Credit::Push {
+                    return Err(PsError::Protocol(format!("no credit for {replica}")));
                 }
-                round_began = Some(began);
+                let began = Instant::now();
+                let push = session.begin_push(Assignment { step, replica: *replica });
+                let pulled = session.push_and_pull(push, &contribution, held)?;
+                if let (Directive::Run { .. }, _) = &pulled {
+                    rounds.push(began.elapsed());
+                }
+                pulled
             }
             Directive::Evaluate { step, blocks } => {
-                round_began = None;
                 for block in blocks {
                     let samples = hello.job.eval_range(block).len() as u32;
                     session.report(EvaluationReport { step, block, samples, ..nothing() })?;
                 }
+                session.pull(held)?
             }
-            Directive::Wait(_) => {}
+            Directive::Wait(_) => session.pull(held)?,
             Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason)),
             Directive::Stop { .. } => {
                 session.leave("bench over")?;
                 return Ok(rounds);
             }
-        }
+        };
     }
 }
 

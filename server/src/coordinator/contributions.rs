@@ -6,8 +6,7 @@ use hw2_common::ids::{Assignment, WorkerId};
 use super::step::Recorded;
 use super::workers::not_a_member;
 use super::{
-    BlockReport, Contribution, Coordinator, Effect, Level, Now, Phase, Refusal, Replay, Update,
-    samples,
+    BlockReport, Contribution, Coordinator, Effect, Level, Now, Phase, Refusal, Replay, samples,
 };
 
 /// Longest name of an image that a worker may send, in bytes.
@@ -120,9 +119,7 @@ impl Coordinator {
                 self.credit_contributor(now, contribution.worker);
                 self.note_bad_images(contribution.worker, &contribution.bad_images);
                 if next.is_none() && matches!(self.phase, Phase::Training(_)) {
-                    let number = self.progress.updates() + 1;
-                    let learning_rate = self.progress.learning_rate;
-                    self.commit(Some(Update { number, learning_rate }));
+                    self.commit(true);
                 }
                 Outcome::Counted
             }
@@ -136,11 +133,11 @@ impl Coordinator {
         }
     }
 
-    fn commit(&mut self, update: Option<Update>) {
+    fn commit(&mut self, makes_update: bool) {
         let phase = std::mem::replace(&mut self.phase, Phase::Saving);
         let Phase::Training(barrier) = phase else { panic!("a step commits from training") };
-        self.phase = Phase::Committing { barrier, skipped: update.is_none() };
-        self.effects.push(Effect::Commit { step: self.progress.global_step, update });
+        self.phase = Phase::Committing { barrier, skipped: !makes_update };
+        self.effects.push(Effect::Commit { step: self.progress.global_step, makes_update });
     }
 
     fn not_finite(&mut self, contribution: &Contribution) {
@@ -163,7 +160,7 @@ impl Coordinator {
             NonFinite::Stop => self.fail(text),
             NonFinite::Skip => {
                 self.notice(Level::Error, format!("{text}; the step makes no update"));
-                self.commit(None);
+                self.commit(false);
             }
         }
     }
@@ -248,6 +245,9 @@ impl Coordinator {
             && assignment.step == self.progress.global_step
         {
             barrier.push_ends(assignment.replica, worker);
+        }
+        if let Some(pull) = self.pulls.get_mut(&worker) {
+            pull.pushing = pull.pushing.filter(|pushing| *pushing != assignment);
         }
     }
 

@@ -5,12 +5,20 @@ use hw2_common::ids::{Assignment, BlockId, ReplicaId, WorkerId};
 use super::leases::Granted;
 use super::workers::not_a_member;
 use super::{
-    Coordinator, Credit, Directive, Effect, Ending, Leased, Level, Now, Phase, Refusal, Waiter,
+    Coordinator, Credit, Directive, Effect, Ending, Leased, Level, Now, Phase, Pull, Refusal,
+    Waiter,
 };
 
 impl Coordinator {
-    /// A worker wants to know what to do. [`Effect::Direct`] answers.
-    pub(crate) fn pull(&mut self, now: Now, worker: WorkerId, waiter: Waiter) {
+    /// A worker wants to know what to do, once what it is `pushing` is in. [`Effect::Direct`]
+    /// answers.
+    pub(crate) fn pull(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        pushing: Option<Assignment>,
+        waiter: Waiter,
+    ) {
         if !self.members.saw(now, worker) {
             let directive = Directive::Rejoin(not_a_member(worker));
             return self.effects.push(Effect::Direct(waiter, directive));
@@ -18,7 +26,8 @@ impl Coordinator {
         if let Some(member) = self.members.get_mut(worker) {
             member.ready = true;
         }
-        if let Some((older, _)) = self.pulls.insert(worker, (waiter, now)) {
+        let pull = Pull { waiter, since: now, pushing };
+        if let Some(Pull { waiter: older, .. }) = self.pulls.insert(worker, pull) {
             let directive = Directive::Wait("this worker pulls again elsewhere".into());
             self.effects.push(Effect::Direct(older, directive));
         }
@@ -53,7 +62,7 @@ impl Coordinator {
 
     /// The connection of a call that waits is gone.
     pub(crate) fn forget(&mut self, waiter: Waiter) {
-        self.pulls.retain(|_, (waiting, _)| *waiting != waiter);
+        self.pulls.retain(|_, pull| pull.waiter != waiter);
         self.credits.retain(|_, (waiting, ..)| *waiting != waiter);
     }
 
@@ -62,7 +71,7 @@ impl Coordinator {
         let pulling: Vec<WorkerId> = self.pulls.keys().copied().collect();
         for worker in pulling {
             if let Some(directive) = self.directive(now, worker)
-                && let Some((waiter, _)) = self.pulls.remove(&worker)
+                && let Some(Pull { waiter, .. }) = self.pulls.remove(&worker)
             {
                 if let (Directive::Stop { .. }, Some(member)) =
                     (&directive, self.members.get_mut(worker))
@@ -105,7 +114,11 @@ impl Coordinator {
                 self.granted(now, worker, granted);
                 (!blocks.is_empty()).then_some(Directive::Evaluate { step, blocks })
             }
-            Phase::Training(_) => {
+            Phase::Training(barrier) => {
+                let pushing = self.pulls.get(&worker).and_then(|pull| pull.pushing);
+                if pushing.is_some_and(|it| it.step == step && !barrier.has(it.replica)) {
+                    return None;
+                }
                 self.take_orphans(now, worker);
                 let assignments = self.to_compute(worker);
                 (!assignments.is_empty()).then_some(Directive::Run { step, assignments })

@@ -62,9 +62,11 @@ pub(crate) enum Effect {
     Direct(Waiter, Directive),
     /// Answer a worker that asked to push.
     GiveCredit(Waiter, Credit),
+    /// `step` is under way; if it commits with an update, it is this one.
+    Begin { step: GlobalStep, update: Update },
     /// Make the update of `step` from the contributions, or none, and then call
     /// [`super::Coordinator::committed`].
-    Commit { step: GlobalStep, update: Option<Update> },
+    Commit { step: GlobalStep, makes_update: bool },
     /// Forget the contributions of the current step.
     Discard,
     /// Copy the state, write it aside, and then call [`super::Coordinator::saved`].

@@ -132,7 +132,7 @@ pub(crate) struct Coordinator {
     replicas: Leases,
     /// Whether the next step's leases rotate to the workers that contributed least.
     rotate: bool,
-    pulls: BTreeMap<WorkerId, (Waiter, Now)>,
+    pulls: BTreeMap<WorkerId, Pull>,
     credits: BTreeMap<WorkerId, (Waiter, Now, Assignment)>,
     /// Why the run shall stop at the next opportunity.
     draining: Option<String>,
@@ -147,6 +147,15 @@ pub(crate) struct Coordinator {
     /// When people were last told how the run stands, and at which step.
     told: (Now, GlobalStep),
     effects: Vec<Effect>,
+}
+
+/// A worker that waits to be told what to do.
+#[derive(Clone, Copy, Debug)]
+struct Pull {
+    waiter: Waiter,
+    since: Now,
+    /// What it is pushing meanwhile.
+    pushing: Option<Assignment>,
 }
 
 /// Which states are on their way to the disk.

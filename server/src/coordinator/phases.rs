@@ -4,7 +4,7 @@ use hw2_common::state::Evaluation;
 
 use super::evaluation::EvaluationBarrier;
 use super::step::StepBarrier;
-use super::{Coordinator, Effect, Ending, Level, Now, Phase, balance, plateau};
+use super::{Coordinator, Effect, Ending, Level, Now, Phase, Update, balance, plateau};
 use crate::curve::Line;
 
 impl Coordinator {
@@ -80,6 +80,9 @@ impl Coordinator {
     fn begin_step(&mut self, now: Now) {
         self.phase = Phase::Training(StepBarrier::new(now, self.job.config.replicas));
         self.replicas.begin();
+        let number = self.progress.updates() + 1;
+        let update = Update { number, learning_rate: self.progress.learning_rate };
+        self.effects.push(Effect::Begin { step: self.progress.global_step, update });
         let ready = self.members.iter().filter(|(_, member)| member.ready);
         let candidates: Vec<_> = ready
             .map(|(worker, member)| balance::Candidate {

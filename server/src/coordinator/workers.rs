@@ -5,7 +5,7 @@ use std::time::Duration;
 use hw2_common::ids::WorkerId;
 
 use super::membership::Introduction;
-use super::{Coordinator, Credit, Directive, Effect, Level, Now, Phase, Refusal, Waiter};
+use super::{Coordinator, Credit, Directive, Effect, Level, Now, Phase, Pull, Refusal, Waiter};
 
 /// Longest wait of a question for credit: it is a small call, and small calls have a deadline.
 const CREDIT_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -149,7 +149,7 @@ impl Coordinator {
         if self.members.is_empty() && !matches!(self.phase, Phase::Ended(..)) {
             self.notice(Level::Warn, "no worker is left: waiting for one to join".into());
         }
-        if let Some((waiter, _)) = self.pulls.remove(&worker) {
+        if let Some(Pull { waiter, .. }) = self.pulls.remove(&worker) {
             let directive = Directive::Rejoin(not_a_member(worker));
             self.effects.push(Effect::Direct(waiter, directive));
         }
@@ -168,8 +168,8 @@ impl Coordinator {
 
     fn end_long_waits(&mut self, now: Now) {
         let long = |since: &Now, wait: Duration| now.since(*since) >= wait;
-        let pulls = self.pulls.iter().filter(|(_, (_, since))| long(since, self.limits.wait));
-        let pulls: Vec<(WorkerId, Waiter)> = pulls.map(|(w, (waiter, _))| (*w, *waiter)).collect();
+        let pulls = self.pulls.iter().filter(|(_, pull)| long(&pull.since, self.limits.wait));
+        let pulls: Vec<(WorkerId, Waiter)> = pulls.map(|(w, pull)| (*w, pull.waiter)).collect();
         let credit_wait = self.limits.wait.min(CREDIT_WAIT_MAX);
         let credits = self.credits.iter().filter(|(_, (_, since, _))| long(since, credit_wait));
         let credits: Vec<(WorkerId, Waiter)> =

@@ -1,160 +1,303 @@
-//! The data plane: everything that touches tensors, on a thread of its own.
+//! The data plane: everything that touches tensors, computed on threads of its own.
 //!
-//! It does what the coordinator ordered, in that order, and decides nothing.
+//! It does what the coordinator ordered and decides nothing. What it does beforehand, the update of
+//! chunks whose gradients are all there, leaves no trace when the order never comes.
 
-mod aggregate;
-mod buffers;
+mod block;
+mod draft;
 mod ema;
 mod optimizer;
-mod store;
+mod pool;
 mod version;
 
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use hw2_common::ids::{GlobalStep, ReplicaId};
+use hw2_common::ids::{Assignment, GlobalStep};
 use hw2_common::job::Job;
-use hw2_common::state::Vectors;
+use hw2_common::state::{Flat, Vectors};
+use hw2_common::wire::{self, Cut};
+use hw2_proto::v1::Part;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use tokio::sync::oneshot;
 
 use crate::coordinator::Update;
-use aggregate::Aggregate;
-pub(crate) use aggregate::Tensors;
-pub(crate) use buffers::Buffers;
-use store::Store;
-pub(crate) use version::{Version, Versions};
+use block::{Block, Pass};
+use draft::{Draft, Ticket};
+pub(crate) use pool::Buffer;
+use pool::Pool;
+pub(crate) use version::{Next, Reading, Version, Versions};
 
 /// More threads than this gain nothing: the work is bound by memory.
 const THREADS_MAX: usize = 8;
 
-/// What the data plane is to do.
-enum Order {
-    Add(ReplicaId, Tensors),
-    Discard,
-    Commit(GlobalStep, Option<Update>),
-    Copy(oneshot::Sender<Vectors>),
+/// The running data plane. Clones lead to the same one.
+#[derive(Clone)]
+pub(crate) struct Plane(Arc<Shared>);
+
+struct Shared {
+    job: Job,
+    cut: Cut,
+    pool: Pool,
+    threads: ThreadPool,
+    tickets: AtomicU64,
+    state: Mutex<State>,
+    /// Called after each commit.
+    published: Box<dyn Fn(Versions) + Send + Sync>,
 }
 
-/// The running data plane; dropping it ends its thread.
-pub(crate) struct Plane {
-    orders: Option<mpsc::Sender<Order>>,
-    thread: Option<JoinHandle<()>>,
+struct State {
+    blocks: Vec<Arc<Block>>,
+    /// BN running statistics.
+    buffers: Flat,
+    /// The step that is under way, if any.
+    draft: Option<Draft>,
+    /// Whether it is to commit when all of it is made.
+    committing: bool,
+}
+
+/// The tensors of a contribution that is being received; dropping it withdraws them.
+pub(crate) struct Staging {
+    plane: Plane,
+    /// None when the tensors are not wanted.
+    ticket: Option<Ticket>,
+}
+
+/// The tensors of a contribution that is complete.
+pub(crate) struct Tensors {
+    pub(crate) gradient: Staging,
+    /// BN statistics of the micro-batch, (buffers).
+    pub(crate) statistics: Vec<f32>,
+}
+
+/// The state of one moment, shared and not copied.
+pub(crate) struct Snapshot {
+    blocks: Vec<Arc<Block>>,
+    buffers: Flat,
 }
 
 impl Plane {
-    /// Starts the thread, which calls `published` after each commit. Also returns the vectors it
-    /// starts with, those of `step`.
-    ///
-    /// # Errors
-    /// The system has no thread left.
+    /// Begins with the vectors of `step`, which it also returns as they are sent. Calls `published`
+    /// after each commit.
     pub(crate) fn start(
         job: &Job,
+        cut: Cut,
         step: GlobalStep,
-        vectors: Vectors,
-        buffers: Buffers,
-        published: impl Fn(Versions) + Send + 'static,
+        vectors: &Vectors,
+        published: impl Fn(Versions) + Send + Sync + 'static,
     ) -> std::io::Result<(Self, Versions)> {
-        let (orders, received) = mpsc::channel();
-        let mut work = Work {
-            threads: threads(std::thread::available_parallelism()?.get().min(THREADS_MAX)),
-            aggregate: Aggregate::new(job.config.replicas, buffers.clone()),
-            store: Store::new(vectors, buffers),
-            job: job.clone(),
+        let pool = Pool::default();
+        let block = |range: &std::ops::Range<usize>| {
+            let Vectors { weights, moment1, moment2, ema, .. } = vectors;
+            let [weights, moment1, moment2, ema] = [weights, moment1, moment2, ema]
+                .map(|vector| pool.copy_of(&vector[range.clone()]));
+            Arc::new(Block::new(weights, moment1, moment2, ema))
         };
-        let first = work.publish(step);
-        let thread = std::thread::Builder::new().name("hw2-plane".into()).spawn(move || {
-            for order in received {
-                if let Some(versions) = work.carry_out(order) {
-                    published(versions);
-                }
-            }
-        })?;
-        Ok((Self { orders: Some(orders), thread: Some(thread) }, first))
+        let blocks = cut.ranges().iter().map(block).collect();
+        let buffers = Arc::clone(&vectors.buffers);
+        let count = std::thread::available_parallelism()?.get().min(THREADS_MAX);
+        let shared = Shared {
+            job: job.clone(),
+            cut,
+            pool,
+            threads: threads(count),
+            tickets: AtomicU64::new(0),
+            state: Mutex::new(State { blocks, buffers, draft: None, committing: false }),
+            published: Box::new(published),
+        };
+        let versions = shared.versions(step, None, &shared.lock());
+        Ok((Self(Arc::new(shared)), versions))
     }
 
-    /// Whether the thread is there to carry out orders.
-    pub(crate) fn is_alive(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    /// `step` is under way; if it commits it makes `update`.
+    pub(crate) fn begin(&self, step: GlobalStep, update: Update) {
+        let config = &self.0.job.config;
+        let pass = Pass::new(&config.optimizer, update, config.replicas);
+        let draft = Draft::new(step, pass, config.replicas, self.0.cut.clone());
+        self.0.lock().draft = Some(draft);
+    }
+
+    /// The contribution to `assignment` begins to arrive.
+    pub(crate) fn stage(&self, assignment: Assignment) -> Staging {
+        let Assignment { step, replica } = assignment;
+        let ticket = Ticket(self.0.tickets.fetch_add(1, Ordering::Relaxed));
+        let mut state = self.0.lock();
+        let draft = state.draft.as_mut().filter(|draft| draft.step() == step);
+        let wanted = draft.is_some_and(|draft| draft.begin(ticket, replica));
+        Staging { plane: self.clone(), ticket: wanted.then_some(ticket) }
     }
 
     /// A contribution counts.
-    pub(crate) fn add(&self, replica: ReplicaId, tensors: Tensors) {
-        self.order(Order::Add(replica, tensors));
+    ///
+    /// # Panics
+    /// If it is not one to the step under way, or not the first of its replica.
+    pub(crate) fn count(&self, tensors: Tensors) {
+        let Tensors { mut gradient, statistics } = tensors;
+        let ticket = gradient.ticket.take().expect("what counts was wanted");
+        let mut state = self.0.lock();
+        let draft = state.draft.as_mut().expect("what counts is of the step under way");
+        let jobs = draft.count(ticket, statistics);
+        drop(state);
+        self.spawn(jobs);
     }
 
-    /// The contributions of the current step are not wanted.
+    /// The step under way is given up.
     pub(crate) fn discard(&self) {
-        self.order(Order::Discard);
+        self.0.lock().draft = None;
     }
 
-    /// Makes the update of `step`, or none, and publishes the next step's vectors.
-    pub(crate) fn commit(&self, step: GlobalStep, update: Option<Update>) {
-        self.order(Order::Commit(step, update));
-    }
-
-    /// The vectors as they are after all that was ordered before, shared and not copied.
-    pub(crate) fn copy(&self) -> oneshot::Receiver<Vectors> {
-        let (answer, vectors) = oneshot::channel();
-        self.order(Order::Copy(answer));
-        vectors
-    }
-
-    fn order(&self, order: Order) {
-        let orders = self.orders.as_ref().expect("there until drop");
-        orders.send(order).expect("the data plane's thread has panicked");
-    }
-}
-
-impl Drop for Plane {
-    fn drop(&mut self) {
-        drop(self.orders.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread has been printed where it happened.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// What the thread owns.
-struct Work {
-    job: Job,
-    threads: ThreadPool,
-    aggregate: Aggregate,
-    store: Store,
-}
-
-impl Work {
-    fn carry_out(&mut self, order: Order) -> Option<Versions> {
-        match order {
-            Order::Add(replica, tensors) => self.aggregate.add(&self.threads, replica, tensors),
-            Order::Discard => self.aggregate.discard(),
-            Order::Commit(step, update) => {
-                match update {
-                    None => self.aggregate.discard(),
-                    Some(update) => {
-                        let whole = self.aggregate.take();
-                        let config = &self.job.config;
-                        let (optimizer, replicas) = (&config.optimizer, config.replicas);
-                        self.store.update(&self.threads, optimizer, update, replicas, whole);
-                    }
-                }
-                return Some(self.publish(step.next()));
+    /// The step under way commits with its update, or without any, and the next step's vectors are
+    /// published, at once or when they are made.
+    pub(crate) fn commit(&self, step: GlobalStep, makes_update: bool) {
+        let mut state = self.0.lock();
+        let published = match makes_update {
+            true => {
+                state.committing = true;
+                self.0.finish(&mut state)
             }
-            // Nobody waits for it when the server is being ended.
-            Order::Copy(answer) => drop(answer.send(self.store.vectors().clone())),
-        }
-        None
+            false => {
+                state.draft = None;
+                Some(self.0.versions(step.next(), None, &state))
+            }
+        };
+        drop(state);
+        published.into_iter().for_each(&self.0.published);
     }
 
-    fn publish(&self, step: GlobalStep) -> Versions {
-        let Vectors { weights, ema, buffers, .. } = self.store.vectors();
-        let evaluation = self.job.eval_due(step).then_some((ema, buffers));
-        Versions::new(step, (weights, self.store.checksums()), evaluation)
+    /// The state as it is now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.0.lock();
+        Snapshot { blocks: state.blocks.clone(), buffers: Arc::clone(&state.buffers) }
+    }
+
+    /// The weights after the step under way, for a worker that holds those of `held`: provisional,
+    /// and not all made. None while that does not help it, or when they are not what it needs next.
+    pub(crate) fn provisional(&self, held: Option<u64>) -> Option<Reading> {
+        let state = self.0.lock();
+        let draft = state.draft.as_ref()?;
+        let helps = held == Some(draft.step().0) && !self.0.job.eval_due(draft.step().next());
+        helps.then(|| draft.version().read())
+    }
+
+    /// Memory for one chunk of a gradient.
+    pub(crate) fn buffer(&self, len: usize) -> Buffer {
+        self.0.pool.take(len)
+    }
+
+    fn spawn(&self, jobs: impl IntoIterator<Item = draft::Job>) {
+        for job in jobs {
+            Arc::clone(&self.0).spawn(job);
+        }
     }
 }
 
-/// A pool of `count` threads for the loops over whole vectors.
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn(self: Arc<Self>, job: draft::Job) {
+        // Not kept alive by its own work: a plane that is dropped need not finish it.
+        let shared = Arc::downgrade(&self);
+        self.threads.spawn_fifo(move || work(&shared, job));
+    }
+
+    fn versions(
+        &self,
+        step: GlobalStep,
+        weights: Option<Arc<Version>>,
+        state: &State,
+    ) -> Versions {
+        let starts = || self.cut.ranges().iter().map(|range| range.start);
+        let blocks = || state.blocks.iter().zip(starts());
+        let weights = weights.unwrap_or_else(|| {
+            let chunks = blocks().map(|(block, start)| block.weights_chunk(start));
+            Arc::new(Version::whole(step, chunks))
+        });
+        let evaluation = self.job.eval_due(step).then(|| {
+            let ema = blocks().map(|(block, start)| block.ema_chunk(start));
+            let buffers = wire::chunks(Part::Buffers, 0, &state.buffers);
+            Arc::new(Version::whole(step, ema.chain(buffers)))
+        });
+        Versions { weights, evaluation }
+    }
+
+    /// Makes the draft the state, if it is to commit and is made.
+    fn finish(&self, state: &mut State) -> Option<Versions> {
+        if !state.committing {
+            return None;
+        }
+        state.blocks = state.draft.as_ref()?.blocks()?;
+        let draft = state.draft.take()?;
+        state.committing = false;
+        let momentum = self.job.config.optimizer.bn_momentum as f32;
+        let means = draft.mean_statistics();
+        for (running, mean) in Arc::make_mut(&mut state.buffers).iter_mut().zip(means) {
+            *running += momentum * (mean - *running);
+        }
+        let weights = Arc::clone(draft.version());
+        Some(self.versions(draft.step().next(), Some(weights), state))
+    }
+}
+
+/// Does one job, and what follows from it.
+fn work(shared: &Weak<Shared>, job: draft::Job) {
+    let Some(shared) = shared.upgrade() else { return };
+    let block = Arc::clone(&shared.lock().blocks[job.lane()]);
+    let done = job.run(&block, &shared.pool);
+    let mut state = shared.lock();
+    let next = state.draft.as_mut().and_then(|draft| draft.done(done));
+    let published = shared.finish(&mut state);
+    drop(state);
+    published.into_iter().for_each(&shared.published);
+    if let Some(job) = next {
+        shared.spawn(job);
+    }
+}
+
+impl Staging {
+    /// Whether anybody wants the tensors.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.ticket.is_some()
+    }
+
+    /// Chunk number `chunk` of the gradient is there, and finite.
+    pub(crate) fn put(&self, chunk: usize, gradient: Buffer) {
+        let Some(ticket) = self.ticket else { return };
+        let mut state = self.plane.0.lock();
+        let job = state.draft.as_mut().and_then(|draft| draft.put(ticket, chunk, gradient));
+        drop(state);
+        self.plane.spawn(job);
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut state = self.plane.0.lock();
+        let jobs = state.draft.as_mut().map(|draft| draft.withdraw(ticket));
+        drop(state);
+        self.plane.spawn(jobs.into_iter().flatten());
+    }
+}
+
+impl Snapshot {
+    /// The flat vectors, copied.
+    pub(crate) fn vectors(self) -> Vectors {
+        let flat = |vector: fn(&Block) -> &Buffer| {
+            let parts: Vec<&[f32]> = self.blocks.iter().map(|block| &**vector(block)).collect();
+            Arc::new(parts.concat())
+        };
+        Vectors {
+            weights: flat(|block| &block.weights),
+            moment1: flat(|block| &block.moment1),
+            moment2: flat(|block| &block.moment2),
+            ema: flat(|block| &block.ema),
+            buffers: self.buffers,
+        }
+    }
+}
+
+/// A pool of `count` threads for the loops over chunks.
 fn threads(count: usize) -> ThreadPool {
     let pool = ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("hw2-sum-{i}"));
     pool.build().expect("the system has threads left at the start")

@@ -1,11 +1,22 @@
-//! The Data service: streams of chunks.
+//! The Data service: streams of chunks, whose values are not copied on their way.
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::StreamExt;
+use http::{Request, Response};
+use hw2_common::grpc::{self, Incoming, Parcel};
 use hw2_proto::v1;
-use hw2_proto::v1::data_server::Data;
+use hw2_proto::v1::data_server::SERVICE_NAME;
 use hw2_proto::v1::push_message::Message;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tower_service::Service;
 
-use super::pull::{PullStream, pull};
+use super::pull::pull;
 use super::push::Receiver;
 
 /// Serves Data.
@@ -14,29 +25,55 @@ pub(super) struct DataService {
     pub(super) receiver: Receiver,
 }
 
-#[tonic::async_trait]
-impl Data for DataService {
-    type PullStream = PullStream;
-
-    async fn push(
-        &self,
-        request: Request<Streaming<v1::PushMessage>>,
-    ) -> Result<Response<v1::PushReply>, Status> {
-        let mut stream = request.into_inner();
-        let first = tokio::time::timeout(self.receiver.pause_max, stream.message()).await;
+impl DataService {
+    async fn push(&self, mut messages: Incoming) -> Result<v1::PushReply, Status> {
+        let first = tokio::time::timeout(self.receiver.pause_max, messages.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("a push that never began"))??;
         let Some(v1::PushMessage { message: Some(Message::Head(head)) }) = first else {
             return Err(Status::invalid_argument("a push begins with its head"));
         };
-        let outcome = self.receiver.receive(head, stream).await?;
-        Ok(Response::new(outcome.into()))
+        Ok(self.receiver.receive(head, messages).await?.into())
     }
 
-    async fn pull(
-        &self,
-        request: Request<v1::PullRequest>,
-    ) -> Result<Response<Self::PullStream>, Status> {
-        let stream = pull(&self.receiver.driver, request.into_inner()).await?;
-        Ok(Response::new(stream))
+    async fn call(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let path = request.uri().path().to_owned();
+        let mut messages = Incoming::new(request.into_body());
+        match path.as_str() {
+            grpc::PUSH => {
+                let reply = self.push(messages).await?;
+                Ok(grpc::response(tokio_stream::iter([Ok(Parcel::new(&reply))])))
+            }
+            grpc::PULL => {
+                let request = tokio::time::timeout(self.receiver.pause_max, messages.message());
+                let request = request.await;
+                let request =
+                    request.map_err(|_| Status::deadline_exceeded("a pull that never began"))??;
+                let request =
+                    request.ok_or_else(|| Status::invalid_argument("a pull without request"))?;
+                let Receiver { driver, plane, .. } = &self.receiver;
+                let messages = pull(driver, plane, request).await?;
+                Ok(grpc::response(messages.map(|message| message.map(Parcel::from))))
+            }
+            _ => Err(Status::unimplemented(format!("no method {path}"))),
+        }
     }
+}
+
+impl Service<Request<Body>> for DataService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let call = Self::call(self.clone(), request);
+        Box::pin(async move { Ok(call.await.unwrap_or_else(Status::into_http)) })
+    }
+}
+
+impl NamedService for DataService {
+    const NAME: &'static str = SERVICE_NAME;
 }

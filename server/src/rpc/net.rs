@@ -9,9 +9,8 @@ use std::time::Duration;
 use hw2_common::ids::Term;
 use hw2_common::job::Job;
 use hw2_common::layout::ParamLayout;
-use hw2_common::wire::{FRAME_BYTES, MESSAGE_BYTES_MAX};
+use hw2_common::wire::{Cut, FRAME_BYTES, MESSAGE_BYTES_MAX};
 use hw2_proto::v1::control_server::ControlServer;
-use hw2_proto::v1::data_server::DataServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -27,7 +26,7 @@ use super::guarded::{self, Guarded};
 use super::push::{Pushing, Receiver};
 use crate::driver::Handle;
 use crate::listener::{Listener, Socket};
-use crate::plane::Buffers;
+use crate::plane::Plane;
 
 /// An odd number of threads takes connections in turn: a worker opens one for control and then one
 /// for data, so that with an even number some threads would have all of the data.
@@ -64,7 +63,7 @@ impl Edge {
         term: Term,
         job: &Job,
         layout: ParamLayout,
-        buffers: Buffers,
+        plane: Plane,
     ) -> io::Result<Self> {
         let cluster = &job.config.cluster;
         let services = Services {
@@ -77,8 +76,9 @@ impl Edge {
             data: DataService {
                 receiver: Receiver {
                     driver: driver.clone(),
+                    cut: Cut::params(&layout),
                     layout: Arc::new(layout),
-                    buffers,
+                    plane,
                     pushing: Pushing::default(),
                     pause_max: Duration::from_millis(cluster.assignment_timeout_ms),
                 },
@@ -186,9 +186,6 @@ async fn serve<C: Connection>(
     services: Services,
     stop: CancellationToken,
 ) {
-    let data = DataServer::new(services.data)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let control = ControlServer::new(services.control).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let server = Server::builder()
         .max_frame_size(FRAME_BYTES)
@@ -198,7 +195,7 @@ async fn serve<C: Connection>(
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(control)
-        .add_service(data);
+        .add_service(services.data);
     let guard = |(connection, permit)| {
         C::from_std(connection).map(|connection| Guarded::new(connection, permit))
     };

@@ -1,73 +1,171 @@
 //! A pull: wait for the directive, stream the parts that it needs and the worker lacks, end in it.
+//!
+//! The weights of the next step are streamed while they are made, before it is known whether the step
+//! under way will commit; if they come to nothing, the worker is told.
 
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
 use hw2_common::ids::{Term, WorkerId};
 use hw2_proto::v1::pull_message::Message;
-use hw2_proto::v1::{PullMessage, PullRequest};
+use hw2_proto::v1::{PullMessage, PullRequest, Withdrawn};
 use tokio::sync::oneshot;
 use tokio_stream::Stream;
 use tonic::Status;
 
+use super::convert;
 use crate::coordinator::{Directive, Refusal, Waiter};
 use crate::driver::{Driver, Gone, Handle, PullAnswer};
-use crate::plane::Version;
-
-/// Waits until the coordinator has something to say to the worker.
-pub(super) async fn pull(driver: &Handle, request: PullRequest) -> Result<PullStream, Status> {
-    let PullRequest { term, worker, weights_step, ema_step } = request;
-    let (term, worker) = (Term(term), WorkerId(worker));
-    let waiting = Waiting::begin(driver, move |driver| driver.pull(term, worker)).await?;
-    let PullAnswer { directive, version } = waiting.answer().await?;
-    let held = match &directive {
-        Directive::Run { .. } => weights_step,
-        Directive::Evaluate { .. } => ema_step,
-        _ => None,
-    };
-    let lacks = |version: &Arc<Version>| held != Some(version.step);
-    let version =
-        version.filter(lacks).map(|version| (Arc::downgrade(&version), version.chunks.len()));
-    Ok(PullStream { version, sent: 0, directive: Some(directive) })
-}
+use crate::plane::{Next, Plane, Reading, Version};
 
 /// Chunks, and the directive at the end.
-pub(super) struct PullStream {
-    /// What is streamed, with its number of chunks.
-    version: Option<(Weak<Version>, usize)>,
-    sent: usize,
-    /// None once it is sent.
-    directive: Option<Directive>,
+pub(super) type PullStream = Pin<Box<dyn Stream<Item = Result<PullMessage, Status>> + Send>>;
+
+/// Has the coordinator say something to the worker, and streams meanwhile.
+pub(super) async fn pull(
+    driver: &Handle,
+    plane: &Plane,
+    request: PullRequest,
+) -> Result<PullStream, Status> {
+    let PullRequest { term, worker, weights_step, ema_step, pushing } = request;
+    let (term, worker) = (Term(term), WorkerId(worker));
+    let pushing = pushing.map(|pushing| convert::assignment(pushing.step, pushing.replica));
+    let waiting = Waiting::begin(driver, move |driver| driver.pull(term, worker, pushing)).await?;
+    let pulling = Pulling {
+        plane: plane.clone(),
+        weights_step,
+        ema_step,
+        reading: None,
+        stage: Stage::Waiting(waiting),
+    };
+    Ok(Box::pin(futures_util::stream::unfold(pulling, |mut pulling| async {
+        let message = pulling.next().await?;
+        let message = message.map(|message| PullMessage { message: Some(message) });
+        Some((message, pulling))
+    })))
 }
 
-impl PullStream {
-    fn next_message(&mut self) -> Option<Message> {
-        if let Some((version, count)) = &self.version
-            && self.sent < *count
-            && self.directive.is_some()
-        {
-            // Held only for this moment: the chunk is copied into the connection's buffer next.
-            let chunk = version.upgrade().map(|version| version.chunks[self.sent].clone());
-            self.sent += 1;
-            if chunk.is_none() {
-                // The step was committed without this worker while it was reading.
-                self.directive = None;
-                let reason = "these weights are out of date".to_owned();
-                return Some(Message::Directive(Directive::Wait(reason).into()));
-            }
-            return chunk.map(Message::Chunk);
+/// One pull.
+struct Pulling {
+    plane: Plane,
+    /// The versions that the worker holds.
+    weights_step: Option<u64>,
+    ema_step: Option<u64>,
+    /// What is being streamed.
+    reading: Option<Reading>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// For the directive.
+    Waiting(Waiting<PullAnswer>),
+    /// What the directive needs.
+    Sending(Directive),
+    Over,
+}
+
+impl Pulling {
+    async fn next(&mut self) -> Option<Result<Message, Status>> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Waiting(waiting) => Some(self.wait(waiting).await),
+            Stage::Sending(directive) => Some(Ok(self.send(directive).await)),
+            Stage::Over => None,
         }
-        self.directive.take().map(|directive| Message::Directive(directive.into()))
+    }
+
+    /// Streams what is made beforehand until the directive comes.
+    async fn wait(&mut self, mut waiting: Waiting<PullAnswer>) -> Result<Message, Status> {
+        loop {
+            if self.reading.is_none() {
+                self.reading = self.plane.provisional(self.weights_step);
+            }
+            match self.look() {
+                Next::Chunk(chunk) => {
+                    self.stage = Stage::Waiting(waiting);
+                    return Ok(Message::Chunk(chunk));
+                }
+                Next::Gone => {
+                    if self.forget() {
+                        self.stage = Stage::Waiting(waiting);
+                        return Ok(Message::Withdrawn(Withdrawn {}));
+                    }
+                    continue;
+                }
+                Next::Later | Next::End => {}
+            }
+            tokio::select! {
+                biased;
+                answer = waiting.answer() => {
+                    let PullAnswer { directive, version } = answer?;
+                    if self.turn_to(&directive, version) {
+                        self.stage = Stage::Sending(directive);
+                        return Ok(Message::Withdrawn(Withdrawn {}));
+                    }
+                    return Ok(self.send(directive).await);
+                }
+                () = changed(&mut self.reading) => {}
+            }
+        }
+    }
+
+    /// Streams what the directive needs, and then the directive.
+    async fn send(&mut self, directive: Directive) -> Message {
+        loop {
+            match self.look() {
+                Next::Chunk(chunk) => {
+                    self.stage = Stage::Sending(directive);
+                    return Message::Chunk(chunk);
+                }
+                Next::End => return Message::Directive(directive.into()),
+                Next::Gone => {
+                    // The step was committed without this worker while it was reading.
+                    let reason = "these weights are out of date".to_owned();
+                    return Message::Directive(Directive::Wait(reason).into());
+                }
+                Next::Later => changed(&mut self.reading).await,
+            }
+        }
+    }
+
+    fn look(&mut self) -> Next {
+        self.reading.as_mut().map_or(Next::End, Reading::next)
+    }
+
+    /// From now on streams what `directive` needs and the worker lacks. Says whether the worker has
+    /// to forget what it was sent.
+    fn turn_to(&mut self, directive: &Directive, version: Option<Arc<Version>>) -> bool {
+        if let (Some(reading), Some(version)) = (&self.reading, &version)
+            && reading.is_of(version)
+        {
+            return false;
+        }
+        let forget = self.forget();
+        let held = match directive {
+            Directive::Run { .. } => self.weights_step,
+            Directive::Evaluate { .. } => self.ema_step,
+            Directive::Wait(_) | Directive::Rejoin(_) | Directive::Stop { .. } => None,
+        };
+        let lacking = version.filter(|version| held != Some(version.step.0));
+        self.reading = lacking.map(|version| version.read());
+        forget
+    }
+
+    /// Stops streaming what came to nothing, and says whether the worker has some of it; then that is
+    /// where the weights were that it held.
+    fn forget(&mut self) -> bool {
+        let begun = self.reading.take().is_some_and(|reading| reading.has_begun());
+        if begun {
+            self.weights_step = None;
+        }
+        begun
     }
 }
 
-impl Stream for PullStream {
-    type Item = Result<PullMessage, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let message = self.next_message();
-        Poll::Ready(message.map(|message| Ok(PullMessage { message: Some(message) })))
+/// Waits until more of what is streamed is made; for ever if nothing is.
+async fn changed(reading: &mut Option<Reading>) {
+    match reading {
+        Some(reading) => reading.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -97,7 +195,7 @@ impl<T: Send + 'static> Waiting<T> {
     }
 
     /// Waits for the answer.
-    pub(super) async fn answer(mut self) -> Result<T, Status> {
+    pub(super) async fn answer(&mut self) -> Result<T, Status> {
         let answer = (&mut self.wait).await.map_err(|_| Gone)?;
         self.waiter = None;
         Ok(answer)
@@ -109,62 +207,5 @@ impl<T> Drop for Waiting<T> {
         if let Some(waiter) = self.waiter {
             self.driver.post(move |driver| driver.forget(waiter));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use hw2_common::ids::{GlobalStep, ReplicaId};
-    use hw2_proto::v1::{self, Chunk};
-
-    use crate::coordinator::Leased;
-
-    fn stream(version: &Arc<Version>) -> PullStream {
-        let assignments = vec![Leased { replica: ReplicaId(0), credit: true }];
-        let directive = Directive::Run { step: GlobalStep(7), assignments };
-        let version = Some((Arc::downgrade(version), version.chunks.len()));
-        PullStream { version, sent: 0, directive: Some(directive) }
-    }
-
-    fn version() -> Arc<Version> {
-        Arc::new(Version { step: 7, chunks: vec![Chunk::default(); 2] })
-    }
-
-    fn is_run(message: Option<Message>) -> bool {
-        let Some(Message::Directive(directive)) = message else { return false };
-        matches!(directive.directive, Some(v1::directive::Directive::Run(_)))
-    }
-
-    #[test]
-    fn all_chunks_come_before_the_directive_and_nothing_after() {
-        let version = version();
-        let mut stream = stream(&version);
-        assert!(matches!(stream.next_message(), Some(Message::Chunk(_))));
-        assert!(matches!(stream.next_message(), Some(Message::Chunk(_))));
-        assert!(is_run(stream.next_message()));
-        assert_eq!(stream.next_message(), None);
-    }
-
-    #[test]
-    fn a_reader_that_is_too_slow_is_told_to_wait_and_keeps_no_version_alive() {
-        let version = version();
-        let mut stream = stream(&version);
-        assert!(matches!(stream.next_message(), Some(Message::Chunk(_))));
-        assert_eq!(Arc::strong_count(&version), 1);
-        drop(version);
-        let Some(Message::Directive(directive)) = stream.next_message() else { panic!("an end") };
-        assert!(matches!(directive.directive, Some(v1::directive::Directive::Wait(_))));
-        assert_eq!(stream.next_message(), None);
-    }
-
-    #[test]
-    fn a_version_that_was_sent_whole_stays_valid() {
-        let version = version();
-        let mut stream = stream(&version);
-        stream.next_message();
-        stream.next_message();
-        drop(version);
-        assert!(is_run(stream.next_message()));
     }
 }

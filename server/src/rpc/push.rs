@@ -1,30 +1,33 @@
-//! A push: chunks are checked and copied once, into memory that becomes the aggregate's.
+//! A push: chunks are checked and copied once, into memory that is the data plane's.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hw2_common::grpc::Incoming;
 use hw2_common::ids::{Assignment, Term, WorkerId};
 use hw2_common::layout::{ParamLayout, Tensors as Layout};
-use hw2_common::wire::{Assembly, WireError};
+use hw2_common::wire::{self, Arrivals, Assembly, Cut, WireError};
 use hw2_proto::v1::push_message::Message;
 use hw2_proto::v1::{self, Chunk, Part, PushMessage};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::convert;
 use crate::coordinator::{
     Admission, Contribution, Coordinator, Digest, Outcome, Refusal, StepResult,
 };
 use crate::driver::{Driver, Handle};
-use crate::plane::{Buffers, Tensors};
+use crate::plane::{Plane, Staging, Tensors};
 
 /// What every push needs.
 #[derive(Clone)]
 pub(super) struct Receiver {
     pub(super) driver: Handle,
     pub(super) layout: Arc<ParamLayout>,
-    pub(super) buffers: Buffers,
+    /// Of the parameters.
+    pub(super) cut: Cut,
+    pub(super) plane: Plane,
     pub(super) pushing: Pushing,
     /// Longest pause between two messages: a push may begin before its gradient is computed.
     pub(super) pause_max: Duration,
@@ -55,52 +58,68 @@ impl Receiver {
     pub(super) async fn receive(
         &self,
         head: v1::PushHead,
-        mut stream: Streaming<PushMessage>,
+        mut stream: Incoming,
     ) -> Result<Outcome, Status> {
         let v1::PushHead { term, worker, step, replica } = head;
         let (worker, assignment) = (WorkerId(worker), convert::assignment(step, replica));
         let (admission, mut open) =
             Open::begin(&self.driver, Term(term), worker, assignment).await?;
         let turn = self.pushing.begin(worker);
-        let mut arriving = Arriving::new(self, admission);
-        loop {
-            let message = tokio::select! {
-                message = tokio::time::timeout(self.pause_max, stream.message()) => message,
-                () = turn.superseded.cancelled() => {
-                    return Err(Status::cancelled("the worker pushes again elsewhere"));
-                }
-            };
-            let message =
-                message.map_err(|_| Status::deadline_exceeded("the push has stalled"))??;
-            match message.map(|message| message.message) {
-                Some(Some(Message::Chunk(chunk))) => arriving.chunk(&chunk)?,
-                Some(Some(Message::Result(result))) => arriving.result(result)?,
-                Some(Some(Message::Head(_))) => {
-                    return Err(Status::invalid_argument("a push has one head"));
-                }
-                Some(None) => return Err(Status::invalid_argument("an empty message in a push")),
-                None => break,
+        if admission == Admission::Discard {
+            return self.discard(&mut stream, &turn).await;
+        }
+        let mut arriving = Arriving::new(self, assignment);
+        while let Some(message) = self.next(&mut stream, &turn).await? {
+            match message {
+                Message::Chunk(chunk) => arriving.chunk(&chunk)?,
+                Message::Result(result) => arriving.result(result)?,
+                Message::Head(_) => return Err(Status::invalid_argument("a push has one head")),
             }
         }
-        if admission == Admission::Discard {
-            return Ok(Outcome::Dropped);
-        }
-        let (contribution, tensors) = arriving.finish(worker, assignment)?;
+        let (contribution, tensors) = arriving.finish(worker)?;
         open.is_open = false;
-        self.contribute(contribution, tensors).await
+        let contribute = move |driver: &mut Driver| driver.contribute(contribution, tensors);
+        Ok(self.driver.call(contribute).await??)
     }
 
-    async fn contribute(
+    /// Reads on and keeps nothing.
+    async fn discard(
         &self,
-        contribution: Contribution,
-        tensors: Tensors,
+        stream: &mut Incoming,
+        turn: &Turn,
     ) -> Result<Outcome, Status> {
-        let (outcome, unused) =
-            self.driver.call(move |driver| driver.contribute(contribution, tensors)).await?;
-        if let Some(tensors) = unused {
-            self.buffers.give(tensors.gradient);
+        let all = self.layout.params.len() + self.layout.buffers.len();
+        let mut values = 0;
+        while let Some(message) = self.next(stream, turn).await? {
+            if let Message::Chunk(chunk) = message {
+                // An empty chunk counts too, or there could be any number of them.
+                values += (chunk.values.len() / 4).max(1);
+            }
+            if values > all {
+                return Err(Status::invalid_argument("more values than the layout has"));
+            }
         }
-        Ok(outcome?)
+        Ok(Outcome::Dropped)
+    }
+
+    /// The next message of a push; none at its end.
+    async fn next(
+        &self,
+        stream: &mut Incoming,
+        turn: &Turn,
+    ) -> Result<Option<Message>, Status> {
+        let message = tokio::select! {
+            message = tokio::time::timeout(self.pause_max, stream.message()) => message,
+            () = turn.superseded.cancelled() => {
+                return Err(Status::cancelled("the worker pushes again elsewhere"));
+            }
+        };
+        let message = message.map_err(|_| Status::deadline_exceeded("the push has stalled"))??;
+        match message {
+            Some(PushMessage { message: Some(message) }) => Ok(Some(message)),
+            Some(_) => Err(Status::invalid_argument("an empty message in a push")),
+            None => Ok(None),
+        }
     }
 }
 
@@ -158,52 +177,49 @@ impl Drop for Turn {
 /// The parts of a push so far.
 struct Arriving<'a> {
     receiver: &'a Receiver,
-    admission: Admission,
-    /// Made when the first chunk comes: a push may begin long before.
-    gradient: Option<Assembly>,
+    assignment: Assignment,
+    gradient: Arrivals,
+    staging: Staging,
     statistics: Assembly,
     result: Option<v1::StepResult>,
     non_finite: Option<String>,
-    /// Values read and thrown away.
-    discarded: usize,
 }
 
 impl<'a> Arriving<'a> {
-    fn new(receiver: &'a Receiver, admission: Admission) -> Self {
-        let statistics = Assembly::new(vec![0.0; receiver.layout.buffers.len()]);
+    fn new(receiver: &'a Receiver, assignment: Assignment) -> Self {
+        let len = receiver.layout.buffers.len();
+        let statistics = Assembly::new(Cut::whole(len), vec![0.0; len]);
         Self {
             receiver,
-            admission,
-            gradient: None,
+            assignment,
+            gradient: Arrivals::new(receiver.cut.clone()),
+            staging: receiver.plane.stage(assignment),
             statistics,
             result: None,
             non_finite: None,
-            discarded: 0,
         }
     }
 
     fn chunk(&mut self, chunk: &Chunk) -> Result<(), Status> {
         let layout = &self.receiver.layout;
-        if self.admission == Admission::Discard {
-            // An empty chunk counts too, or there could be any number of them.
-            self.discarded += (chunk.values.len() / 4).max(1);
-            let all = layout.params.len() + layout.buffers.len();
-            return match self.discarded <= all {
-                true => Ok(()),
-                false => Err(Status::invalid_argument("more values than the layout has")),
-            };
-        }
-        let (what, layout, assembly) = match chunk.part() {
-            Part::Gradient => {
-                let fresh = || Assembly::new(self.receiver.buffers.take());
-                ("gradient", &layout.params, self.gradient.get_or_insert_with(fresh))
+        let (what, layout, added) = match chunk.part() {
+            Part::Gradient => ("gradient", &layout.params, self.gradient.add(chunk).map(Some)),
+            Part::BatchStatistics => {
+                ("statistics", &layout.buffers, self.statistics.add(chunk).map(|()| None))
             }
-            Part::BatchStatistics => ("statistics", &layout.buffers, &mut self.statistics),
             _ => return Err(invalid(&WireError::UnexpectedPart(chunk.part))),
         };
-        assembly.add(chunk).map_err(|error| invalid(&error))?;
+        let index = added.map_err(|error| invalid(&error))?;
         if self.non_finite.is_none() {
             self.non_finite = non_finite(chunk, layout).map(|tensor| format!("{what} of {tensor}"));
+        }
+        if let Some(index) = index
+            && self.non_finite.is_none()
+            && self.staging.is_wanted()
+        {
+            let mut buffer = self.receiver.plane.buffer(chunk.values.len() / 4);
+            wire::copy(chunk, &mut buffer);
+            self.staging.put(index, buffer);
         }
         Ok(())
     }
@@ -219,28 +235,23 @@ impl<'a> Arriving<'a> {
         }
     }
 
-    fn finish(
-        self,
-        worker: WorkerId,
-        assignment: Assignment,
-    ) -> Result<(Contribution, Tensors), Status> {
+    fn finish(self, worker: WorkerId) -> Result<(Contribution, Tensors), Status> {
         let result =
             self.result.ok_or_else(|| Status::invalid_argument("a push without result"))?;
-        let gradient =
-            self.gradient.ok_or_else(|| Status::invalid_argument("a push without gradient"))?;
-        let digest = Digest { gradient: gradient.digest(), statistics: self.statistics.digest() };
-        let gradient = gradient.finish().map_err(|error| invalid(&error))?;
+        self.gradient.check_complete().map_err(|error| invalid(&error))?;
+        let digest =
+            Digest { gradient: self.gradient.digest(), statistics: self.statistics.digest() };
         let statistics = self.statistics.finish().map_err(|error| invalid(&error))?;
         let v1::StepResult { loss, samples, top1, bad_images } = result;
         let contribution = Contribution {
             worker,
-            assignment,
+            assignment: self.assignment,
             digest,
             result: StepResult { loss, samples, top1 },
             bad_images,
             non_finite: self.non_finite,
         };
-        Ok((contribution, Tensors { gradient, statistics }))
+        Ok((contribution, Tensors { gradient: self.staging, statistics }))
     }
 }
 

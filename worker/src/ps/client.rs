@@ -5,10 +5,9 @@ use std::time::Duration;
 use hw2_common::address::Address;
 use hw2_common::ids::{Term, WorkerId};
 use hw2_common::job::{BUILD, Job, PROTOCOL_VERSION};
-use hw2_common::wire::{FRAME_BYTES, MESSAGE_BYTES_MAX};
+use hw2_common::wire::FRAME_BYTES;
 use hw2_proto::v1;
 use hw2_proto::v1::control_client::ControlClient;
-use hw2_proto::v1::data_client::DataClient;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -27,7 +26,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 /// Connected, not joined.
 pub struct Client {
     pub(super) control: ControlClient<Channel>,
-    pub(super) data: DataClient<Channel>,
+    pub(super) data: Channel,
     pub(super) control_io: IoThread,
     pub(super) data_io: IoThread,
     pub(super) stop: CancellationToken,
@@ -70,9 +69,7 @@ impl Client {
             io.call(stop, async move { Ok(endpoint.connect().await?) })
         };
         let control = ControlClient::new(connect(&control_io)?);
-        let data = DataClient::new(connect(&data_io)?)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let data = connect(&data_io)?;
         Ok(Self { control, data, control_io, data_io, stop: stop.clone() })
     }
 

@@ -2,7 +2,7 @@
 
 use hw2_common::ids::GlobalStep;
 use hw2_common::layout::ParamLayout;
-use hw2_common::wire::{Assembly, WireError};
+use hw2_common::wire::{Assembly, Cut, WireError};
 use hw2_proto::v1::{Chunk, Part};
 
 use super::{Directive, PsError};
@@ -18,7 +18,12 @@ pub struct Held {
 }
 
 /// Whole, or being received: then it holds no version.
-enum Vector {
+struct Vector {
+    cut: Cut,
+    state: Arrival,
+}
+
+enum Arrival {
     Whole(Vec<f32>),
     Arriving(Assembly),
 }
@@ -26,11 +31,11 @@ enum Vector {
 impl Held {
     /// Room for the vectors of `layout`; no version yet.
     pub fn new(layout: &ParamLayout) -> Self {
-        let room = |len| Vector::Whole(vec![0.0; len]);
+        let params = Cut::params(layout);
         Self {
-            weights: room(layout.params.len()),
-            ema: room(layout.params.len()),
-            buffers: room(layout.buffers.len()),
+            weights: Vector::new(params.clone()),
+            ema: Vector::new(params),
+            buffers: Vector::new(Cut::whole(layout.buffers.len())),
             weights_step: None,
             ema_step: None,
         }
@@ -82,6 +87,13 @@ impl Held {
         vector.arriving().add(chunk)
     }
 
+    /// What has arrived came to nothing.
+    pub(super) fn withdraw(&mut self) {
+        for vector in [&mut self.weights, &mut self.ema, &mut self.buffers] {
+            vector.abandon();
+        }
+    }
+
     /// The pull ended in `directive`: what it needs is now whole, or was held before. What came for a
     /// directive that was then withdrawn is dropped.
     pub(super) fn commit(&mut self, directive: &Directive) -> Result<(), PsError> {
@@ -101,9 +113,7 @@ impl Held {
                 same(self.ema_step, *step, "EMA")
             }
             Directive::Wait(_) | Directive::Rejoin(_) | Directive::Stop { .. } => {
-                for vector in [&mut self.weights, &mut self.ema, &mut self.buffers] {
-                    vector.abandon();
-                }
+                self.withdraw();
                 Ok(())
             }
         }
@@ -118,42 +128,48 @@ fn same(held: Option<GlobalStep>, step: GlobalStep, what: &str) -> Result<(), Ps
 }
 
 impl Vector {
+    fn new(cut: Cut) -> Self {
+        Self { state: Arrival::Whole(vec![0.0; cut.len()]), cut }
+    }
+
     fn whole(&self) -> &[f32] {
-        match self {
-            Self::Whole(values) => values,
-            Self::Arriving(_) => unreachable!("read between two pulls only"),
+        match &self.state {
+            Arrival::Whole(values) => values,
+            Arrival::Arriving(_) => unreachable!("read between two pulls only"),
         }
     }
 
+    fn take(&mut self) -> Arrival {
+        std::mem::replace(&mut self.state, Arrival::Whole(Vec::new()))
+    }
+
     fn arriving(&mut self) -> &mut Assembly {
-        if let Self::Whole(values) = self {
-            *self = Self::Arriving(Assembly::new(std::mem::take(values)));
+        if let Arrival::Whole(values) = &mut self.state {
+            let assembly = Assembly::new(self.cut.clone(), std::mem::take(values));
+            self.state = Arrival::Arriving(assembly);
         }
-        match self {
-            Self::Arriving(assembly) => assembly,
-            Self::Whole(_) => unreachable!("replaced above"),
+        match &mut self.state {
+            Arrival::Arriving(assembly) => assembly,
+            Arrival::Whole(_) => unreachable!("replaced above"),
         }
     }
 
     /// Whether something arrived, which is whole now.
     fn finish(&mut self) -> Result<bool, WireError> {
-        match std::mem::replace(self, Self::Whole(Vec::new())) {
-            Self::Whole(values) => {
-                *self = Self::Whole(values);
-                Ok(false)
-            }
-            Self::Arriving(assembly) => {
-                *self = Self::Whole(assembly.finish()?);
-                Ok(true)
-            }
-        }
+        let (values, arrived) = match self.take() {
+            Arrival::Whole(values) => (values, false),
+            Arrival::Arriving(assembly) => (assembly.finish()?, true),
+        };
+        self.state = Arrival::Whole(values);
+        Ok(arrived)
     }
 
     /// Drops what has arrived and keeps the memory.
     fn abandon(&mut self) {
-        *self = match std::mem::replace(self, Self::Whole(Vec::new())) {
-            Self::Arriving(assembly) => Self::Whole(assembly.abandon()),
-            whole @ Self::Whole(_) => whole,
+        let values = match self.take() {
+            Arrival::Arriving(assembly) => assembly.abandon(),
+            Arrival::Whole(values) => values,
         };
+        self.state = Arrival::Whole(values);
     }
 }

@@ -1,14 +1,19 @@
 //! A worker's membership: from join to leave, or to the first error that ends it.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
+use hw2_common::grpc::{self, Incoming, Parcel};
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, Term, WorkerId};
-use hw2_proto::v1;
+use hw2_proto::v1::{self, PullMessage};
 use hw2_proto::v1::heartbeat_reply::Standing;
 use hw2_proto::v1::pull_message::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tower_service::Service;
 
 use super::client::timed;
 use super::{Client, Contribution, Credit, Directive, Held, Outcome, PsError};
@@ -46,11 +51,15 @@ pub struct EvaluationReport {
 
 /// A push under way: the server receives what backward has finished.
 pub struct Push {
-    messages: mpsc::UnboundedSender<v1::PushMessage>,
+    /// None once all has been sent.
+    messages: Option<mpsc::UnboundedSender<v1::PushMessage>>,
     reply: oneshot::Receiver<Result<v1::PushReply, PsError>>,
     assignment: Assignment,
     sent: usize,
 }
+
+/// A pull under way; dropping it withdraws it.
+struct Pull(oneshot::Receiver<Result<(Directive, Held), PsError>>);
 
 impl Session {
     pub(super) fn begin(client: Client, term: Term, worker: WorkerId, every: Duration) -> Self {
@@ -75,21 +84,49 @@ impl Session {
     ///
     /// # Errors
     /// Any error ends the session, and with it `held`.
-    pub fn pull(&self, mut held: Held) -> Result<(Directive, Held), PsError> {
+    pub fn pull(&self, held: Held) -> Result<(Directive, Held), PsError> {
+        self.finish_pull(self.begin_pull(held, None))
+    }
+
+    /// As [`Self::finish_push`] and then [`Self::pull`], but the next weights arrive while the push
+    /// is still on its way.
+    ///
+    /// # Errors
+    /// Any error ends the session, and with it `held`.
+    pub fn push_and_pull(
+        &self,
+        mut push: Push,
+        whole: &Contribution,
+        held: Held,
+    ) -> Result<(Directive, Held), PsError> {
+        push.send_all(whole);
+        let pull = self.begin_pull(held, Some(push.assignment));
+        self.finish_push(push, whole)?;
+        self.finish_pull(pull)
+    }
+
+    fn begin_pull(&self, mut held: Held, pushing: Option<Assignment>) -> Pull {
+        let pushing = pushing.map(|assignment| v1::Pushing {
+            step: assignment.step.0,
+            replica: assignment.replica.0,
+        });
         let request = v1::PullRequest {
             term: self.term.0,
             worker: self.worker.0,
             weights_step: held.weights_step().map(|step| step.0),
             ema_step: held.ema_step().map(|step| step.0),
+            pushing,
         };
-        let mut data = self.client.data.clone();
-        self.client.data_io.call(&self.client.stop, async move {
-            let mut stream = data.pull(request).await?.into_inner();
-            while let Some(message) = stream.message().await? {
-                match message.message {
+        let data = self.client.data.clone();
+        let pulling = async move {
+            let request = tokio_stream::iter([Parcel::new(&request)]);
+            let mut answer = call(data, grpc::PULL, request).await?;
+            while let Some(PullMessage { message }) = answer.message().await? {
+                match message {
                     Some(Message::Chunk(chunk)) => held
                         .receive(&chunk)
                         .map_err(|error| PsError::Protocol(error.to_string()))?,
+                    Some(Message::Withdrawn(v1::Withdrawn {})) => held.withdraw(),
                     Some(Message::Directive(directive)) => {
                         let directive = Directive::try_from(directive)?;
                         held.commit(&directive)?;
@@ -99,7 +136,24 @@ impl Session {
                 }
             }
             Err(PsError::Protocol("a pull that ended without a directive".into()))
-        })
+        };
+        let (mut answer, reply) = oneshot::channel();
+        self.client.data_io.spawn(async move {
+            let pulled = tokio::select! {
+                biased;
+                () = answer.closed() => return,
+                pulled = pulling => pulled,
+            };
+            let _ = answer.send(pulled);
+        });
+        Pull(reply)
+    }
+
+    fn finish_pull(&self, Pull(reply): Pull) -> Result<(Directive, Held), PsError> {
+        let wait = async {
+            reply.await.unwrap_or_else(|_| Err(PsError::Lost("the pull was cut off".into())))
+        };
+        self.client.data_io.call(&self.client.stop, wait)
     }
 
     /// Asks whether `assignment` may be pushed.
@@ -123,13 +177,17 @@ impl Session {
     pub fn begin_push(&self, assignment: Assignment) -> Push {
         let (messages, receiver) = mpsc::unbounded_channel();
         let (answer, reply) = oneshot::channel();
-        let mut data = self.client.data.clone();
+        let data = self.client.data.clone();
         self.client.data_io.spawn(async move {
-            let reply = data.push(UnboundedReceiverStream::new(receiver)).await;
+            let messages = UnboundedReceiverStream::new(receiver).map(Parcel::from);
+            let reply = async {
+                let reply = call(data, grpc::PUSH, messages).await?.message().await?;
+                reply.ok_or_else(|| PsError::Protocol("a push without a reply".into()))
+            };
             // Nobody waits any more when the session has ended.
-            let _ = answer.send(reply.map(tonic::Response::into_inner).map_err(PsError::from));
+            let _ = answer.send(reply.await);
         });
-        let push = Push { messages, reply, assignment, sent: 0 };
+        let push = Push { messages: Some(messages), reply, assignment, sent: 0 };
         push.send([Contribution::head(self.term.0, self.worker.0, assignment)]);
         push
     }
@@ -141,16 +199,17 @@ impl Session {
     /// Any error ends the session.
     pub fn finish_push(&self, mut push: Push, whole: &Contribution) -> Result<Outcome, PsError> {
         for attempt in 1.. {
-            let assignment = push.assignment;
-            push.send_buckets(whole, whole.bucket_count());
-            push.send(whole.tail());
-            let Push { messages, reply, .. } = push;
-            drop(messages); // the end of the stream
+            push.send_all(whole);
+            let Push { assignment, reply, .. } = push;
             let wait = async {
                 reply.await.unwrap_or_else(|_| Err(PsError::Lost("the push was cut off".into())))
             };
             match self.client.data_io.call(&self.client.stop, wait) {
-                Ok(reply) => return Ok(outcome(reply)),
+                Ok(reply) => {
+                    let outcome = outcome(reply);
+                    tracing::debug!("{assignment}: {outcome:?}");
+                    return Ok(outcome);
+                }
                 // Refused it may be for what happened to it on the way.
                 Err(PsError::Lost(reason) | PsError::Refused(reason))
                     if attempt < PUSH_ATTEMPTS && !self.is_lost() =>
@@ -214,17 +273,35 @@ impl Push {
         self.send_buckets(whole, self.sent + 1);
     }
 
+    /// Sends what has not been sent yet.
+    fn send_all(&mut self, whole: &Contribution) {
+        self.send_buckets(whole, whole.bucket_count());
+        self.send(whole.tail());
+        self.messages = None; // the end of the stream
+    }
+
     fn send_buckets(&mut self, whole: &Contribution, end: usize) {
         (self.sent..end).for_each(|index| self.send(whole.bucket(index)));
         self.sent = end;
     }
 
     fn send(&self, messages: impl IntoIterator<Item = v1::PushMessage>) {
+        let Some(stream) = &self.messages else { return };
         for message in messages {
             // A stream that has broken tells why when the push is finished.
-            let _ = self.messages.send(message);
+            let _ = stream.send(message);
         }
     }
+}
+
+/// Calls a method of Data.
+async fn call<S>(mut data: Channel, path: &'static str, messages: S) -> Result<Incoming, PsError>
+where
+    S: Stream<Item = Parcel> + Send + Unpin + 'static,
+{
+    poll_fn(|context| data.poll_ready(context)).await?;
+    let response = data.call(grpc::request(path, messages)).await?;
+    Ok(grpc::answer(response)?)
 }
 
 fn outcome(reply: v1::PushReply) -> Outcome {

@@ -12,7 +12,7 @@ use super::Tally;
 use super::prepared::{ComputeError, Prepared};
 use crate::args::WorkerArgs;
 use crate::ps::{
-    Client, Contribution, Credit, Directive, EvaluationReport, Held, Hello, PsError, Session,
+    Client, Contribution, Credit, Directive, EvaluationReport, Held, Hello, PsError, Push, Session,
 };
 
 /// First and longest pause between two attempts to reach the server, or to join.
@@ -184,22 +184,22 @@ fn serve(
     prepared: &mut Prepared,
     stop: &CancellationToken,
 ) -> Result<End, SessionError> {
-    let mut held = Held::new(&prepared.layout);
     let mut contribution = Contribution::new(&prepared.layout);
+    let mut pulled = session.pull(Held::new(&prepared.layout))?;
     loop {
-        if stop.is_cancelled() {
-            return Ok(End::Stopped);
-        }
-        let (directive, received) = session.pull(held)?;
-        held = received;
+        let (directive, held) = pulled;
+        let mut push = None;
         match directive {
             Directive::Run { step, assignments } => {
                 prepared.load_weights(&held);
                 for work in works(step, &assignments) {
+                    if let Some(push) = push.take() {
+                        session.finish_push(push, &contribution)?;
+                    }
                     if stop.is_cancelled() || session.is_lost() {
                         break;
                     }
-                    contribute(session, prepared, &work, &mut contribution)?;
+                    push = contribute(session, prepared, &work, &mut contribution)?;
                 }
             }
             Directive::Evaluate { step, blocks } => {
@@ -218,6 +218,16 @@ fn serve(
         if session.is_lost() {
             return Err(PsError::Rejoin("the heartbeat was not answered".into()).into());
         }
+        if stop.is_cancelled() {
+            if let Some(push) = push {
+                session.finish_push(push, &contribution)?;
+            }
+            return Ok(End::Stopped);
+        }
+        pulled = match push {
+            Some(push) => session.push_and_pull(push, &contribution, held)?,
+            None => session.pull(held)?,
+        };
     }
 }
 
@@ -257,26 +267,21 @@ fn evaluate(
     Ok(session.report(report)?)
 }
 
-/// Computes one assignment and pushes it, when there is credit.
+/// Computes one assignment and pushes what is made of it, when there is credit; the push is still to
+/// be finished.
 fn contribute(
     session: &Session,
     prepared: &mut Prepared,
     work: &Work,
     contribution: &mut Contribution,
-) -> Result<(), SessionError> {
+) -> Result<Option<Push>, SessionError> {
     let Work { assignment, credit, next } = *work;
     let mut push = credit.then(|| session.begin_push(assignment));
     prepared.train(assignment, next, contribution, &mut push)?;
-    let push = match push {
-        Some(push) => push,
-        None => match await_credit(session, assignment)? {
-            true => session.begin_push(assignment),
-            false => return Ok(()),
-        },
-    };
-    let outcome = session.finish_push(push, contribution)?;
-    tracing::debug!("{assignment}: {outcome:?}");
-    Ok(())
+    if push.is_none() && await_credit(session, assignment)? {
+        push = Some(session.begin_push(assignment));
+    }
+    Ok(push)
 }
 
 /// Asks until the contribution may be pushed (true) or is not wanted any more. Each question waits

@@ -87,6 +87,8 @@ pub(super) struct World {
     pub(super) held: BTreeSet<u32>,
     /// Steps in the order of their commits, with their updates.
     pub(super) commits: Vec<(u64, Option<Update>)>,
+    /// The step under way, with the update that it will make.
+    begun: Option<(GlobalStep, Update)>,
     /// Whether a commit is done at once.
     pub(super) commits_at_once: bool,
     pub(super) saves: Vec<Progress>,
@@ -131,6 +133,7 @@ impl World {
             credited: BTreeMap::new(),
             held: BTreeSet::new(),
             commits: Vec::new(),
+            begun: None,
             commits_at_once: true,
             saves: Vec::new(),
             saves_at_once: true,
@@ -177,8 +180,12 @@ impl World {
                 let twice = self.credited.insert(waiter, credit);
                 assert!(twice.is_none(), "a question is answered once");
             }
-            Effect::Commit { step, update } => {
-                if update.is_some() {
+            Effect::Begin { step, update } => self.begun = Some((step, update)),
+            Effect::Commit { step, makes_update } => {
+                let (begun, update) = self.begun.take().expect("a step that commits has begun");
+                assert_eq!(begun, step);
+                let update = makes_update.then_some(update);
+                if makes_update {
                     let all: BTreeSet<u32> = (0..self.job.config.replicas).collect();
                     assert_eq!(self.held, all, "each replica once");
                 }
@@ -222,7 +229,7 @@ impl World {
 
     pub(super) fn pull(&mut self, worker: WorkerId) -> Waiter {
         let waiter = self.waiter();
-        self.coordinator.pull(self.now, worker, waiter);
+        self.coordinator.pull(self.now, worker, None, waiter);
         self.carry_out();
         waiter
     }

@@ -1,0 +1,479 @@
+//! The next state while its step is under way, made chunk by chunk as the contributions arrive.
+//!
+//! A chunk is made as soon as every replica's gradient of it is there, before it is known whether
+//! the step will commit: so the update costs no time of its own. What is made is provisional. When a
+//! push is cut off, what was made of its chunks is dropped and made again from another's.
+//!
+//! Bookkeeping without threads: methods return jobs, and take their results in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hw2_common::ids::{GlobalStep, ReplicaId};
+use hw2_common::wire::Cut;
+
+use super::block::{self, Block, Pass};
+use super::pool::{Buffer, Pool};
+use super::version::Version;
+
+/// A contribution that is being received. No two have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket(pub(super) u64);
+
+/// The step that is under way.
+#[derive(Debug)]
+pub(super) struct Draft {
+    step: GlobalStep,
+    pass: Pass,
+    cut: Cut,
+    lanes: Vec<Lane>,
+    replicas: Vec<Replica>,
+    arriving: BTreeMap<Ticket, Arriving>,
+    /// Counts the times that work was dropped: results of an earlier attempt are stale.
+    attempt: u64,
+    version: Arc<Version>,
+}
+
+/// One chunk's way to the next state.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Of the gradients of the replicas below `summed`, in replica order.
+    sum: Option<Arc<Buffer>>,
+    summed: usize,
+    work: Work,
+}
+
+#[derive(Debug, Default)]
+enum Work {
+    #[default]
+    Idle,
+    Summing,
+    Updating,
+    Made(Arc<Block>),
+}
+
+/// The contributions of one replica.
+#[derive(Debug, Default)]
+struct Replica {
+    /// The one whose chunks are used.
+    leading: Option<Ticket>,
+    /// The BN statistics of the one that counts.
+    statistics: Option<Vec<f32>>,
+}
+
+#[derive(Debug)]
+struct Arriving {
+    replica: usize,
+    chunks: Vec<Option<Arc<Buffer>>>,
+}
+
+/// Something to compute, away from the bookkeeping.
+#[derive(Debug)]
+pub(super) struct Job {
+    step: GlobalStep,
+    attempt: u64,
+    lane: usize,
+    task: Task,
+}
+
+#[derive(Debug)]
+enum Task {
+    Sum(Arc<Buffer>, Arc<Buffer>),
+    Update(Pass, Vec<Arc<Buffer>>),
+}
+
+/// A job that is done.
+#[derive(Debug)]
+pub(super) struct Done {
+    step: GlobalStep,
+    attempt: u64,
+    lane: usize,
+    result: Result,
+}
+
+#[derive(Debug)]
+enum Result {
+    Sum(Buffer),
+    Block(Block),
+}
+
+impl Job {
+    /// Which chunk of the state the job is about.
+    pub(super) fn lane(&self) -> usize {
+        self.lane
+    }
+
+    /// Does it; `block` is the chunk's present state.
+    pub(super) fn run(self, block: &Block, pool: &Pool) -> Done {
+        let Self { step, attempt, lane, task } = self;
+        let result = match task {
+            Task::Sum(a, b) => Result::Sum(block::sum(&a, &b, pool)),
+            Task::Update(pass, terms) => Result::Block(pass.run(block, &terms, pool)),
+        };
+        Done { step, attempt, lane, result }
+    }
+}
+
+impl Draft {
+    /// Of `step`, if it makes the update of `pass` over `replicas` contributions.
+    pub(super) fn new(step: GlobalStep, pass: Pass, replicas: u32, cut: Cut) -> Self {
+        let chunks = cut.ranges().len();
+        Self {
+            step,
+            pass,
+            cut,
+            lanes: (0..chunks).map(|_| Lane::default()).collect(),
+            replicas: (0..replicas).map(|_| Replica::default()).collect(),
+            arriving: BTreeMap::new(),
+            attempt: 0,
+            version: Arc::new(Version::empty(step.next(), chunks)),
+        }
+    }
+
+    /// The step that is under way.
+    pub(super) fn step(&self) -> GlobalStep {
+        self.step
+    }
+
+    /// The weights of the next step so far.
+    pub(super) fn version(&self) -> &Arc<Version> {
+        &self.version
+    }
+
+    /// A contribution begins to arrive. One of a replica that counts already is not wanted.
+    pub(super) fn begin(&mut self, ticket: Ticket, replica: ReplicaId) -> bool {
+        let index = replica.0 as usize;
+        let replica = &mut self.replicas[index];
+        if replica.statistics.is_some() {
+            return false;
+        }
+        replica.leading.get_or_insert(ticket);
+        let chunks = vec![None; self.lanes.len()];
+        self.arriving.insert(ticket, Arriving { replica: index, chunks });
+        true
+    }
+
+    /// A finite chunk of a contribution is there.
+    pub(super) fn put(&mut self, ticket: Ticket, lane: usize, gradient: Buffer) -> Option<Job> {
+        let arriving = self.arriving.get_mut(&ticket)?;
+        arriving.chunks[lane] = Some(Arc::new(gradient));
+        let leads = self.replicas[arriving.replica].leading == Some(ticket);
+        leads.then(|| self.advance(lane)).flatten()
+    }
+
+    /// A contribution that does not count is gone, and what was made with it.
+    pub(super) fn withdraw(&mut self, ticket: Ticket) -> Vec<Job> {
+        let Some(Arriving { replica, .. }) = self.arriving.get(&ticket) else { return Vec::new() };
+        let replica = *replica;
+        let counts = self.replicas[replica].statistics.is_some();
+        let leads = self.replicas[replica].leading == Some(ticket);
+        if counts && leads {
+            return Vec::new();
+        }
+        self.arriving.remove(&ticket);
+        if !leads {
+            return Vec::new();
+        }
+        let other = self.arriving.iter().find(|(_, other)| other.replica == replica);
+        let other = other.map(|(ticket, _)| *ticket);
+        self.lead(replica, other)
+    }
+
+    /// A contribution that is complete counts as that of its replica.
+    pub(super) fn count(&mut self, ticket: Ticket, statistics: Vec<f32>) -> Vec<Job> {
+        let Arriving { replica, .. } = self.arriving[&ticket];
+        let jobs = match self.replicas[replica].leading == Some(ticket) {
+            true => Vec::new(),
+            false => self.lead(replica, Some(ticket)),
+        };
+        self.replicas[replica].statistics = Some(statistics);
+        self.arriving.retain(|other, arriving| *other == ticket || arriving.replica != replica);
+        jobs.into_iter().chain(self.advance_all()).collect()
+    }
+
+    /// Takes the result of a job in.
+    pub(super) fn done(&mut self, done: Done) -> Option<Job> {
+        let Done { step, attempt, lane: index, result } = done;
+        if step != self.step {
+            return None;
+        }
+        let lane = &mut self.lanes[index];
+        match result {
+            // What counts is not withdrawn: a sum is never stale.
+            Result::Sum(sum) => {
+                lane.sum = Some(Arc::new(sum));
+                lane.work = Work::Idle;
+            }
+            Result::Block(_) if attempt != self.attempt => return None,
+            Result::Block(block) => {
+                let block = Arc::new(block);
+                self.version.set(index, block.weights_chunk(self.cut.ranges()[index].start));
+                lane.work = Work::Made(block);
+            }
+        }
+        self.advance(index)
+    }
+
+    /// The next state, once every chunk of it is made.
+    pub(super) fn blocks(&self) -> Option<Vec<Arc<Block>>> {
+        let made = |lane: &Lane| match &lane.work {
+            Work::Made(block) => Some(Arc::clone(block)),
+            _ => None,
+        };
+        self.lanes.iter().map(made).collect()
+    }
+
+    /// The mean of the BN statistics, added in replica order.
+    ///
+    /// # Panics
+    /// If a contribution is missing.
+    pub(super) fn mean_statistics(&self) -> Vec<f32> {
+        let all = self.replicas.iter().map(|replica| {
+            replica.statistics.as_deref().expect("a step commits whole")
+        });
+        let mut sum: Vec<f32> = Vec::new();
+        for statistics in all {
+            match sum.is_empty() {
+                true => sum.extend_from_slice(statistics),
+                false => sum.iter_mut().zip(statistics).for_each(|(a, b)| *a += b),
+            }
+        }
+        sum.iter_mut().for_each(|value| *value /= self.replicas.len() as f32);
+        sum
+    }
+
+    /// From now on the chunks of `ticket` are used for `replica`: what was made of others goes.
+    fn lead(&mut self, replica: usize, ticket: Option<Ticket>) -> Vec<Job> {
+        self.replicas[replica].leading = ticket;
+        self.attempt += 1;
+        self.version = Arc::new(Version::empty(self.step.next(), self.lanes.len()));
+        for lane in &mut self.lanes {
+            if matches!(lane.work, Work::Updating | Work::Made(_)) {
+                lane.work = Work::Idle;
+            }
+        }
+        self.advance_all().collect()
+    }
+
+    fn advance_all(&mut self) -> impl Iterator<Item = Job> + use<'_> {
+        (0..self.lanes.len()).filter_map(|lane| self.advance(lane))
+    }
+
+    /// What can be done for one chunk now.
+    fn advance(&mut self, index: usize) -> Option<Job> {
+        if !matches!(self.lanes[index].work, Work::Idle) {
+            return None;
+        }
+        let task = loop {
+            let summed = self.lanes[index].summed;
+            let others = (summed..self.replicas.len()).map(|replica| self.chunk(replica, index));
+            if let Some(others) = others.collect::<Option<Vec<_>>>() {
+                let sum = self.lanes[index].sum.clone();
+                self.lanes[index].work = Work::Updating;
+                break Task::Update(self.pass, sum.into_iter().chain(others).collect());
+            }
+            // What counts and has all lower ones before it is added now, to free its memory.
+            let gradient = self.take_counted(summed, index)?;
+            let lane = &mut self.lanes[index];
+            lane.summed += 1;
+            match lane.sum.take() {
+                None => lane.sum = Some(gradient),
+                Some(sum) => {
+                    lane.work = Work::Summing;
+                    break Task::Sum(sum, gradient);
+                }
+            }
+        };
+        Some(Job { step: self.step, attempt: self.attempt, lane: index, task })
+    }
+
+    fn chunk(&self, replica: usize, lane: usize) -> Option<Arc<Buffer>> {
+        self.arriving.get(&self.replicas[replica].leading?)?.chunks[lane].clone()
+    }
+
+    fn take_counted(&mut self, replica: usize, lane: usize) -> Option<Arc<Buffer>> {
+        let Replica { leading, statistics } = &self.replicas[replica];
+        statistics.as_ref()?;
+        let leading = leading.as_ref().expect("what counts leads");
+        self.arriving.get_mut(leading).expect("it is kept").chunks[lane].take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::Update;
+    use hw2_common::config::Optimizer;
+
+    const CHUNKS: usize = 2;
+
+    /// A draft whose jobs are done at once, or kept.
+    struct Bench {
+        draft: Draft,
+        pool: Pool,
+        blocks: Vec<Block>,
+        pass: Pass,
+        kept: Option<Vec<Job>>,
+    }
+
+    impl Bench {
+        fn new(replicas: u32) -> Self {
+            let pool = Pool::default();
+            let cut = Cut::whole(hw2_common::wire::CHUNK_VALUES + 3);
+            let update = Update { number: 3, learning_rate: 0.1 };
+            let pass = Pass::new(&Optimizer::default(), update, replicas);
+            let block = |len: usize| {
+                let [w, m, v, e] = [0.5, 0.1, 0.2, 0.4].map(|it| pool.copy_of(&vec![it; len]));
+                Block::new(w, m, v, e)
+            };
+            let blocks = cut.ranges().iter().map(|range| block(range.len())).collect();
+            let draft = Draft::new(GlobalStep(5), pass, replicas, cut);
+            Self { draft, pool, blocks, pass, kept: None }
+        }
+
+        fn gradient(&self, value: f32, lane: usize) -> Buffer {
+            self.pool.copy_of(&vec![value; self.draft.cut.ranges()[lane].len()])
+        }
+
+        fn begin(&mut self, ticket: u64, replica: u32) {
+            assert!(self.draft.begin(Ticket(ticket), ReplicaId(replica)));
+        }
+
+        fn put(&mut self, ticket: u64, value: f32, lane: usize) {
+            let gradient = self.gradient(value, lane);
+            let job = self.draft.put(Ticket(ticket), lane, gradient);
+            self.work(job);
+        }
+
+        fn push(&mut self, ticket: u64, replica: u32, value: f32) {
+            self.begin(ticket, replica);
+            (0..CHUNKS).rev().for_each(|lane| self.put(ticket, value, lane));
+            self.count(ticket);
+        }
+
+        fn count(&mut self, ticket: u64) {
+            let jobs = self.draft.count(Ticket(ticket), vec![ticket as f32]);
+            self.work(jobs);
+        }
+
+        fn withdraw(&mut self, ticket: u64) {
+            let jobs = self.draft.withdraw(Ticket(ticket));
+            self.work(jobs);
+        }
+
+        fn work(&mut self, jobs: impl IntoIterator<Item = Job>) {
+            let mut jobs: Vec<Job> = jobs.into_iter().collect();
+            if let Some(kept) = &mut self.kept {
+                return kept.append(&mut jobs);
+            }
+            while let Some(job) = jobs.pop() {
+                let done = self.run(job);
+                jobs.extend(self.draft.done(done));
+            }
+        }
+
+        fn run(&self, job: Job) -> Done {
+            let block = &self.blocks[job.lane()];
+            job.run(block, &self.pool)
+        }
+
+        /// Whether the next state is that of these gradients, by replica.
+        fn made_of(&self, gradients: &[f32]) -> bool {
+            let Some(blocks) = self.draft.blocks() else { return false };
+            blocks.iter().enumerate().all(|(lane, block)| {
+                let terms = gradients.iter().map(|value| Arc::new(self.gradient(*value, lane)));
+                let expected =
+                    self.pass.run(&self.blocks[lane], &terms.collect::<Vec<_>>(), &self.pool);
+                *block.weights == *expected.weights && *block.ema == *expected.ema
+            })
+        }
+    }
+
+    #[test]
+    fn contributions_are_added_in_replica_order_whatever_order_they_arrive_in() {
+        // Exact in this order only: (1e8 + 1) - 1e8 is 0 in f32.
+        let gradients = [1e8, -1e8, 1.0];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
+            let mut bench = Bench::new(3);
+            for replica in order {
+                assert!(bench.draft.blocks().is_none());
+                bench.push(replica.into(), replica, gradients[replica as usize]);
+            }
+            assert!(bench.made_of(&gradients), "{order:?}");
+            assert_eq!(bench.draft.mean_statistics(), [1.0]);
+        }
+    }
+
+    #[test]
+    fn a_chunk_is_made_when_the_last_gradient_of_it_is_there() {
+        let mut bench = Bench::new(2);
+        let mut reading = bench.draft.version().read();
+        bench.begin(7, 1);
+        bench.put(7, 0.5, 1);
+        bench.begin(8, 0);
+        bench.put(8, 0.25, 0);
+        assert!(matches!(reading.next(), crate::plane::Next::Later));
+        bench.put(8, 0.25, 1);
+        assert!(matches!(reading.next(), crate::plane::Next::Chunk(_)));
+        bench.put(7, 0.5, 0);
+        assert!(bench.made_of(&[0.25, 0.5]));
+    }
+
+    #[test]
+    fn what_was_made_with_a_push_that_is_cut_off_is_made_again() {
+        let mut bench = Bench::new(2);
+        bench.push(1, 0, 0.25);
+        bench.begin(2, 1);
+        bench.put(2, 9.0, 1);
+        let mut reading = bench.draft.version().read();
+        bench.withdraw(2);
+        assert!(matches!(reading.next(), crate::plane::Next::Gone));
+        bench.push(3, 1, 0.5);
+        assert!(bench.made_of(&[0.25, 0.5]));
+    }
+
+    #[test]
+    fn the_chunks_of_a_second_push_wait_until_they_are_needed() {
+        let mut bench = Bench::new(1);
+        bench.begin(1, 0);
+        bench.begin(2, 0);
+        (0..CHUNKS).for_each(|lane| bench.put(2, 0.5, lane));
+        assert!(bench.draft.blocks().is_none());
+        bench.put(1, 9.0, 0);
+        bench.withdraw(1);
+        assert!(bench.made_of(&[0.5]));
+        let mut bench = Bench::new(1);
+        bench.begin(1, 0);
+        bench.put(1, 9.0, 0);
+        bench.push(2, 0, 0.5);
+        assert!(bench.made_of(&[0.5]), "the one that counts is the one that is used");
+        bench.withdraw(1);
+        bench.withdraw(2);
+        assert!(bench.made_of(&[0.5]), "what counts is not withdrawn");
+        assert!(!bench.draft.begin(Ticket(3), ReplicaId(0)));
+    }
+
+    #[test]
+    fn a_late_result_of_what_was_withdrawn_is_dropped() {
+        let mut bench = Bench::new(1);
+        bench.kept = Some(Vec::new());
+        bench.begin(1, 0);
+        bench.put(1, 9.0, 0);
+        let late = bench.kept.take().unwrap().pop().unwrap();
+        let late = bench.run(late);
+        bench.withdraw(1);
+        bench.push(2, 0, 0.5);
+        assert!(bench.draft.done(late).is_none());
+        assert!(bench.made_of(&[0.5]));
+    }
+
+    #[test]
+    fn the_memory_of_what_was_added_is_free() {
+        let mut bench = Bench::new(4);
+        (0..3).for_each(|replica| bench.push(replica.into(), replica, 1.0));
+        let chunks = bench.draft.arriving.values().flat_map(|arriving| &arriving.chunks);
+        assert_eq!(chunks.flatten().count(), 0);
+        bench.push(3, 3, 1.0);
+        assert!(bench.made_of(&[1.0; 4]));
+    }
+}
