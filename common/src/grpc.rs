@@ -332,7 +332,8 @@ mod tests {
         let parcel = Parcel::from(push_message(push_message::Message::Chunk(chunk)));
         assert_eq!(parcel.values.as_ref().unwrap().as_ptr(), sent);
         let mut received = Received::default();
-        [parcel.head, parcel.values.unwrap()].map(|frame| received.push(frame));
+        received.push(parcel.head);
+        received.push(parcel.values.unwrap());
         let message: PushMessage = received.message().unwrap().unwrap();
         let Some(push_message::Message::Chunk(chunk)) = message.message else { panic!("a chunk") };
         assert_eq!(chunk.values.as_ptr(), sent);

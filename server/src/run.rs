@@ -81,8 +81,9 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
             handle.post(move |driver| driver.committed(versions));
         }
     };
-    let (plane, versions) = Plane::start(&job, Cut::params(&layout), step, &state.vectors, published)
-        .context("cannot start the data plane")?;
+    let (plane, versions) =
+        Plane::start(&job, Cut::params(&layout), step, &state.vectors, published)
+            .context("cannot start the data plane")?;
     let term = draw_term();
     let start = Start {
         term,

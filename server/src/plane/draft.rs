@@ -209,9 +209,21 @@ impl Draft {
                 let block = Arc::new(block);
                 self.version.set(index, block.weights_chunk(self.cut.ranges()[index].start));
                 lane.work = Work::Made(block);
+                self.free_last(index);
             }
         }
         self.advance(index)
+    }
+
+    /// When one replica alone can still be withdrawn, what is made is made again only without its
+    /// chunk: that is free, and its memory, still in a core's cache, receives the next one.
+    fn free_last(&mut self, lane: usize) {
+        let mut open = self.replicas.iter().filter(|replica| replica.statistics.is_none());
+        if let (Some(Replica { leading: Some(ticket), .. }), None) = (open.next(), open.next())
+            && let Some(arriving) = self.arriving.get_mut(ticket)
+        {
+            arriving.chunks[lane] = None;
+        }
     }
 
     /// The next state, once every chunk of it is made.
@@ -228,9 +240,10 @@ impl Draft {
     /// # Panics
     /// If a contribution is missing.
     pub(super) fn mean_statistics(&self) -> Vec<f32> {
-        let all = self.replicas.iter().map(|replica| {
-            replica.statistics.as_deref().expect("a step commits whole")
-        });
+        let all = self
+            .replicas
+            .iter()
+            .map(|replica| replica.statistics.as_deref().expect("a step commits whole"));
         let mut sum: Vec<f32> = Vec::new();
         for statistics in all {
             match sum.is_empty() {

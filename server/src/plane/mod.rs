@@ -88,8 +88,8 @@ impl Plane {
         let pool = Pool::default();
         let block = |range: &std::ops::Range<usize>| {
             let Vectors { weights, moment1, moment2, ema, .. } = vectors;
-            let [weights, moment1, moment2, ema] = [weights, moment1, moment2, ema]
-                .map(|vector| pool.copy_of(&vector[range.clone()]));
+            let [weights, moment1, moment2, ema] =
+                [weights, moment1, moment2, ema].map(|vector| pool.copy_of(&vector[range.clone()]));
             Arc::new(Block::new(weights, moment1, moment2, ema))
         };
         let blocks = cut.ranges().iter().map(block).collect();
@@ -201,12 +201,7 @@ impl Shared {
         self.threads.spawn_fifo(move || work(&shared, job));
     }
 
-    fn versions(
-        &self,
-        step: GlobalStep,
-        weights: Option<Arc<Version>>,
-        state: &State,
-    ) -> Versions {
+    fn versions(&self, step: GlobalStep, weights: Option<Arc<Version>>, state: &State) -> Versions {
         let starts = || self.cut.ranges().iter().map(|range| range.start);
         let blocks = || state.blocks.iter().zip(starts());
         let weights = weights.unwrap_or_else(|| {
@@ -255,11 +250,6 @@ fn work(shared: &Weak<Shared>, job: draft::Job) {
 }
 
 impl Staging {
-    /// Whether anybody wants the tensors.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.ticket.is_some()
-    }
-
     /// Chunk number `chunk` of the gradient is there, and finite.
     pub(crate) fn put(&self, chunk: usize, gradient: Buffer) {
         let Some(ticket) = self.ticket else { return };

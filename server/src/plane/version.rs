@@ -97,7 +97,9 @@ impl Reading {
         // Before the look: what is made after it wakes `changed`.
         self.made.mark_unchanged();
         let chunks = self.sent.iter_mut().zip(&version.chunks);
-        let mut there = chunks.filter(|(sent, _)| !**sent).filter_map(|(sent, chunk)| Some((sent, chunk.get()?)));
+        let mut there = chunks
+            .filter(|(sent, _)| !**sent)
+            .filter_map(|(sent, chunk)| Some((sent, chunk.get()?)));
         match there.next() {
             Some((sent, chunk)) => {
                 *sent = true;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hw2_common::grpc::Incoming;
 use hw2_common::ids::{Assignment, Term, WorkerId};
 use hw2_common::layout::{ParamLayout, Tensors as Layout};
-use hw2_common::wire::{self, Arrivals, Assembly, Cut, WireError};
+use hw2_common::wire::{Arrivals, Assembly, Cut, WireError};
 use hw2_proto::v1::push_message::Message;
 use hw2_proto::v1::{self, Chunk, Part, PushMessage};
 use tokio_util::sync::CancellationToken;
@@ -83,11 +83,7 @@ impl Receiver {
     }
 
     /// Reads on and keeps nothing.
-    async fn discard(
-        &self,
-        stream: &mut Incoming,
-        turn: &Turn,
-    ) -> Result<Outcome, Status> {
+    async fn discard(&self, stream: &mut Incoming, turn: &Turn) -> Result<Outcome, Status> {
         let all = self.layout.params.len() + self.layout.buffers.len();
         let mut values = 0;
         while let Some(message) = self.next(stream, turn).await? {
@@ -103,11 +99,7 @@ impl Receiver {
     }
 
     /// The next message of a push; none at its end.
-    async fn next(
-        &self,
-        stream: &mut Incoming,
-        turn: &Turn,
-    ) -> Result<Option<Message>, Status> {
+    async fn next(&self, stream: &mut Incoming, turn: &Turn) -> Result<Option<Message>, Status> {
         let message = tokio::select! {
             message = tokio::time::timeout(self.pause_max, stream.message()) => message,
             () = turn.superseded.cancelled() => {
@@ -210,15 +202,13 @@ impl<'a> Arriving<'a> {
             _ => return Err(invalid(&WireError::UnexpectedPart(chunk.part))),
         };
         let index = added.map_err(|error| invalid(&error))?;
-        if self.non_finite.is_none() {
-            self.non_finite = non_finite(chunk, layout).map(|tensor| format!("{what} of {tensor}"));
-        }
-        if let Some(index) = index
+        let mut buffer = self.receiver.plane.buffer(chunk.values.len() / 4);
+        if !copy_finite(chunk, &mut buffer) {
+            let tensor = non_finite(chunk.start, &buffer, layout);
+            self.non_finite = self.non_finite.take().or(tensor.map(|it| format!("{what} of {it}")));
+        } else if let Some(index) = index
             && self.non_finite.is_none()
-            && self.staging.is_wanted()
         {
-            let mut buffer = self.receiver.plane.buffer(chunk.values.len() / 4);
-            wire::copy(chunk, &mut buffer);
             self.staging.put(index, buffer);
         }
         Ok(())
@@ -259,18 +249,23 @@ fn invalid(error: &WireError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-/// Names the first value of a checked chunk that the update could not bear. Its square must be
-/// finite too: then the sum over any number of replicas, and Adam's second moment, are.
-fn non_finite(chunk: &Chunk, layout: &Layout) -> Option<String> {
-    let value = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    let fits = |value: f32| (value * value).is_finite();
-    let values = || chunk.values.chunks_exact(4).map(value);
+/// Whether the update can bear a value. Its square must be finite too: then the sum over any number
+/// of replicas, and Adam's second moment, are.
+fn fits(value: f32) -> bool {
+    (value * value).is_finite()
+}
+
+/// Copies a chunk, and says whether every value fits.
+fn copy_finite(chunk: &Chunk, to: &mut [f32]) -> bool {
+    bytemuck::cast_slice_mut(to).copy_from_slice(&chunk.values);
     // Without an early exit, so that it is vectorised; there is hardly ever one to find.
-    if values().fold(true, |all, value| all & fits(value)) {
-        return None;
-    }
-    let (index, value) = values().enumerate().find(|(_, value)| !fits(*value))?;
-    let index = chunk.start as usize + index;
+    to.iter().fold(true, |all, value| all & fits(*value))
+}
+
+/// Names the first of the values, which stand at `start` of their vector, that does not fit.
+fn non_finite(start: u64, values: &[f32], layout: &Layout) -> Option<String> {
+    let (index, value) = values.iter().enumerate().find(|(_, value)| !fits(**value))?;
+    let index = start as usize + index;
     let entry = layout.entries().iter().find(|entry| entry.range.contains(&index))?;
     let place = index - entry.range.start;
     Some(format!("{} is {value} at element {place}", entry.name))

@@ -11,7 +11,7 @@ use hw2_common::job::{BUILD, Card, Job, PROTOCOL_VERSION};
 use hw2_common::layout::ParamLayout;
 use hw2_common::model::{Block, ConvSpec, ModelSpec};
 use hw2_common::rng::philox4x32;
-use hw2_common::wire::{self, Assembly};
+use hw2_common::wire::{self, Assembly, Cut};
 use hw2_proto::v1;
 use hw2_proto::v1::control_client::ControlClient;
 use hw2_proto::v1::data_client::DataClient;
@@ -143,11 +143,16 @@ impl Worker {
             worker: self.worker,
             weights_step: self.weights.0,
             ema_step: self.ema.0,
+            pushing: None,
         };
         let mut stream = self.data.pull(request).await?.into_inner();
-        let vector = |len: usize| Assembly::new(vec![f32::NAN; len]);
-        let (params, buffers) = (self.layout.params.len(), self.layout.buffers.len());
-        let mut parts = [vector(params), vector(params), vector(buffers)];
+        let vector = |cut: Cut| Assembly::new(cut.clone(), vec![f32::NAN; cut.len()]);
+        let layout = self.layout.clone();
+        let nothing = || {
+            let params = Cut::params(&layout);
+            [params.clone(), params, Cut::whole(layout.buffers.len())].map(vector)
+        };
+        let mut parts = nothing();
         let mut chunks = 0;
         while let Some(message) = stream.message().await? {
             match message.message.unwrap() {
@@ -160,6 +165,10 @@ impl Worker {
                     };
                     parts[part].add(&chunk).unwrap();
                     chunks += 1;
+                }
+                Pulled::Withdrawn(v1::Withdrawn {}) => {
+                    self.weights.0 = None;
+                    (parts, chunks) = (nothing(), 0);
                 }
                 Pulled::Directive(directive) => {
                     let directive = directive.directive.unwrap();
@@ -211,7 +220,11 @@ impl Worker {
             step: assignment.step.0,
             replica: assignment.replica.0,
         });
-        let chunks = wire::chunks(v1::Part::Gradient, 0, &Arc::new(gradient));
+        let cut = Cut::params(&self.layout);
+        let chunks = cut.ranges().iter().flat_map(|range| {
+            let values = Arc::new(gradient[range.clone()].to_vec());
+            wire::chunks(v1::Part::Gradient, range.start, &values)
+        });
         let chunks =
             chunks.chain(wire::chunks(v1::Part::BatchStatistics, 0, &Arc::new(statistics)));
         let all =

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use hw2_common::grpc::{self, Incoming, Parcel};
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, Term, WorkerId};
-use hw2_proto::v1::{self, PullMessage};
 use hw2_proto::v1::heartbeat_reply::Standing;
 use hw2_proto::v1::pull_message::Message;
+use hw2_proto::v1::{self, PullMessage};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_stream::{Stream, StreamExt};
