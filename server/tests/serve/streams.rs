@@ -1,12 +1,16 @@
 //! Streams that stall, break off, or are begun twice.
 
+use std::sync::Arc;
+
 use hw2_common::ids::{Assignment, GlobalStep, ReplicaId};
-use hw2_proto::v1::PushMessage;
+use hw2_common::wire;
 use hw2_proto::v1::directive::Directive;
+use hw2_proto::v1::pull_message::Message;
 use hw2_proto::v1::push_reply::Outcome;
+use hw2_proto::v1::{self, PushMessage, push_message};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use crate::fake::{Worker, digest, job, run, start};
 
@@ -90,6 +94,115 @@ async fn a_push_that_is_not_wanted_is_read_and_acknowledged() {
     endless.extend(std::iter::repeat_n(chunk, 100));
     let status = worker.push_messages(endless).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    worker.work().await.unwrap();
+    served.outcome().await;
+}
+
+/// A worker whose weights of step 1 are all but committed: replicas 0 and 1 are in, of replica 2 the
+/// gradient; and a pull that waits for it, of which the first message is taken.
+async fn provisional(
+    worker: &mut Worker,
+) -> (
+    mpsc::Sender<PushMessage>,
+    tokio::task::JoinHandle<Result<Outcome, Status>>,
+    Streaming<v1::PullMessage>,
+) {
+    while !matches!(worker.pull_and_obey_evaluations().await, Directive::Run(_)) {}
+    for replica in [0, 1] {
+        let assignment = Assignment { replica: ReplicaId(replica), ..FIRST };
+        assert_eq!(worker.push(assignment).await.unwrap(), Outcome::Counted);
+    }
+    let (messages, received) = mpsc::channel(1);
+    let mut data = worker.data.clone();
+    let push = tokio::spawn(async move {
+        let reply = data.push(ReceiverStream::new(received)).await?;
+        Ok(reply.into_inner().outcome())
+    });
+    let request = v1::PullRequest {
+        term: worker.term,
+        worker: worker.worker,
+        weights_step: worker.weights.0,
+        ema_step: None,
+        pushing: Some(v1::Pushing { step: 0, replica: LAST.replica.0 }),
+    };
+    let mut pull = worker.data.pull(request).await.unwrap().into_inner();
+    for message in worker.messages(LAST).into_iter().take(2) {
+        messages.send(message).await.unwrap();
+    }
+    let first = next(&mut pull).await;
+    assert!(matches!(&first, Message::Chunk(chunk) if chunk.part() == v1::Part::Weights));
+    (messages, push, pull)
+}
+
+const LAST: Assignment = Assignment { step: GlobalStep(0), replica: ReplicaId(2) };
+
+async fn next(pull: &mut Streaming<v1::PullMessage>) -> Message {
+    pull.message().await.unwrap().unwrap().message.unwrap()
+}
+
+/// The weights of step 1, sent whole, and the directive that makes them so.
+async fn whole_weights(pull: &mut Streaming<v1::PullMessage>) -> Vec<f32> {
+    let Message::Chunk(chunk) = next(pull).await else { panic!("the weights") };
+    let Message::Directive(directive) = next(pull).await else { panic!("the commit mark") };
+    assert!(matches!(directive.directive, Some(Directive::Run(run)) if run.step == 1));
+    let value = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    chunk.values.chunks_exact(4).map(value).collect()
+}
+
+#[tokio::test]
+async fn weights_are_streamed_before_the_step_commits() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (_, expected) = run(&job(dirs[0].path()), 1).await;
+    let served = start(&job(dirs[1].path()));
+    let mut worker = Worker::join(&served.address).await.unwrap();
+    let (messages, push, mut pull) = provisional(&mut worker).await;
+    for message in worker.messages(LAST).into_iter().skip(2) {
+        messages.send(message).await.unwrap();
+    }
+    drop(messages);
+    assert_eq!(push.await.unwrap().unwrap(), Outcome::Counted);
+    let Message::Directive(directive) = next(&mut pull).await else { panic!("the commit mark") };
+    assert!(matches!(directive.directive, Some(Directive::Run(run)) if run.step == 1));
+    worker.work().await.unwrap();
+    assert_eq!(digest(&served.outcome().await), expected);
+}
+
+#[tokio::test]
+async fn weights_made_with_a_push_that_breaks_off_are_withdrawn() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (_, expected) = run(&job(dirs[0].path()), 1).await;
+    let served = start(&job(dirs[1].path()));
+    let mut worker = Worker::join(&served.address).await.unwrap();
+    let (messages, push, mut pull) = provisional(&mut worker).await;
+    drop(messages);
+    assert_eq!(push.await.unwrap().unwrap_err().code(), Code::InvalidArgument);
+    assert!(matches!(next(&mut pull).await, Message::Withdrawn(_)));
+    drop(pull);
+    worker.weights.0 = None;
+    worker.work().await.unwrap();
+    assert_eq!(digest(&served.outcome().await), expected);
+}
+
+#[tokio::test]
+async fn a_step_that_is_skipped_withdraws_its_weights_and_sends_the_old_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut job = job(dir.path());
+    job.config.on_non_finite = hw2_common::config::NonFinite::Skip;
+    let served = start(&job);
+    let mut worker = Worker::join(&served.address).await.unwrap();
+    let (messages, push, mut pull) = provisional(&mut worker).await;
+    let infinite = vec![f32::INFINITY; worker.layout.buffers.len()];
+    let statistics = wire::chunks(v1::Part::BatchStatistics, 0, &Arc::new(infinite));
+    let statistics = statistics.map(push_message::Message::Chunk).map(Some);
+    let result = worker.messages(LAST).pop().unwrap();
+    for message in statistics.map(|message| PushMessage { message }).chain([result]) {
+        messages.send(message).await.unwrap();
+    }
+    drop(messages);
+    assert_eq!(push.await.unwrap().unwrap(), Outcome::Dropped);
+    assert!(matches!(next(&mut pull).await, Message::Withdrawn(_)));
+    assert_eq!(whole_weights(&mut pull).await, worker.weights.1, "no update was made");
+    served.shutdown.cancel();
     worker.work().await.unwrap();
     served.outcome().await;
 }

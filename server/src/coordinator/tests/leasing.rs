@@ -1,7 +1,9 @@
 //! Who computes what, and what happens when it does not come.
 
+use hw2_common::ids::{Assignment, GlobalStep, ReplicaId};
+
 use super::world::{ASSIGNMENT_MS, SILENCE_MS, WAIT_MS, World, job};
-use crate::coordinator::{Credit, Directive, Level, Outcome};
+use crate::coordinator::{Admission, Credit, Directive, Level, Outcome};
 
 #[test]
 fn one_worker_computes_all_replicas_in_order() {
@@ -242,6 +244,33 @@ fn a_newer_pull_ends_the_older() {
     assert!(!world.directed.contains_key(&newer));
     world.leave(workers[0]);
     assert!(matches!(&world.directed[&newer], Directive::Run { .. }));
+}
+
+#[test]
+fn what_a_worker_pushes_while_it_pulls_is_not_asked_of_it_again() {
+    let (mut world, workers) = World::training(job(), 1);
+    let worker = workers[0];
+    for replica in [0, 1] {
+        world.push(worker, 0, replica);
+    }
+    let pushing = Assignment { step: GlobalStep(0), replica: ReplicaId(2) };
+    // The pull may overtake the head of the push.
+    let waiter = world.pull_while_pushing(worker, pushing);
+    assert!(!world.directed.contains_key(&waiter));
+    assert_eq!(world.coordinator.admit(world.now, worker, pushing), Ok(Admission::Receive));
+    assert!(!world.directed.contains_key(&waiter));
+    world.coordinator.push_failed(world.now, worker, pushing);
+    world.carry_out();
+    let Some(Directive::Run { assignments, .. }) = world.directed.get(&waiter) else {
+        panic!("the push came to nothing, so that it is asked for again")
+    };
+    assert_eq!(assignments[0].replica, pushing.replica);
+    let waiter = world.pull_while_pushing(worker, pushing);
+    world.push(worker, 0, 2);
+    assert!(matches!(
+        world.directed.get(&waiter),
+        Some(Directive::Run { step: GlobalStep(1), .. })
+    ));
 }
 
 #[test]

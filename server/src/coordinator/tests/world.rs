@@ -228,8 +228,16 @@ impl World {
     }
 
     pub(super) fn pull(&mut self, worker: WorkerId) -> Waiter {
+        self.pull_this(worker, None)
+    }
+
+    pub(super) fn pull_while_pushing(&mut self, worker: WorkerId, what: Assignment) -> Waiter {
+        self.pull_this(worker, Some(what))
+    }
+
+    fn pull_this(&mut self, worker: WorkerId, pushing: Option<Assignment>) -> Waiter {
         let waiter = self.waiter();
-        self.coordinator.pull(self.now, worker, None, waiter);
+        self.coordinator.pull(self.now, worker, pushing, waiter);
         self.carry_out();
         waiter
     }
