@@ -82,7 +82,7 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
         }
     };
     let (plane, versions) =
-        Plane::start(&job, Cut::params(&layout), step, &state.vectors, published)
+        Plane::start(&job, Cut::params(&layout), step, state.vectors, published)
             .context("cannot start the data plane")?;
     let term = draw_term();
     let start = Start {

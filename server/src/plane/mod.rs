@@ -82,18 +82,19 @@ impl Plane {
         job: &Job,
         cut: Cut,
         step: GlobalStep,
-        vectors: &Vectors,
+        vectors: Vectors,
         published: impl Fn(Versions) + Send + Sync + 'static,
     ) -> std::io::Result<(Self, Versions)> {
         let pool = Pool::default();
         let block = |range: &std::ops::Range<usize>| {
-            let Vectors { weights, moment1, moment2, ema, .. } = vectors;
+            let Vectors { weights, moment1, moment2, ema, .. } = &vectors;
             let [weights, moment1, moment2, ema] =
                 [weights, moment1, moment2, ema].map(|vector| pool.copy_of(&vector[range.clone()]));
             Arc::new(Block::new(weights, moment1, moment2, ema))
         };
         let blocks = cut.ranges().iter().map(block).collect();
-        let buffers = Arc::clone(&vectors.buffers);
+        // The flat vectors are not needed any more.
+        let buffers = vectors.buffers;
         let count = std::thread::available_parallelism()?.get().min(THREADS_MAX);
         let shared = Shared {
             job: job.clone(),
