@@ -8,8 +8,7 @@ use crate::config::{Config, Optimizer};
 use crate::ids::GlobalStep;
 use crate::layout::ParamLayout;
 
-/// A flat vector that may be shared: a snapshot is a clone of the `Arc`, and a commit copies a
-/// vector (`Arc::make_mut`) only while a snapshot of it is alive.
+/// A flat vector that may be shared; who changes it while others read it makes a copy first.
 pub type Flat = Arc<Vec<f32>>;
 
 /// Everything a commit changes.

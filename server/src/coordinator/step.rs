@@ -22,7 +22,7 @@ pub(crate) struct Contribution {
 /// Tells whether two contributions are the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Digest {
-    /// Of the gradient, as [`hw2_common::wire::Assembly::digest`] makes it.
+    /// Of the gradient, as [`hw2_common::wire::Arrivals::digest`] makes it.
     pub(crate) gradient: u32,
     /// Of the BN statistics, likewise.
     pub(crate) statistics: u32,

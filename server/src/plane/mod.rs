@@ -143,7 +143,9 @@ impl Plane {
 
     /// The step under way is given up.
     pub(crate) fn discard(&self) {
-        self.0.lock().draft = None;
+        let mut state = self.0.lock();
+        state.draft = None;
+        state.committing = false;
     }
 
     /// The step under way commits with its update, or without any, and the next step's vectors are
