@@ -35,10 +35,10 @@ pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
     let contribution = constant_contribution(&layout, hello.job.config.batch_size);
     let session = client.join(hello.term, &credentials)?;
     let mut rounds = Vec::new();
-    let mut pulled = session.pull(Held::new(&layout))?;
+    let mut held = Held::new(&layout);
+    let mut directive = session.pull(&mut held)?;
     loop {
-        let (directive, held) = pulled;
-        pulled = match directive {
+        directive = match directive {
             Directive::Run { step, assignments } => {
                 let [(replica, credit)] = &assignments[..] else {
                     return Err(PsError::Protocol("a worker of a bench has one replica".into()));
@@ -48,20 +48,20 @@ pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
                 }
                 let began = Instant::now();
                 let push = session.begin_push(Assignment { step, replica: *replica });
-                let pulled = session.push_and_pull(push, &contribution, held)?;
-                if let (Directive::Run { .. }, _) = &pulled {
+                let directive = session.push_and_pull(push, &contribution, &mut held)?;
+                if matches!(directive, Directive::Run { .. }) {
                     rounds.push(began.elapsed());
                 }
-                pulled
+                directive
             }
             Directive::Evaluate { step, blocks } => {
                 for block in blocks {
                     let samples = hello.job.eval_range(block).len() as u32;
                     session.report(EvaluationReport { step, block, samples, ..nothing() })?;
                 }
-                session.pull(held)?
+                session.pull(&mut held)?
             }
-            Directive::Wait(_) => session.pull(held)?,
+            Directive::Wait(_) => session.pull(&mut held)?,
             Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason)),
             Directive::Stop { .. } => {
                 session.leave("bench over")?;

@@ -64,6 +64,25 @@ impl AsRef<[u8]> for Sent {
     }
 }
 
+/// A chunk of a gradient as it arrived, at any alignment, or of a sum of gradients.
+#[derive(Debug)]
+pub(crate) enum Term {
+    Received(Bytes),
+    Sum(Buffer),
+}
+
+/// A value of a term.
+type Value = [u8; size_of::<f32>()];
+
+impl Term {
+    fn values(&self) -> &[Value] {
+        match self {
+            Self::Received(bytes) => bytes.as_chunks().0,
+            Self::Sum(values) => bytemuck::cast_slice(values),
+        }
+    }
+}
+
 /// The scalars of the pass that makes an update.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pass {
@@ -91,7 +110,7 @@ impl Pass {
     /// The block after the update by the sum of `terms`, which are added in their order. Every value
     /// is read and written once, and the checksum of the new weights is made while they are in the
     /// cache. All arithmetic is by element, so that strips do not show in the bits.
-    pub(crate) fn run(&self, block: &Block, terms: &[Arc<Buffer>], pool: &Pool) -> Block {
+    pub(crate) fn run(&self, block: &Block, terms: &[Arc<Term>], pool: &Pool) -> Block {
         let len = block.weights.len();
         let [mut weights, mut moment1, mut moment2, mut ema] = [(); 4].map(|()| pool.take(len));
         let mut before = [0.0; STRIP];
@@ -105,13 +124,13 @@ impl Pass {
                 new: [&mut weights, &mut moment1, &mut moment2, &mut ema]
                     .map(|vector| &mut vector[range.clone()]),
             };
-            let last = &last[range.clone()];
+            let last = &last.values()[range.clone()];
             match first.split_first() {
                 None => self.update(strip, last, |_, last| last),
                 Some((first, others)) => {
                     let before = &mut before[..last.len()];
-                    before.copy_from_slice(&first[range.clone()]);
-                    others.iter().for_each(|other| add(before, &other[range.clone()]));
+                    copy(before, &first.values()[range.clone()]);
+                    others.iter().for_each(|other| add(before, &other.values()[range.clone()]));
                     self.update(strip, last, |i, last| (before[i] + last) / self.replicas);
                 }
             }
@@ -121,31 +140,36 @@ impl Pass {
     }
 
     #[inline(always)]
-    fn update(&self, strip: Strip<'_>, last: &[f32], mean: impl Fn(usize, f32) -> f32) {
+    fn update(&self, strip: Strip<'_>, last: &[Value], mean: impl Fn(usize, f32) -> f32) {
         let len = last.len();
         // One length for all, so that the loop needs no bounds checks and is vectorised.
         let [old, old_m, old_v, old_ema] = strip.old.map(|vector| &vector[..len]);
         let [new, new_m, new_v, new_ema] = strip.new.map(|vector| &mut vector[..len]);
         for i in 0..len {
             let (mut m, mut v) = (old_m[i], old_v[i]);
-            new[i] = self.adam.step(old[i], mean(i, last[i]), &mut m, &mut v);
+            new[i] = self.adam.step(old[i], mean(i, f32::from_le_bytes(last[i])), &mut m, &mut v);
             (new_m[i], new_v[i]) = (m, v);
             new_ema[i] = self.ema.step(old_ema[i], new[i]);
         }
     }
 }
 
+fn copy(to: &mut [f32], from: &[Value]) {
+    bytemuck::cast_slice_mut(to).copy_from_slice(from);
+}
+
 /// Adds `other` to `sum`, element by element.
-fn add(sum: &mut [f32], other: &[f32]) {
+fn add(sum: &mut [f32], other: &[Value]) {
     for (a, b) in sum.iter_mut().zip(other) {
-        *a += b;
+        *a += f32::from_le_bytes(*b);
     }
 }
 
 /// The sum of two, in new memory.
-pub(crate) fn sum(a: &[f32], b: &[f32], pool: &Pool) -> Buffer {
-    let mut sum = pool.copy_of(a);
-    add(&mut sum, b);
+pub(crate) fn sum(a: &Term, b: &Term, pool: &Pool) -> Buffer {
+    let mut sum = pool.take(a.values().len());
+    copy(&mut sum, a.values());
+    add(&mut sum, b.values());
     sum
 }
 
@@ -161,6 +185,12 @@ mod tests {
         (0..LEN).map(|i| scale * ((i % 97) as f32 - 48.0)).collect()
     }
 
+    /// As a frame holds it: behind other bytes.
+    fn received(values: &[f32]) -> Term {
+        let bytes = [&[0], bytemuck::cast_slice(values)].concat();
+        Term::Received(Bytes::from(bytes).slice(1..))
+    }
+
     fn block(pool: &Pool) -> Block {
         let moment2: Vec<f32> = vector(0.002).iter().map(|v| v.abs()).collect();
         let [weights, moment1, ema] = [0.01, 0.001, 0.02].map(|scale| pool.copy_of(&vector(scale)));
@@ -171,15 +201,16 @@ mod tests {
     fn an_update_is_mean_adam_and_ema_of_every_value() {
         let (pool, optimizer) = (Pool::default(), Optimizer::default());
         for scales in [vec![0.1], vec![0.3, 0.1], vec![0.3, -7.0, 0.1]] {
-            let terms = scales.iter().map(|scale| Arc::new(pool.copy_of(&vector(*scale))));
-            let terms: Vec<_> = terms.collect();
+            let gradients: Vec<_> = scales.iter().map(|scale| vector(*scale)).collect();
+            let terms: Vec<_> = gradients.iter().map(|it| Arc::new(received(it))).collect();
             let pass = Pass::new(&optimizer, UPDATE, scales.len() as u32);
             let old = block(&pool);
             let new = pass.run(&old, &terms, &pool);
             let adam = Adam::new(&optimizer, UPDATE.learning_rate, UPDATE.number);
             let ema = Ema::new(optimizer.ema_decay_max, UPDATE.number);
             for i in 0..LEN {
-                let sum = terms[1..].iter().fold(terms[0][i], |sum, term| sum + term[i]);
+                let others = gradients[1..].iter();
+                let sum = others.fold(gradients[0][i], |sum, gradient| sum + gradient[i]);
                 let (mut m, mut v) = (old.moment1[i], old.moment2[i]);
                 let mean = sum / scales.len() as f32;
                 let weight = adam.step(old.weights[i], mean, &mut m, &mut v);
@@ -193,7 +224,11 @@ mod tests {
 
     #[test]
     fn a_sum_is_by_element() {
-        assert_eq!(*sum(&[1.0, 2.0], &[0.5, -2.0], &Pool::default()), [1.5, 0.0]);
+        let pool = Pool::default();
+        let first = sum(&received(&[1.0, 2.0]), &received(&[0.5, -2.0]), &pool);
+        assert_eq!(*first, [1.5, 0.0]);
+        let second = sum(&Term::Sum(first), &received(&[1.0, 1.0]), &pool);
+        assert_eq!(*second, [2.5, 1.0]);
     }
 
     #[test]

@@ -9,10 +9,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hw2_common::ids::{GlobalStep, ReplicaId};
 use hw2_common::wire::Cut;
 
-use super::block::{self, Block, Pass};
+use super::block::{self, Block, Pass, Term};
 use super::pool::{Buffer, Pool};
 use super::version::Version;
 
@@ -38,7 +39,7 @@ pub(super) struct Draft {
 #[derive(Debug, Default)]
 struct Lane {
     /// Of the gradients of the replicas below `summed`, in replica order.
-    sum: Option<Arc<Buffer>>,
+    sum: Option<Arc<Term>>,
     summed: usize,
     work: Work,
 }
@@ -64,7 +65,7 @@ struct Replica {
 #[derive(Debug)]
 struct Arriving {
     replica: usize,
-    chunks: Vec<Option<Arc<Buffer>>>,
+    chunks: Vec<Option<Arc<Term>>>,
 }
 
 /// Something to compute, away from the bookkeeping.
@@ -78,8 +79,8 @@ pub(super) struct Job {
 
 #[derive(Debug)]
 enum Task {
-    Sum(Arc<Buffer>, Arc<Buffer>),
-    Update(Pass, Vec<Arc<Buffer>>),
+    Sum(Arc<Term>, Arc<Term>),
+    Update(Pass, Vec<Arc<Term>>),
 }
 
 /// A job that is done.
@@ -154,9 +155,9 @@ impl Draft {
     }
 
     /// A finite chunk of a contribution is there.
-    pub(super) fn put(&mut self, ticket: Ticket, lane: usize, gradient: Buffer) -> Option<Job> {
+    pub(super) fn put(&mut self, ticket: Ticket, lane: usize, gradient: Bytes) -> Option<Job> {
         let arriving = self.arriving.get_mut(&ticket)?;
-        arriving.chunks[lane] = Some(Arc::new(gradient));
+        arriving.chunks[lane] = Some(Arc::new(Term::Received(gradient)));
         let leads = self.replicas[arriving.replica].leading == Some(ticket);
         leads.then(|| self.advance(lane)).flatten()
     }
@@ -201,7 +202,7 @@ impl Draft {
         match result {
             // What counts is not withdrawn: a sum is never stale.
             Result::Sum(sum) => {
-                lane.sum = Some(Arc::new(sum));
+                lane.sum = Some(Arc::new(Term::Sum(sum)));
                 lane.work = Work::Idle;
             }
             Result::Block(_) if attempt != self.attempt => return None,
@@ -216,7 +217,7 @@ impl Draft {
     }
 
     /// When one replica alone can still be withdrawn, what is made is made again only without its
-    /// chunk: that is free, and its memory, still in a core's cache, receives the next one.
+    /// chunk: that is free, and its memory receives the next one.
     fn free_last(&mut self, lane: usize) {
         let mut open = self.replicas.iter().filter(|replica| replica.statistics.is_none());
         if let (Some(Replica { leading: Some(ticket), .. }), None) = (open.next(), open.next())
@@ -300,11 +301,11 @@ impl Draft {
         Some(Job { step: self.step, attempt: self.attempt, lane: index, task })
     }
 
-    fn chunk(&self, replica: usize, lane: usize) -> Option<Arc<Buffer>> {
+    fn chunk(&self, replica: usize, lane: usize) -> Option<Arc<Term>> {
         self.arriving.get(&self.replicas[replica].leading?)?.chunks[lane].clone()
     }
 
-    fn take_counted(&mut self, replica: usize, lane: usize) -> Option<Arc<Buffer>> {
+    fn take_counted(&mut self, replica: usize, lane: usize) -> Option<Arc<Term>> {
         let Replica { leading, statistics } = &self.replicas[replica];
         statistics.as_ref()?;
         let leading = leading.as_ref().expect("what counts leads");
@@ -313,180 +314,4 @@ impl Draft {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::coordinator::Update;
-    use hw2_common::config::Optimizer;
-
-    const CHUNKS: usize = 2;
-
-    /// A draft whose jobs are done at once, or kept.
-    struct Bench {
-        draft: Draft,
-        pool: Pool,
-        blocks: Vec<Block>,
-        pass: Pass,
-        kept: Option<Vec<Job>>,
-    }
-
-    impl Bench {
-        fn new(replicas: u32) -> Self {
-            let pool = Pool::default();
-            let cut = Cut::whole(hw2_common::wire::CHUNK_VALUES + 3);
-            let update = Update { number: 3, learning_rate: 0.1 };
-            let pass = Pass::new(&Optimizer::default(), update, replicas);
-            let block = |len: usize| {
-                let [w, m, v, e] = [0.5, 0.1, 0.2, 0.4].map(|it| pool.copy_of(&vec![it; len]));
-                Block::new(w, m, v, e)
-            };
-            let blocks = cut.ranges().iter().map(|range| block(range.len())).collect();
-            let draft = Draft::new(GlobalStep(5), pass, replicas, cut);
-            Self { draft, pool, blocks, pass, kept: None }
-        }
-
-        fn gradient(&self, value: f32, lane: usize) -> Buffer {
-            self.pool.copy_of(&vec![value; self.draft.cut.ranges()[lane].len()])
-        }
-
-        fn begin(&mut self, ticket: u64, replica: u32) {
-            assert!(self.draft.begin(Ticket(ticket), ReplicaId(replica)));
-        }
-
-        fn put(&mut self, ticket: u64, value: f32, lane: usize) {
-            let gradient = self.gradient(value, lane);
-            let job = self.draft.put(Ticket(ticket), lane, gradient);
-            self.work(job);
-        }
-
-        fn push(&mut self, ticket: u64, replica: u32, value: f32) {
-            self.begin(ticket, replica);
-            (0..CHUNKS).rev().for_each(|lane| self.put(ticket, value, lane));
-            self.count(ticket);
-        }
-
-        fn count(&mut self, ticket: u64) {
-            let jobs = self.draft.count(Ticket(ticket), vec![ticket as f32]);
-            self.work(jobs);
-        }
-
-        fn withdraw(&mut self, ticket: u64) {
-            let jobs = self.draft.withdraw(Ticket(ticket));
-            self.work(jobs);
-        }
-
-        fn work(&mut self, jobs: impl IntoIterator<Item = Job>) {
-            let mut jobs: Vec<Job> = jobs.into_iter().collect();
-            if let Some(kept) = &mut self.kept {
-                return kept.append(&mut jobs);
-            }
-            while let Some(job) = jobs.pop() {
-                let done = self.run(job);
-                jobs.extend(self.draft.done(done));
-            }
-        }
-
-        fn run(&self, job: Job) -> Done {
-            let block = &self.blocks[job.lane()];
-            job.run(block, &self.pool)
-        }
-
-        /// Whether the next state is that of these gradients, by replica.
-        fn made_of(&self, gradients: &[f32]) -> bool {
-            let Some(blocks) = self.draft.blocks() else { return false };
-            blocks.iter().enumerate().all(|(lane, block)| {
-                let terms = gradients.iter().map(|value| Arc::new(self.gradient(*value, lane)));
-                let expected =
-                    self.pass.run(&self.blocks[lane], &terms.collect::<Vec<_>>(), &self.pool);
-                *block.weights == *expected.weights && *block.ema == *expected.ema
-            })
-        }
-    }
-
-    #[test]
-    fn contributions_are_added_in_replica_order_whatever_order_they_arrive_in() {
-        // Exact in this order only: (1e8 + 1) - 1e8 is 0 in f32.
-        let gradients = [1e8, -1e8, 1.0];
-        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
-            let mut bench = Bench::new(3);
-            for replica in order {
-                assert!(bench.draft.blocks().is_none());
-                bench.push(replica.into(), replica, gradients[replica as usize]);
-            }
-            assert!(bench.made_of(&gradients), "{order:?}");
-            assert_eq!(bench.draft.mean_statistics(), [1.0]);
-        }
-    }
-
-    #[test]
-    fn a_chunk_is_made_when_the_last_gradient_of_it_is_there() {
-        let mut bench = Bench::new(2);
-        let mut reading = bench.draft.version().read();
-        bench.begin(7, 1);
-        bench.put(7, 0.5, 1);
-        bench.begin(8, 0);
-        bench.put(8, 0.25, 0);
-        assert!(matches!(reading.next(), crate::plane::Next::Later));
-        bench.put(8, 0.25, 1);
-        assert!(matches!(reading.next(), crate::plane::Next::Chunk(_)));
-        bench.put(7, 0.5, 0);
-        assert!(bench.made_of(&[0.25, 0.5]));
-    }
-
-    #[test]
-    fn what_was_made_with_a_push_that_is_cut_off_is_made_again() {
-        let mut bench = Bench::new(2);
-        bench.push(1, 0, 0.25);
-        bench.begin(2, 1);
-        bench.put(2, 9.0, 1);
-        let mut reading = bench.draft.version().read();
-        bench.withdraw(2);
-        assert!(matches!(reading.next(), crate::plane::Next::Gone));
-        bench.push(3, 1, 0.5);
-        assert!(bench.made_of(&[0.25, 0.5]));
-    }
-
-    #[test]
-    fn the_chunks_of_a_second_push_wait_until_they_are_needed() {
-        let mut bench = Bench::new(1);
-        bench.begin(1, 0);
-        bench.begin(2, 0);
-        (0..CHUNKS).for_each(|lane| bench.put(2, 0.5, lane));
-        assert!(bench.draft.blocks().is_none());
-        bench.put(1, 9.0, 0);
-        bench.withdraw(1);
-        assert!(bench.made_of(&[0.5]));
-        let mut bench = Bench::new(1);
-        bench.begin(1, 0);
-        bench.put(1, 9.0, 0);
-        bench.push(2, 0, 0.5);
-        assert!(bench.made_of(&[0.5]), "the one that counts is the one that is used");
-        bench.withdraw(1);
-        bench.withdraw(2);
-        assert!(bench.made_of(&[0.5]), "what counts is not withdrawn");
-        assert!(!bench.draft.begin(Ticket(3), ReplicaId(0)));
-    }
-
-    #[test]
-    fn a_late_result_of_what_was_withdrawn_is_dropped() {
-        let mut bench = Bench::new(1);
-        bench.kept = Some(Vec::new());
-        bench.begin(1, 0);
-        bench.put(1, 9.0, 0);
-        let late = bench.kept.take().unwrap().pop().unwrap();
-        let late = bench.run(late);
-        bench.withdraw(1);
-        bench.push(2, 0, 0.5);
-        assert!(bench.draft.done(late).is_none());
-        assert!(bench.made_of(&[0.5]));
-    }
-
-    #[test]
-    fn the_memory_of_what_was_added_is_free() {
-        let mut bench = Bench::new(4);
-        (0..3).for_each(|replica| bench.push(replica.into(), replica, 1.0));
-        let chunks = bench.draft.arriving.values().flat_map(|arriving| &arriving.chunks);
-        assert_eq!(chunks.flatten().count(), 0);
-        bench.push(3, 3, 1.0);
-        assert!(bench.made_of(&[1.0; 4]));
-    }
-}
+mod tests;

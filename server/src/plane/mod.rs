@@ -13,6 +13,7 @@ mod version;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use bytes::Bytes;
 use hw2_common::ids::{Assignment, GlobalStep};
 use hw2_common::job::Job;
 use hw2_common::state::{Flat, Vectors};
@@ -23,8 +24,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::coordinator::Update;
 use block::{Block, Pass};
 use draft::{Draft, Ticket};
-pub(crate) use pool::Buffer;
-use pool::Pool;
+use pool::{Buffer, Pool};
 pub(crate) use version::{Next, Reading, Version, Versions};
 
 /// More threads than this gain nothing: the work is bound by memory.
@@ -181,11 +181,6 @@ impl Plane {
         helps.then(|| draft.version().read())
     }
 
-    /// Memory for one chunk of a gradient.
-    pub(crate) fn buffer(&self, len: usize) -> Buffer {
-        self.0.pool.take(len)
-    }
-
     fn spawn(&self, jobs: impl IntoIterator<Item = draft::Job>) {
         for job in jobs {
             Arc::clone(&self.0).spawn(job);
@@ -254,7 +249,7 @@ fn work(shared: &Weak<Shared>, job: draft::Job) {
 
 impl Staging {
     /// Chunk number `chunk` of the gradient is there, and finite.
-    pub(crate) fn put(&self, chunk: usize, gradient: Buffer) {
+    pub(crate) fn put(&self, chunk: usize, gradient: Bytes) {
         let Some(ticket) = self.ticket else { return };
         let mut state = self.plane.0.lock();
         let job = state.draft.as_mut().and_then(|draft| draft.put(ticket, chunk, gradient));

@@ -1,4 +1,4 @@
-//! A push: chunks are checked and copied once, into memory that is the data plane's.
+//! A push: chunks are checked, and handed to the data plane as they arrived.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,7 +71,7 @@ impl Receiver {
         let mut arriving = Arriving::new(self, assignment);
         while let Some(message) = self.next(&mut stream, &turn).await? {
             match message {
-                Message::Chunk(chunk) => arriving.chunk(&chunk)?,
+                Message::Chunk(chunk) => arriving.chunk(chunk)?,
                 Message::Result(result) => arriving.result(result)?,
                 Message::Head(_) => return Err(Status::invalid_argument("a push has one head")),
             }
@@ -192,24 +192,22 @@ impl<'a> Arriving<'a> {
         }
     }
 
-    fn chunk(&mut self, chunk: &Chunk) -> Result<(), Status> {
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), Status> {
         let layout = &self.receiver.layout;
         let (what, layout, added) = match chunk.part() {
-            Part::Gradient => ("gradient", &layout.params, self.gradient.add(chunk).map(Some)),
+            Part::Gradient => ("gradient", &layout.params, self.gradient.add(&chunk).map(Some)),
             Part::BatchStatistics => {
-                ("statistics", &layout.buffers, self.statistics.add(chunk).map(|()| None))
+                ("statistics", &layout.buffers, self.statistics.add(&chunk).map(|()| None))
             }
             _ => return Err(invalid(&WireError::UnexpectedPart(chunk.part))),
         };
         let index = added.map_err(|error| invalid(&error))?;
-        let mut buffer = self.receiver.plane.buffer(chunk.values.len() / 4);
-        if !copy_finite(chunk, &mut buffer) {
-            let tensor = non_finite(chunk.start, &buffer, layout);
-            self.non_finite = self.non_finite.take().or(tensor.map(|it| format!("{what} of {it}")));
+        if let Some(tensor) = non_finite(&chunk, layout) {
+            self.non_finite.get_or_insert_with(|| format!("{what} of {tensor}"));
         } else if let Some(index) = index
             && self.non_finite.is_none()
         {
-            self.staging.put(index, buffer);
+            self.staging.put(index, chunk.values);
         }
         Ok(())
     }
@@ -255,17 +253,15 @@ fn fits(value: f32) -> bool {
     (value * value).is_finite()
 }
 
-/// Copies a chunk, and says whether every value fits.
-fn copy_finite(chunk: &Chunk, to: &mut [f32]) -> bool {
-    bytemuck::cast_slice_mut(to).copy_from_slice(&chunk.values);
+/// Names the first value of the chunk that does not fit.
+fn non_finite(chunk: &Chunk, layout: &Layout) -> Option<String> {
+    let values = chunk.values.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
     // Without an early exit, so that it is vectorised; there is hardly ever one to find.
-    to.iter().fold(true, |all, value| all & fits(*value))
-}
-
-/// Names the first of the values, which stand at `start` of their vector, that does not fit.
-fn non_finite(start: u64, values: &[f32], layout: &Layout) -> Option<String> {
-    let (index, value) = values.iter().enumerate().find(|(_, value)| !fits(**value))?;
-    let index = start as usize + index;
+    if values.clone().fold(true, |all, value| all & fits(value)) {
+        return None;
+    }
+    let (index, value) = values.enumerate().find(|(_, value)| !fits(*value))?;
+    let index = chunk.start as usize + index;
     let entry = layout.entries().iter().find(|entry| entry.range.contains(&index))?;
     let place = index - entry.range.start;
     Some(format!("{} is {value} at element {place}", entry.name))

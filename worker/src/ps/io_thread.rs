@@ -29,24 +29,19 @@ impl IoThread {
         Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Runs `future` on the thread and waits for it, or for `stop`.
-    pub(crate) fn call<T: Send + 'static>(
+    /// Runs `future` here, over the I/O of the thread, until it is done or `stop` is cancelled.
+    pub(crate) fn call<T>(
         &self,
         stop: &CancellationToken,
-        future: impl Future<Output = Result<T, PsError>> + Send + 'static,
+        future: impl Future<Output = Result<T, PsError>>,
     ) -> Result<T, PsError> {
-        let (answer, wait) = oneshot::channel();
-        let stop = stop.clone();
-        self.handle.spawn(async move {
-            let result = tokio::select! {
+        self.handle.block_on(async {
+            tokio::select! {
                 biased;
                 result = future => result,
                 () = stop.cancelled() => Err(PsError::Stopped),
-            };
-            // The receiver only goes away with the thread that waits.
-            let _ = answer.send(result);
-        });
-        wait.blocking_recv().unwrap_or_else(|_| Err(PsError::Lost("I/O thread ended".into())))
+            }
+        })
     }
 
     /// Runs `future` on the thread without waiting.

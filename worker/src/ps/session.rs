@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
+use futures_util::stream::{Stream, StreamExt, iter};
 use hw2_common::grpc::{self, Incoming, Parcel};
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, Term, WorkerId};
 use hw2_proto::v1::heartbeat_reply::Standing;
@@ -10,7 +11,6 @@ use hw2_proto::v1::pull_message::Message;
 use hw2_proto::v1::{self, PullMessage};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tower_service::Service;
@@ -52,14 +52,14 @@ pub struct EvaluationReport {
 /// A push under way: the server receives what backward has finished.
 pub struct Push {
     /// None once all has been sent.
-    messages: Option<mpsc::UnboundedSender<v1::PushMessage>>,
+    messages: Option<mpsc::UnboundedSender<Messages>>,
     reply: oneshot::Receiver<Result<v1::PushReply, PsError>>,
     assignment: Assignment,
     sent: usize,
 }
 
-/// A pull under way; dropping it withdraws it.
-struct Pull(oneshot::Receiver<Result<(Directive, Held), PsError>>);
+/// Messages of a push; a chunk's checksum is made when it is its turn to be sent.
+type Messages = Box<dyn Iterator<Item = v1::PushMessage> + Send>;
 
 impl Session {
     pub(super) fn begin(client: Client, term: Term, worker: WorkerId, every: Duration) -> Self {
@@ -83,29 +83,36 @@ impl Session {
     /// Waits until there is something to do; afterwards `held` has all that it needs.
     ///
     /// # Errors
-    /// Any error ends the session, and with it `held`.
-    pub fn pull(&self, held: Held) -> Result<(Directive, Held), PsError> {
-        self.finish_pull(self.begin_pull(held, None))
+    /// Any error ends the session, and with it the use of `held`.
+    pub fn pull(&self, held: &mut Held) -> Result<Directive, PsError> {
+        self.client.data_io.call(&self.client.stop, self.pulling(held, None))
     }
 
     /// As [`Self::finish_push`] and then [`Self::pull`], but the next weights arrive while the push
     /// is still on its way.
     ///
     /// # Errors
-    /// Any error ends the session, and with it `held`.
+    /// As [`Self::pull`].
     pub fn push_and_pull(
         &self,
         mut push: Push,
         whole: &Contribution,
-        held: Held,
-    ) -> Result<(Directive, Held), PsError> {
+        held: &mut Held,
+    ) -> Result<Directive, PsError> {
         push.send_all(whole);
-        let pull = self.begin_pull(held, Some(push.assignment));
-        self.finish_push(push, whole)?;
-        self.finish_pull(pull)
+        let pulling = self.pulling(held, Some(push.assignment));
+        let pushing = self.pushing(push, whole);
+        self.client.data_io.call(&self.client.stop, async {
+            let (_, directive) = tokio::try_join!(pushing, pulling)?;
+            Ok(directive)
+        })
     }
 
-    fn begin_pull(&self, mut held: Held, pushing: Option<Assignment>) -> Pull {
+    async fn pulling(
+        &self,
+        held: &mut Held,
+        pushing: Option<Assignment>,
+    ) -> Result<Directive, PsError> {
         let pushing = pushing.map(|assignment| v1::Pushing {
             step: assignment.step.0,
             replica: assignment.replica.0,
@@ -117,43 +124,23 @@ impl Session {
             ema_step: held.ema_step().map(|step| step.0),
             pushing,
         };
-        let data = self.client.data.clone();
-        let pulling = async move {
-            let request = tokio_stream::iter([Parcel::new(&request)]);
-            let mut answer = call(data, grpc::PULL, request).await?;
-            while let Some(PullMessage { message }) = answer.message().await? {
-                match message {
-                    Some(Message::Chunk(chunk)) => held
-                        .receive(&chunk)
-                        .map_err(|error| PsError::Protocol(error.to_string()))?,
-                    Some(Message::Withdrawn(v1::Withdrawn {})) => held.withdraw(),
-                    Some(Message::Directive(directive)) => {
-                        let directive = Directive::try_from(directive)?;
-                        held.commit(&directive)?;
-                        return Ok((directive, held));
-                    }
-                    None => return Err(PsError::Protocol("an empty message in a pull".into())),
+        let request = iter([Parcel::new(&request)]);
+        let mut answer = call(self.client.data.clone(), grpc::PULL, request).await?;
+        while let Some(PullMessage { message }) = answer.message().await? {
+            match message {
+                Some(Message::Chunk(chunk)) => {
+                    held.receive(&chunk).map_err(|error| PsError::Protocol(error.to_string()))?;
                 }
+                Some(Message::Withdrawn(v1::Withdrawn {})) => held.withdraw(),
+                Some(Message::Directive(directive)) => {
+                    let directive = Directive::try_from(directive)?;
+                    held.commit(&directive)?;
+                    return Ok(directive);
+                }
+                None => return Err(PsError::Protocol("an empty message in a pull".into())),
             }
-            Err(PsError::Protocol("a pull that ended without a directive".into()))
-        };
-        let (mut answer, reply) = oneshot::channel();
-        self.client.data_io.spawn(async move {
-            let pulled = tokio::select! {
-                biased;
-                () = answer.closed() => return,
-                pulled = pulling => pulled,
-            };
-            let _ = answer.send(pulled);
-        });
-        Pull(reply)
-    }
-
-    fn finish_pull(&self, Pull(reply): Pull) -> Result<(Directive, Held), PsError> {
-        let wait = async {
-            reply.await.unwrap_or_else(|_| Err(PsError::Lost("the pull was cut off".into())))
-        };
-        self.client.data_io.call(&self.client.stop, wait)
+        }
+        Err(PsError::Protocol("a pull that ended without a directive".into()))
     }
 
     /// Asks whether `assignment` may be pushed.
@@ -175,11 +162,11 @@ impl Session {
 
     /// Opens a push for which there is credit.
     pub fn begin_push(&self, assignment: Assignment) -> Push {
-        let (messages, receiver) = mpsc::unbounded_channel();
+        let (messages, receiver) = mpsc::unbounded_channel::<Messages>();
         let (answer, reply) = oneshot::channel();
         let data = self.client.data.clone();
         self.client.data_io.spawn(async move {
-            let messages = UnboundedReceiverStream::new(receiver).map(Parcel::from);
+            let messages = UnboundedReceiverStream::new(receiver).flat_map(iter).map(Parcel::from);
             let reply = async {
                 let reply = call(data, grpc::PUSH, messages).await?.message().await?;
                 reply.ok_or_else(|| PsError::Protocol("a push without a reply".into()))
@@ -197,14 +184,16 @@ impl Session {
     ///
     /// # Errors
     /// Any error ends the session.
-    pub fn finish_push(&self, mut push: Push, whole: &Contribution) -> Result<Outcome, PsError> {
+    pub fn finish_push(&self, push: Push, whole: &Contribution) -> Result<Outcome, PsError> {
+        self.client.data_io.call(&self.client.stop, self.pushing(push, whole))
+    }
+
+    async fn pushing(&self, mut push: Push, whole: &Contribution) -> Result<Outcome, PsError> {
         for attempt in 1.. {
             push.send_all(whole);
             let Push { assignment, reply, .. } = push;
-            let wait = async {
-                reply.await.unwrap_or_else(|_| Err(PsError::Lost("the push was cut off".into())))
-            };
-            match self.client.data_io.call(&self.client.stop, wait) {
+            let lost = |_| Err(PsError::Lost("the push was cut off".into()));
+            match reply.await.unwrap_or_else(lost) {
                 Ok(reply) => {
                     let outcome = outcome(reply);
                     tracing::debug!("{assignment}: {outcome:?}");
@@ -285,12 +274,10 @@ impl Push {
         self.sent = end;
     }
 
-    fn send(&self, messages: impl IntoIterator<Item = v1::PushMessage>) {
+    fn send(&self, messages: impl IntoIterator<IntoIter: Send + 'static, Item = v1::PushMessage>) {
         let Some(stream) = &self.messages else { return };
-        for message in messages {
-            // A stream that has broken tells why when the push is finished.
-            let _ = stream.send(message);
-        }
+        // A stream that has broken tells why when the push is finished.
+        let _ = stream.send(Box::new(messages.into_iter()));
     }
 }
 

@@ -185,9 +185,9 @@ fn serve(
     stop: &CancellationToken,
 ) -> Result<End, SessionError> {
     let mut contribution = Contribution::new(&prepared.layout);
-    let mut pulled = session.pull(Held::new(&prepared.layout))?;
+    let mut held = Held::new(&prepared.layout);
+    let mut directive = session.pull(&mut held)?;
     loop {
-        let (directive, held) = pulled;
         let mut push = None;
         match directive {
             Directive::Run { step, assignments } => {
@@ -224,9 +224,9 @@ fn serve(
             }
             return Ok(End::Stopped);
         }
-        pulled = match push {
-            Some(push) => session.push_and_pull(push, &contribution, held)?,
-            None => session.pull(held)?,
+        directive = match push {
+            Some(push) => session.push_and_pull(push, &contribution, &mut held)?,
+            None => session.pull(&mut held)?,
         };
     }
 }

@@ -1,0 +1,177 @@
+use super::*;
+use crate::coordinator::Update;
+use hw2_common::config::Optimizer;
+
+const CHUNKS: usize = 2;
+
+/// A draft whose jobs are done at once, or kept.
+struct Bench {
+    draft: Draft,
+    pool: Pool,
+    blocks: Vec<Block>,
+    pass: Pass,
+    kept: Option<Vec<Job>>,
+}
+
+impl Bench {
+    fn new(replicas: u32) -> Self {
+        let pool = Pool::default();
+        let cut = Cut::whole(hw2_common::wire::CHUNK_VALUES + 3);
+        let update = Update { number: 3, learning_rate: 0.1 };
+        let pass = Pass::new(&Optimizer::default(), update, replicas);
+        let block = |len: usize| {
+            let [w, m, v, e] = [0.5, 0.1, 0.2, 0.4].map(|it| pool.copy_of(&vec![it; len]));
+            Block::new(w, m, v, e)
+        };
+        let blocks = cut.ranges().iter().map(|range| block(range.len())).collect();
+        let draft = Draft::new(GlobalStep(5), pass, replicas, cut);
+        Self { draft, pool, blocks, pass, kept: None }
+    }
+
+    fn gradient(&self, value: f32, lane: usize) -> Bytes {
+        let values = vec![value; self.draft.cut.ranges()[lane].len()];
+        bytemuck::cast_slice(&values).to_vec().into()
+    }
+
+    fn begin(&mut self, ticket: u64, replica: u32) {
+        assert!(self.draft.begin(Ticket(ticket), ReplicaId(replica)));
+    }
+
+    fn put(&mut self, ticket: u64, value: f32, lane: usize) {
+        let gradient = self.gradient(value, lane);
+        let job = self.draft.put(Ticket(ticket), lane, gradient);
+        self.work(job);
+    }
+
+    fn push(&mut self, ticket: u64, replica: u32, value: f32) {
+        self.begin(ticket, replica);
+        (0..CHUNKS).rev().for_each(|lane| self.put(ticket, value, lane));
+        self.count(ticket);
+    }
+
+    fn count(&mut self, ticket: u64) {
+        let jobs = self.draft.count(Ticket(ticket), vec![ticket as f32]);
+        self.work(jobs);
+    }
+
+    fn withdraw(&mut self, ticket: u64) {
+        let jobs = self.draft.withdraw(Ticket(ticket));
+        self.work(jobs);
+    }
+
+    fn work(&mut self, jobs: impl IntoIterator<Item = Job>) {
+        let mut jobs: Vec<Job> = jobs.into_iter().collect();
+        if let Some(kept) = &mut self.kept {
+            return kept.append(&mut jobs);
+        }
+        while let Some(job) = jobs.pop() {
+            let done = self.run(job);
+            jobs.extend(self.draft.done(done));
+        }
+    }
+
+    fn run(&self, job: Job) -> Done {
+        let block = &self.blocks[job.lane()];
+        job.run(block, &self.pool)
+    }
+
+    /// Whether the next state is that of these gradients, by replica.
+    fn made_of(&self, gradients: &[f32]) -> bool {
+        let Some(blocks) = self.draft.blocks() else { return false };
+        blocks.iter().enumerate().all(|(lane, block)| {
+            let terms =
+                gradients.iter().map(|value| Arc::new(Term::Received(self.gradient(*value, lane))));
+            let expected =
+                self.pass.run(&self.blocks[lane], &terms.collect::<Vec<_>>(), &self.pool);
+            *block.weights == *expected.weights && *block.ema == *expected.ema
+        })
+    }
+}
+
+#[test]
+fn contributions_are_added_in_replica_order_whatever_order_they_arrive_in() {
+    // Exact in this order only: (1e8 + 1) - 1e8 is 0 in f32.
+    let gradients = [1e8, -1e8, 1.0];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
+        let mut bench = Bench::new(3);
+        for replica in order {
+            assert!(bench.draft.blocks().is_none());
+            bench.push(replica.into(), replica, gradients[replica as usize]);
+        }
+        assert!(bench.made_of(&gradients), "{order:?}");
+        assert_eq!(bench.draft.mean_statistics(), [1.0]);
+    }
+}
+
+#[test]
+fn a_chunk_is_made_when_the_last_gradient_of_it_is_there() {
+    let mut bench = Bench::new(2);
+    let mut reading = bench.draft.version().read();
+    bench.begin(7, 1);
+    bench.put(7, 0.5, 1);
+    bench.begin(8, 0);
+    bench.put(8, 0.25, 0);
+    assert!(matches!(reading.next(), crate::plane::Next::Later));
+    bench.put(8, 0.25, 1);
+    assert!(matches!(reading.next(), crate::plane::Next::Chunk(_)));
+    bench.put(7, 0.5, 0);
+    assert!(bench.made_of(&[0.25, 0.5]));
+}
+
+#[test]
+fn what_was_made_with_a_push_that_is_cut_off_is_made_again() {
+    let mut bench = Bench::new(2);
+    bench.push(1, 0, 0.25);
+    bench.begin(2, 1);
+    bench.put(2, 9.0, 1);
+    let mut reading = bench.draft.version().read();
+    bench.withdraw(2);
+    assert!(matches!(reading.next(), crate::plane::Next::Gone));
+    bench.push(3, 1, 0.5);
+    assert!(bench.made_of(&[0.25, 0.5]));
+}
+
+#[test]
+fn the_chunks_of_a_second_push_wait_until_they_are_needed() {
+    let mut bench = Bench::new(1);
+    bench.begin(1, 0);
+    bench.begin(2, 0);
+    (0..CHUNKS).for_each(|lane| bench.put(2, 0.5, lane));
+    assert!(bench.draft.blocks().is_none());
+    bench.put(1, 9.0, 0);
+    bench.withdraw(1);
+    assert!(bench.made_of(&[0.5]));
+    let mut bench = Bench::new(1);
+    bench.begin(1, 0);
+    bench.put(1, 9.0, 0);
+    bench.push(2, 0, 0.5);
+    assert!(bench.made_of(&[0.5]), "the one that counts is the one that is used");
+    bench.withdraw(1);
+    bench.withdraw(2);
+    assert!(bench.made_of(&[0.5]), "what counts is not withdrawn");
+    assert!(!bench.draft.begin(Ticket(3), ReplicaId(0)));
+}
+
+#[test]
+fn a_late_result_of_what_was_withdrawn_is_dropped() {
+    let mut bench = Bench::new(1);
+    bench.kept = Some(Vec::new());
+    bench.begin(1, 0);
+    bench.put(1, 9.0, 0);
+    let late = bench.kept.take().unwrap().pop().unwrap();
+    let late = bench.run(late);
+    bench.withdraw(1);
+    bench.push(2, 0, 0.5);
+    assert!(bench.draft.done(late).is_none());
+    assert!(bench.made_of(&[0.5]));
+}
+
+#[test]
+fn the_memory_of_what_was_added_is_free() {
+    let mut bench = Bench::new(4);
+    (0..3).for_each(|replica| bench.push(replica.into(), replica, 1.0));
+    let chunks = bench.draft.arriving.values().flat_map(|arriving| &arriving.chunks);
+    assert_eq!(chunks.flatten().count(), 0);
+    bench.push(3, 3, 1.0);
+    assert!(bench.made_of(&[1.0; 4]));
+}
