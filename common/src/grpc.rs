@@ -290,8 +290,12 @@ impl Buf for Received {
         let bytes = match self.frames.front() {
             Some(frame) if frame.len() >= len => frame.slice(..len),
             _ => {
-                let all = self.frames.iter().flatten().copied();
-                all.take(len).collect()
+                let mut bytes = Vec::with_capacity(len);
+                for frame in &self.frames {
+                    let here = frame.len().min(len - bytes.len());
+                    bytes.extend_from_slice(&frame[..here]);
+                }
+                bytes.into()
             }
         };
         self.advance(len);

@@ -1,8 +1,8 @@
 //! Flat vectors on the wire: cut into chunks, checked, and put together again.
 //!
 //! The unit is a range of a flat vector. A chunk is at most [`CHUNK_VALUES`] values, a little less
-//! than one HTTP/2 frame of 256 KiB, so that a message is one frame and fits a core's cache: each
-//! side passes over it several times.
+//! than one HTTP/2 frame of 256 KiB, so that its values are one frame and fit a core's cache: each
+//! side passes over them several times.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub const CHUNK_VALUES: usize = 63 * 1024;
 /// Largest message either side accepts: a chunk, or the names of all bad images of a micro-batch.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// HTTP/2 frame size; a chunk with its head fits in one.
+/// HTTP/2 frame size; the values of a chunk fit in one.
 pub const FRAME_BYTES: u32 = 1 << 18;
 
 /// Why a chunk or a set of chunks is refused. Nothing has changed.

@@ -66,15 +66,15 @@ impl AsRef<[u8]> for Sent {
 
 /// A chunk of a gradient as it arrived, at any alignment, or of a sum of gradients.
 #[derive(Debug)]
-pub(crate) enum Term {
+pub(crate) enum Addend {
     Received(Bytes),
     Sum(Buffer),
 }
 
-/// A value of a term.
+/// A value of an addend.
 type Value = [u8; size_of::<f32>()];
 
-impl Term {
+impl Addend {
     fn values(&self) -> &[Value] {
         match self {
             Self::Received(bytes) => bytes.as_chunks().0,
@@ -107,14 +107,14 @@ impl Pass {
         }
     }
 
-    /// The block after the update by the sum of `terms`, which are added in their order. Every value
+    /// The block after the update by the sum of `addends`, which are added in their order. Every value
     /// is read and written once, and the checksum of the new weights is made while they are in the
     /// cache. All arithmetic is by element, so that strips do not show in the bits.
-    pub(crate) fn run(&self, block: &Block, terms: &[Arc<Term>], pool: &Pool) -> Block {
+    pub(crate) fn run(&self, block: &Block, addends: &[Arc<Addend>], pool: &Pool) -> Block {
         let len = block.weights.len();
         let [mut weights, mut moment1, mut moment2, mut ema] = [(); 4].map(|()| pool.take(len));
         let mut before = [0.0; STRIP];
-        let (last, first) = terms.split_last().expect("a step has one replica at least");
+        let (last, first) = addends.split_last().expect("a step has one replica at least");
         let mut checksum = Checksum::default();
         for start in (0..len).step_by(STRIP) {
             let range = start..(start + STRIP).min(len);
@@ -166,7 +166,7 @@ fn add(sum: &mut [f32], other: &[Value]) {
 }
 
 /// The sum of two, in new memory.
-pub(crate) fn sum(a: &Term, b: &Term, pool: &Pool) -> Buffer {
+pub(crate) fn sum(a: &Addend, b: &Addend, pool: &Pool) -> Buffer {
     let mut sum = pool.take(a.values().len());
     copy(&mut sum, a.values());
     add(&mut sum, b.values());
@@ -186,9 +186,9 @@ mod tests {
     }
 
     /// As a frame holds it: behind other bytes.
-    fn received(values: &[f32]) -> Term {
+    fn received(values: &[f32]) -> Addend {
         let bytes = [&[0], bytemuck::cast_slice(values)].concat();
-        Term::Received(Bytes::from(bytes).slice(1..))
+        Addend::Received(Bytes::from(bytes).slice(1..))
     }
 
     fn block(pool: &Pool) -> Block {
@@ -202,10 +202,10 @@ mod tests {
         let (pool, optimizer) = (Pool::default(), Optimizer::default());
         for scales in [vec![0.1], vec![0.3, 0.1], vec![0.3, -7.0, 0.1]] {
             let gradients: Vec<_> = scales.iter().map(|scale| vector(*scale)).collect();
-            let terms: Vec<_> = gradients.iter().map(|it| Arc::new(received(it))).collect();
+            let addends: Vec<_> = gradients.iter().map(|it| Arc::new(received(it))).collect();
             let pass = Pass::new(&optimizer, UPDATE, scales.len() as u32);
             let old = block(&pool);
-            let new = pass.run(&old, &terms, &pool);
+            let new = pass.run(&old, &addends, &pool);
             let adam = Adam::new(&optimizer, UPDATE.learning_rate, UPDATE.number);
             let ema = Ema::new(optimizer.ema_decay_max, UPDATE.number);
             for i in 0..LEN {
@@ -227,7 +227,7 @@ mod tests {
         let pool = Pool::default();
         let first = sum(&received(&[1.0, 2.0]), &received(&[0.5, -2.0]), &pool);
         assert_eq!(*first, [1.5, 0.0]);
-        let second = sum(&Term::Sum(first), &received(&[1.0, 1.0]), &pool);
+        let second = sum(&Addend::Sum(first), &received(&[1.0, 1.0]), &pool);
         assert_eq!(*second, [2.5, 1.0]);
     }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hw2_common::ids::{GlobalStep, ReplicaId};
 use hw2_common::wire::Cut;
 
-use super::block::{self, Block, Pass, Term};
+use super::block::{self, Addend, Block, Pass};
 use super::pool::{Buffer, Pool};
 use super::version::Version;
 
@@ -39,7 +39,7 @@ pub(super) struct Draft {
 #[derive(Debug, Default)]
 struct Lane {
     /// Of the gradients of the replicas below `summed`, in replica order.
-    sum: Option<Arc<Term>>,
+    sum: Option<Arc<Addend>>,
     summed: usize,
     work: Work,
 }
@@ -65,7 +65,7 @@ struct Replica {
 #[derive(Debug)]
 struct Arriving {
     replica: usize,
-    chunks: Vec<Option<Arc<Term>>>,
+    chunks: Vec<Option<Arc<Addend>>>,
 }
 
 /// Something to compute, away from the bookkeeping.
@@ -79,8 +79,8 @@ pub(super) struct Job {
 
 #[derive(Debug)]
 enum Task {
-    Sum(Arc<Term>, Arc<Term>),
-    Update(Pass, Vec<Arc<Term>>),
+    Sum(Arc<Addend>, Arc<Addend>),
+    Update(Pass, Vec<Arc<Addend>>),
 }
 
 /// A job that is done.
@@ -109,7 +109,7 @@ impl Job {
         let Self { step, attempt, lane, task } = self;
         let result = match task {
             Task::Sum(a, b) => Result::Sum(block::sum(&a, &b, pool)),
-            Task::Update(pass, terms) => Result::Block(pass.run(block, &terms, pool)),
+            Task::Update(pass, addends) => Result::Block(pass.run(block, &addends, pool)),
         };
         Done { step, attempt, lane, result }
     }
@@ -157,7 +157,7 @@ impl Draft {
     /// A finite chunk of a contribution is there.
     pub(super) fn put(&mut self, ticket: Ticket, lane: usize, gradient: Bytes) -> Option<Job> {
         let arriving = self.arriving.get_mut(&ticket)?;
-        arriving.chunks[lane] = Some(Arc::new(Term::Received(gradient)));
+        arriving.chunks[lane] = Some(Arc::new(Addend::Received(gradient)));
         let leads = self.replicas[arriving.replica].leading == Some(ticket);
         leads.then(|| self.advance(lane)).flatten()
     }
@@ -202,7 +202,7 @@ impl Draft {
         match result {
             // What counts is not withdrawn: a sum is never stale.
             Result::Sum(sum) => {
-                lane.sum = Some(Arc::new(Term::Sum(sum)));
+                lane.sum = Some(Arc::new(Addend::Sum(sum)));
                 lane.work = Work::Idle;
             }
             Result::Block(_) if attempt != self.attempt => return None,
@@ -217,7 +217,7 @@ impl Draft {
     }
 
     /// When one replica alone can still be withdrawn, what is made is made again only without its
-    /// chunk: that is free, and its memory receives the next one.
+    /// chunk, which can go.
     fn free_last(&mut self, lane: usize) {
         let mut open = self.replicas.iter().filter(|replica| replica.statistics.is_none());
         if let (Some(Replica { leading: Some(ticket), .. }), None) = (open.next(), open.next())
@@ -301,11 +301,11 @@ impl Draft {
         Some(Job { step: self.step, attempt: self.attempt, lane: index, task })
     }
 
-    fn chunk(&self, replica: usize, lane: usize) -> Option<Arc<Term>> {
+    fn chunk(&self, replica: usize, lane: usize) -> Option<Arc<Addend>> {
         self.arriving.get(&self.replicas[replica].leading?)?.chunks[lane].clone()
     }
 
-    fn take_counted(&mut self, replica: usize, lane: usize) -> Option<Arc<Term>> {
+    fn take_counted(&mut self, replica: usize, lane: usize) -> Option<Arc<Addend>> {
         let Replica { leading, statistics } = &self.replicas[replica];
         statistics.as_ref()?;
         let leading = leading.as_ref().expect("what counts leads");

@@ -90,10 +90,11 @@ impl Reading {
 
     /// The first chunk that is there and was not sent.
     pub(crate) fn next(&mut self) -> Next {
+        // Before all else: what was sent completely may come to nothing too.
+        let Some(version) = self.version.upgrade() else { return Next::Gone };
         if !self.sent.contains(&false) {
             return Next::End;
         }
-        let Some(version) = self.version.upgrade() else { return Next::Gone };
         // Before the look: what is made after it wakes `changed`.
         self.made.mark_unchanged();
         let chunks = self.sent.iter_mut().zip(&version.chunks);
@@ -159,6 +160,10 @@ mod tests {
         drop(version);
         reading.changed().await;
         assert!(matches!(reading.next(), Next::Gone));
-        assert_eq!(start_of(&other.read().next()), Some(0));
+        let mut reading = other.read();
+        assert_eq!(start_of(&reading.next()), Some(0));
+        assert!(matches!(reading.next(), Next::End));
+        drop(other);
+        assert!(matches!(reading.next(), Next::Gone), "though all of it was sent");
     }
 }

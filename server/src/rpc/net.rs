@@ -1,5 +1,5 @@
 //! Connections: each is served on one of a few threads with a single-threaded runtime, so that a
-//! gradient is read, checked and copied without changing threads.
+//! gradient is read and checked without changing threads.
 
 use std::io;
 use std::sync::Arc;

@@ -35,7 +35,15 @@ pub(super) struct Receiver {
 
 /// One push stream for each worker: a newer one ends the older, whose connection may be dead.
 #[derive(Clone, Default)]
-pub(super) struct Pushing(Arc<Mutex<HashMap<WorkerId, (u64, CancellationToken)>>>);
+pub(super) struct Pushing(Arc<Mutex<Streams>>);
+
+#[derive(Default)]
+struct Streams {
+    /// Number of streams that ever began.
+    begun: u64,
+    /// The newest of each worker, with its number.
+    newest: HashMap<WorkerId, (u64, CancellationToken)>,
+}
 
 /// A worker's push stream.
 struct Turn {
@@ -85,14 +93,16 @@ impl Receiver {
     /// Reads on and keeps nothing.
     async fn discard(&self, stream: &mut Incoming, turn: &Turn) -> Result<Outcome, Status> {
         let all = self.layout.params.len() + self.layout.buffers.len();
-        let mut values = 0;
+        let (mut values, mut messages) = (0, 0);
         while let Some(message) = self.next(stream, turn).await? {
-            if let Message::Chunk(chunk) = message {
-                // An empty chunk counts too, or there could be any number of them.
-                values += (chunk.values.len() / 4).max(1);
-            }
-            if values > all {
-                return Err(Status::invalid_argument("more values than the layout has"));
+            values += match message {
+                Message::Chunk(chunk) => chunk.values.len() / 4,
+                Message::Head(_) | Message::Result(_) => 0,
+            };
+            messages += 1;
+            // A chunk has one value at least, and there is one result.
+            if values > all || messages > all + 1 {
+                return Err(Status::invalid_argument("more messages than a push has"));
             }
         }
         Ok(Outcome::Dropped)
@@ -149,8 +159,10 @@ impl Pushing {
     fn begin(&self, worker: WorkerId) -> Turn {
         let superseded = CancellationToken::new();
         let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = streams.get(&worker).map_or(0, |(number, _)| number + 1);
-        if let Some((_, older)) = streams.insert(worker, (number, superseded.clone())) {
+        let number = streams.begun;
+        streams.begun += 1;
+        let newest = (number, superseded.clone());
+        if let Some((_, older)) = streams.newest.insert(worker, newest) {
             older.cancel();
         }
         Turn { pushing: self.clone(), worker, number, superseded }
@@ -160,8 +172,8 @@ impl Pushing {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut streams = self.pushing.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if streams.get(&self.worker).is_some_and(|(number, _)| *number == self.number) {
-            streams.remove(&self.worker);
+        if streams.newest.get(&self.worker).is_some_and(|(number, _)| *number == self.number) {
+            streams.newest.remove(&self.worker);
         }
     }
 }
@@ -260,9 +272,10 @@ fn non_finite(chunk: &Chunk, layout: &Layout) -> Option<String> {
     if values.clone().fold(true, |all, value| all & fits(value)) {
         return None;
     }
-    let (index, value) = values.enumerate().find(|(_, value)| !fits(*value))?;
+    let (index, value) = values.enumerate().find(|(_, value)| !fits(*value)).expect("there is one");
     let index = chunk.start as usize + index;
-    let entry = layout.entries().iter().find(|entry| entry.range.contains(&index))?;
+    let entry = layout.entries().iter().find(|entry| entry.range.contains(&index));
+    let entry = entry.expect("the entries cover the vector");
     let place = index - entry.range.start;
     Some(format!("{} is {value} at element {place}", entry.name))
 }

@@ -154,10 +154,10 @@ impl Vector {
         }
     }
 
-    /// Whether something arrived, which is whole now.
+    /// Whether it arrived and is whole now; of an empty vector nothing has to arrive.
     fn finish(&mut self) -> Result<bool, WireError> {
         let (values, arrived) = match self.take() {
-            Arrival::Whole(values) => (values, false),
+            Arrival::Whole(values) => (values, self.cut.is_empty()),
             Arrival::Arriving(assembly) => (assembly.finish()?, true),
         };
         self.state = Arrival::Whole(values);
@@ -171,5 +171,33 @@ impl Vector {
             Arrival::Whole(values) => values,
         };
         self.state = Arrival::Whole(values);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hw2_common::model::{Block, ModelSpec};
+    use hw2_common::wire;
+
+    use super::*;
+
+    #[test]
+    fn a_network_without_running_statistics_is_whole_without_them() {
+        let blocks = vec![Block::SoftmaxLinear { name: "linear".into() }];
+        let spec = ModelSpec { blocks, ..ModelSpec::default() };
+        let layout = ParamLayout::new(&spec.network(3).unwrap());
+        assert_eq!(layout.buffers.len(), 0);
+        let mut held = Held::new(&layout);
+        for bucket in layout.buckets() {
+            let values = Arc::new(vec![0.5; bucket.len()]);
+            for chunk in wire::chunks(Part::Ema, bucket.start, &values) {
+                held.receive(&chunk).unwrap();
+            }
+        }
+        let step = GlobalStep(0);
+        held.commit(&Directive::Evaluate { step, blocks: Vec::new() }).unwrap();
+        assert_eq!(held.ema_step(), Some(step));
     }
 }

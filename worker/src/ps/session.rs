@@ -1,6 +1,7 @@
 //! A worker's membership: from join to leave, or to the first error that ends it.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::stream::{Stream, StreamExt, iter};
@@ -95,16 +96,28 @@ impl Session {
     /// As [`Self::pull`].
     pub fn push_and_pull(
         &self,
-        mut push: Push,
+        push: Push,
         whole: &Contribution,
         held: &mut Held,
     ) -> Result<Directive, PsError> {
-        push.send_all(whole);
-        let pulling = self.pulling(held, Some(push.assignment));
-        let pushing = self.pushing(push, whole);
         self.client.data_io.call(&self.client.stop, async {
-            let (_, directive) = tokio::try_join!(pushing, pulling)?;
-            Ok(directive)
+            let mut pulling = pin!(self.pulling(held, Some(push.assignment)));
+            let mut pushing = pin!(self.pushing(push, whole));
+            tokio::select! {
+                biased;
+                pushed = &mut pushing => {
+                    pushed?;
+                    pulling.await
+                }
+                directive = &mut pulling => {
+                    let directive = directive?;
+                    // A server that ends, or knows this worker no more, need not take the push.
+                    if !matches!(directive, Directive::Stop { .. } | Directive::Rejoin(_)) {
+                        pushing.await?;
+                    }
+                    Ok(directive)
+                }
+            }
         })
     }
 

@@ -65,7 +65,7 @@ impl Prepared {
         Ok(Self { job, layout, credentials, engine, loader })
     }
 
-    /// Makes the weights, or the EMA and the running statistics, those of `held`.
+    /// Makes the weights those of `held`.
     pub(super) fn load_weights(&mut self, held: &Held) {
         self.engine.load_params(held.weights());
     }

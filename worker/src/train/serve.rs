@@ -89,7 +89,8 @@ pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Ended>
             }
             Ok(End::Stopped) | Err(SessionError::Ps(PsError::Stopped)) => {
                 tracing::info!("asked to stop: leaving");
-                session.leave("asked to stop")?;
+                // Without it the server takes the leases back by itself.
+                let _ = session.leave("asked to stop");
                 return Ok(Ended::Early);
             }
             Err(SessionError::Ps(error @ PsError::Refused(_))) => {
@@ -219,9 +220,6 @@ fn serve(
             return Err(PsError::Rejoin("the heartbeat was not answered".into()).into());
         }
         if stop.is_cancelled() {
-            if let Some(push) = push {
-                session.finish_push(push, &contribution)?;
-            }
             return Ok(End::Stopped);
         }
         directive = match push {

@@ -79,10 +79,11 @@ impl Bench {
     fn made_of(&self, gradients: &[f32]) -> bool {
         let Some(blocks) = self.draft.blocks() else { return false };
         blocks.iter().enumerate().all(|(lane, block)| {
-            let terms =
-                gradients.iter().map(|value| Arc::new(Term::Received(self.gradient(*value, lane))));
+            let addends = gradients
+                .iter()
+                .map(|value| Arc::new(Addend::Received(self.gradient(*value, lane))));
             let expected =
-                self.pass.run(&self.blocks[lane], &terms.collect::<Vec<_>>(), &self.pool);
+                self.pass.run(&self.blocks[lane], &addends.collect::<Vec<_>>(), &self.pool);
             *block.weights == *expected.weights && *block.ema == *expected.ema
         })
     }
