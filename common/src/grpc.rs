@@ -30,6 +30,9 @@ pub const PULL: &str = "/hw2.ps.v1.Data/Pull";
 
 /// Before each message: whether it is compressed (1 byte) and its length (4 bytes, big-endian).
 const PREFIX_BYTES: usize = 5;
+/// Frames that are no longer than this together are kept as one: each costs some 50 bytes of its own,
+/// and the buffer it arrived in, which would be many times a message that comes byte by byte.
+const JOINED_BYTES_MAX: usize = 512;
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 /// Field number of [`Chunk::values`], the last of its fields.
 const CHUNK_VALUES_FIELD: u32 = 4;
@@ -226,9 +229,13 @@ struct Received {
 impl Received {
     fn push(&mut self, frame: Bytes) {
         self.len += frame.len();
-        // An empty frame would hide the ones behind it.
-        if !frame.is_empty() {
-            self.frames.push_back(frame);
+        match self.frames.back_mut() {
+            Some(last) if last.len() + frame.len() <= JOINED_BYTES_MAX => {
+                *last = [last.as_ref(), frame.as_ref()].concat().into();
+            }
+            // An empty frame would hide the ones behind it.
+            _ if frame.is_empty() => {}
+            _ => self.frames.push_back(frame),
         }
     }
 
@@ -309,7 +316,7 @@ mod tests {
     use hw2_proto::v1::{self, Part};
 
     fn chunk() -> Chunk {
-        let values = Bytes::from((0..200).collect::<Vec<u8>>());
+        let values = Bytes::from((0..=255).cycle().take(600).collect::<Vec<u8>>());
         Chunk { part: Part::Gradient.into(), start: 300, crc32c: 7, values }
     }
 
@@ -361,6 +368,15 @@ mod tests {
             assert_eq!(decoded, messages);
             assert_eq!(received.len, 0);
         }
+    }
+
+    #[test]
+    fn a_message_that_comes_byte_by_byte_takes_little_more_than_its_length() {
+        let mut received = Received::default();
+        for byte in bytes(&push_message(push_message::Message::Chunk(chunk())).into()) {
+            received.push(Bytes::from_owner([byte]));
+        }
+        assert_eq!(received.frames.len(), received.len.div_ceil(JOINED_BYTES_MAX));
     }
 
     #[test]

@@ -56,8 +56,8 @@ struct Turn {
 /// A push that was let in; it is reported as failed if it is dropped open.
 struct Open {
     driver: Handle,
-    worker: WorkerId,
     assignment: Assignment,
+    turn: Turn,
     is_open: bool,
 }
 
@@ -70,31 +70,67 @@ impl Receiver {
     ) -> Result<Outcome, Status> {
         let v1::PushHead { term, worker, step, replica } = head;
         let (worker, assignment) = (WorkerId(worker), convert::assignment(step, replica));
-        let (admission, mut open) =
-            Open::begin(&self.driver, Term(term), worker, assignment).await?;
-        let turn = self.pushing.begin(worker);
-        if admission == Admission::Discard {
-            return self.discard(&mut stream, &turn).await;
-        }
+        let Some(open) = self.admit(Term(term), worker, assignment).await? else {
+            return self.discard(&mut stream).await;
+        };
+        let (contribution, tensors) = tokio::select! {
+            read = self.read(worker, assignment, &mut stream) => read?,
+            () = open.turn.superseded.cancelled() => {
+                return Err(Status::cancelled("the worker pushes again elsewhere"));
+            }
+        };
+        open.close();
+        let contribute = move |driver: &mut Driver| driver.contribute(contribution, tensors);
+        Ok(self.driver.call(contribute).await??)
+    }
+
+    /// Asks whether the push is let in; none if it is to be read and dropped.
+    async fn admit(
+        &self,
+        term: Term,
+        worker: WorkerId,
+        assignment: Assignment,
+    ) -> Result<Option<Open>, Status> {
+        let (handle, pushing) = (self.driver.clone(), self.pushing.clone());
+        // Made on the driver's side: then it is there even if this call is cut off right now, and
+        // the turns of a worker are in the order in which its pushes were let in.
+        let begin = move |driver: &mut Driver| {
+            let admit =
+                |coordinator: &mut Coordinator, now| coordinator.admit(now, worker, assignment);
+            let admission = driver.in_term(term, admit)??;
+            Ok::<_, Refusal>(match admission {
+                Admission::Receive => {
+                    let turn = pushing.begin(worker);
+                    Some(Open { driver: handle, assignment, turn, is_open: true })
+                }
+                Admission::Discard => None,
+            })
+        };
+        Ok(self.driver.call(begin).await??)
+    }
+
+    async fn read(
+        &self,
+        worker: WorkerId,
+        assignment: Assignment,
+        stream: &mut Incoming,
+    ) -> Result<(Contribution, Tensors), Status> {
         let mut arriving = Arriving::new(self, assignment);
-        while let Some(message) = self.next(&mut stream, &turn).await? {
+        while let Some(message) = self.next(stream).await? {
             match message {
                 Message::Chunk(chunk) => arriving.chunk(chunk)?,
                 Message::Result(result) => arriving.result(result)?,
                 Message::Head(_) => return Err(Status::invalid_argument("a push has one head")),
             }
         }
-        let (contribution, tensors) = arriving.finish(worker)?;
-        open.is_open = false;
-        let contribute = move |driver: &mut Driver| driver.contribute(contribution, tensors);
-        Ok(self.driver.call(contribute).await??)
+        arriving.finish(worker)
     }
 
     /// Reads on and keeps nothing.
-    async fn discard(&self, stream: &mut Incoming, turn: &Turn) -> Result<Outcome, Status> {
+    async fn discard(&self, stream: &mut Incoming) -> Result<Outcome, Status> {
         let all = self.layout.params.len() + self.layout.buffers.len();
         let (mut values, mut messages) = (0, 0);
-        while let Some(message) = self.next(stream, turn).await? {
+        while let Some(message) = self.next(stream).await? {
             values += match message {
                 Message::Chunk(chunk) => chunk.values.len() / 4,
                 Message::Head(_) | Message::Result(_) => 0,
@@ -109,13 +145,8 @@ impl Receiver {
     }
 
     /// The next message of a push; none at its end.
-    async fn next(&self, stream: &mut Incoming, turn: &Turn) -> Result<Option<Message>, Status> {
-        let message = tokio::select! {
-            message = tokio::time::timeout(self.pause_max, stream.message()) => message,
-            () = turn.superseded.cancelled() => {
-                return Err(Status::cancelled("the worker pushes again elsewhere"));
-            }
-        };
+    async fn next(&self, stream: &mut Incoming) -> Result<Option<Message>, Status> {
+        let message = tokio::time::timeout(self.pause_max, stream.message()).await;
         let message = message.map_err(|_| Status::deadline_exceeded("the push has stalled"))??;
         match message {
             Some(PushMessage { message: Some(message) }) => Ok(Some(message)),
@@ -126,30 +157,16 @@ impl Receiver {
 }
 
 impl Open {
-    /// Asks whether the push is let in.
-    async fn begin(
-        driver: &Handle,
-        term: Term,
-        worker: WorkerId,
-        assignment: Assignment,
-    ) -> Result<(Admission, Self), Status> {
-        let handle = driver.clone();
-        // Made on the driver's side: then it is there even if this call is cut off right now.
-        let begin = move |driver: &mut Driver| {
-            let admit =
-                |coordinator: &mut Coordinator, now| coordinator.admit(now, worker, assignment);
-            let admission = driver.in_term(term, admit)??;
-            let is_open = admission == Admission::Receive;
-            Ok::<_, Refusal>((admission, Self { driver: handle, worker, assignment, is_open }))
-        };
-        Ok(driver.call(begin).await??)
+    /// All of it is there.
+    fn close(mut self) {
+        self.is_open = false;
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         if self.is_open {
-            let (worker, assignment) = (self.worker, self.assignment);
+            let (worker, assignment) = (self.turn.worker, self.assignment);
             self.driver.post(move |driver| driver.push_failed(worker, assignment));
         }
     }

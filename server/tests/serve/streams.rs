@@ -66,6 +66,26 @@ async fn a_newer_push_of_a_worker_ends_the_older() {
 }
 
 #[tokio::test]
+async fn a_push_that_is_not_wanted_ends_none() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (_, expected) = run(&job(dirs[0].path()), 1).await;
+    let mut job = job(dirs[1].path());
+    job.config.cluster.push_window = 1;
+    let served = start(&job);
+    let mut worker = Worker::join(&served.address).await.unwrap();
+    let (messages, wanted) = stalled(&mut worker).await;
+    let beyond = Assignment { replica: ReplicaId(2), ..FIRST };
+    assert_eq!(worker.push(beyond).await.unwrap(), Outcome::Dropped);
+    for message in worker.messages(FIRST).into_iter().skip(2) {
+        messages.send(message).await.unwrap();
+    }
+    drop(messages);
+    assert_eq!(wanted.await.unwrap().unwrap(), Outcome::Counted);
+    worker.work().await.unwrap();
+    assert_eq!(digest(&served.outcome().await), expected);
+}
+
+#[tokio::test]
 async fn what_a_broken_push_would_have_brought_is_offered_again() {
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let (_, expected) = run(&job(dirs[0].path()), 1).await;
