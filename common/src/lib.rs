@@ -1,5 +1,7 @@
 //! The vocabulary of hw2: what the server, the workers and the front door must agree on.
 
+#![forbid(unsafe_code)]
+
 pub mod address;
 pub mod checkpoint;
 pub mod config;

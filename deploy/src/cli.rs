@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use hw2_common::config::ConfigError;
 use hw2_common::logging::{self, LevelFilter};
+use hw2_worker::device_args::NoDevice;
 
 use crate::commands::{
     bench, config, demo, digest, eval, predict, server, split, status, train, verify, worker,
@@ -27,8 +28,8 @@ Many machines:
   hw2 server --config job.toml --listen 0.0.0.0:50051
   hw2 worker --ps HOST:50051                   as many as there are, at any time
 
-Exit code: 0 success, 1 failure, 2 a command line or config that means nothing; of a worker 75 when it
-left in good order before the run was over.";
+Exit code: 0 success, 1 failure, 2 a command line or config that means nothing, or a GPU that is
+not there; of a worker 75 when it left in good order before the run was over.";
 
 /// Trains image classifiers on whatever machines there are: one parameter server, any number of
 /// workers, one result
@@ -57,7 +58,7 @@ enum Command {
 }
 
 /// Parses the command line and runs the command. Exit code 0 is success, 1 failure, 2 a command line
-/// or config that means nothing.
+/// or config that means nothing, or a GPU that is not there.
 pub(crate) fn main() -> ExitCode {
     let command = Cli::parse().command;
     logging::start(match command {
@@ -66,7 +67,8 @@ pub(crate) fn main() -> ExitCode {
     });
     run(command).unwrap_or_else(|error| {
         output::error(&error);
-        ExitCode::from(if error.is::<ConfigError>() { USAGE } else { FAILURE })
+        let is_usage = error.is::<ConfigError>() || error.is::<NoDevice>();
+        ExitCode::from(if is_usage { USAGE } else { FAILURE })
     })
 }
 

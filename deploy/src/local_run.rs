@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use hw2_common::config::Config;
 use hw2_server::CONFIG_FILE;
-use hw2_worker::device::Choice;
+use hw2_worker::device_args::DeviceArgs;
 
 use crate::cluster::{self, Outcome, Plan, SocketDir};
 use crate::stage::Stage;
@@ -24,7 +24,7 @@ const GRACE_EXTRA: Duration = Duration::from_secs(5);
 pub(crate) struct LocalRun {
     config: Config,
     workers: usize,
-    device: Choice,
+    device: DeviceArgs,
     verbose: bool,
 }
 
@@ -35,9 +35,8 @@ pub(crate) struct ClusterArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
 
-    /// What each computes on
-    #[arg(long, default_value = "auto", value_name = "auto|cpu")]
-    device: Choice,
+    #[command(flatten)]
+    device: DeviceArgs,
 
     /// Show the whole log of server and workers, not only its warnings
     #[arg(long, short)]
@@ -53,13 +52,14 @@ impl ClusterArgs {
     /// The run of `config` with this many workers.
     ///
     /// # Errors
-    /// The path of the dataset means nothing.
+    /// The device is not there, or the path of the dataset means nothing.
     pub(crate) fn local_run(&self, mut config: Config, workers: usize) -> anyhow::Result<LocalRun> {
+        self.device.check()?;
         // So that what reads the run's checkpoints later finds it from any folder.
         let data = std::path::absolute(&config.data)
             .with_context(|| format!("dataset path `{}`", config.data))?;
         config.data = data.display().to_string();
-        Ok(LocalRun { config, workers, device: self.device, verbose: self.verbose })
+        Ok(LocalRun { config, workers, device: self.device.clone(), verbose: self.verbose })
     }
 }
 
@@ -93,14 +93,13 @@ impl LocalRun {
     fn plan(&self, socket: &SocketDir, config_file: &Path) -> Plan {
         let address = socket.address().clone();
         let listen = address.to_string();
-        let (device, threads) = (self.device.to_string(), self.threads().to_string());
+        let threads = self.threads().to_string();
         let server = ["server", "--lifeline", "--listen", &listen, "--config"];
-        let worker =
-            ["worker", "--lifeline", "--ps", &listen, "--device", &device, "--threads", &threads];
+        let worker = ["worker", "--lifeline", "--ps", &listen, "--threads", &threads];
         Plan {
             address,
             server: server.map(OsString::from).into_iter().chain([config_file.into()]).collect(),
-            worker: worker.map(OsString::from).to_vec(),
+            worker: worker.map(OsString::from).into_iter().chain(self.device.flags()).collect(),
             workers: self.workers,
             log_dir: Path::new(&self.config.run_dir).join(LOG_DIR),
             grace: Duration::from_millis(self.config.cluster.grace_ms) + GRACE_EXTRA,

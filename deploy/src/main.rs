@@ -1,5 +1,7 @@
 //! hw2: the front door.
 
+#![forbid(unsafe_code)]
+
 mod checkpoint_args;
 mod cli;
 mod cluster;

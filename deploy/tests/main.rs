@@ -10,3 +10,4 @@ mod manifests;
 mod one_checksum;
 mod sbatch;
 mod slurm;
+mod software_gpu;

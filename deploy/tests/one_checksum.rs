@@ -13,18 +13,32 @@ const STEPS: u64 = 40;
 /// Its `checkpoint_every`.
 const CHECKPOINT_EVERY: u64 = 5;
 
-/// The digest of the tiny job when nothing happens: one worker, one thread.
-fn reference() -> &'static str {
-    static REFERENCE: OnceLock<String> = OnceLock::new();
-    REFERENCE.get_or_init(|| {
-        let job = Job::new();
-        let run = job.run("reference");
-        undisturbed(&run, 1);
-        let evaluated: Vec<u64> = run.evaluations().iter().map(|found| found.step).collect();
-        assert_eq!(evaluated, (0..=STEPS).step_by(5).collect::<Vec<_>>());
-        assert!(run.halvings() >= 1, "the job is to halve its rate: {:?}", run.evaluations());
-        digest(&run)
-    })
+/// The tiny job on one kind of device.
+struct Device {
+    job: fn() -> Job,
+    /// Its digest when nothing happens: one worker, one thread.
+    reference: OnceLock<String>,
+}
+
+static CPU: Device = Device { job: Job::new, reference: OnceLock::new() };
+static GPU: Device = Device { job: || Job::new().on_gpu(), reference: OnceLock::new() };
+
+impl Device {
+    fn reference(&self) -> &str {
+        self.reference.get_or_init(|| {
+            let job = (self.job)();
+            let run = job.run("reference");
+            undisturbed(&run, 1);
+            let evaluated: Vec<u64> = run.evaluations().iter().map(|found| found.step).collect();
+            assert_eq!(evaluated, (0..=STEPS).step_by(5).collect::<Vec<_>>());
+            assert!(run.halvings() >= 1, "the job is to halve its rate: {:?}", run.evaluations());
+            digest(&run)
+        })
+    }
+
+    fn check(&self, run: &Run, what: &str) {
+        assert_eq!(digest(run), self.reference(), "{what}");
+    }
 }
 
 /// Of the last checkpoint, which must be that of the last step.
@@ -53,10 +67,9 @@ fn contributions(run: &Run, mut server: Process) -> BTreeMap<String, u64> {
     contributions
 }
 
-#[test]
-fn any_number_of_workers() {
-    for count in [1, 2, 3, 5] {
-        let job = Job::new();
+fn with_workers(device: &Device, counts: &[usize]) {
+    for count in counts.iter().copied() {
+        let job = (device.job)();
         let run = job.run("run");
         let server = run.server();
         let workers = run.workers(count);
@@ -64,8 +77,18 @@ fn any_number_of_workers() {
         workers.into_iter().for_each(|worker| _ = worker.succeed());
         let worked = contributions.values().filter(|contributed| **contributed > 0).count();
         assert_eq!(worked, count, "every worker is to contribute: {contributions:?}");
-        assert_eq!(digest(&run), reference(), "{count} workers");
+        device.check(&run, &format!("{count} workers"));
     }
+}
+
+#[test]
+fn any_number_of_workers() {
+    with_workers(&CPU, &[1, 2, 3, 5]);
+}
+
+#[test]
+fn any_number_of_workers_with_a_gpu() {
+    with_workers(&GPU, &[1, 2, 3]);
 }
 
 #[test]
@@ -74,13 +97,22 @@ fn any_number_of_threads() {
         let job = Job::new();
         let run = job.run("run");
         undisturbed(&run, threads);
-        assert_eq!(digest(&run), reference(), "{threads} threads");
+        CPU.check(&run, &format!("{threads} threads"));
     }
 }
 
 #[test]
 fn a_worker_that_hangs_while_it_holds_a_lease_and_is_killed() {
-    let job = Job::new()
+    hanging_worker(&CPU);
+}
+
+#[test]
+fn a_worker_that_hangs_with_a_gpu_and_is_killed() {
+    hanging_worker(&GPU);
+}
+
+fn hanging_worker(device: &Device) {
+    let job = (device.job)()
         .set("cluster.heartbeat_interval_ms", 100)
         .set("cluster.heartbeat_timeout_ms", 2_000);
     let run = job.run("run");
@@ -101,12 +133,21 @@ fn a_worker_that_hangs_while_it_holds_a_lease_and_is_killed() {
     assert_eq!(victim.end().signal, Some(Signal::SIGKILL as i32));
     server.succeed();
     workers.into_iter().for_each(|worker| _ = worker.succeed());
-    assert_eq!(digest(&run), reference());
+    device.check(&run, "a worker hung and was killed");
 }
 
 #[test]
 fn a_server_that_is_killed_past_a_checkpoint_and_started_again() {
-    let job = Job::new();
+    killed_server(&CPU);
+}
+
+#[test]
+fn a_server_of_gpus_that_is_killed_past_a_checkpoint_and_started_again() {
+    killed_server(&GPU);
+}
+
+fn killed_server(device: &Device) {
+    let job = (device.job)();
     let run = job.run("run");
     let server = run.server();
     let workers = run.workers(2);
@@ -121,7 +162,7 @@ fn a_server_that_is_killed_past_a_checkpoint_and_started_again() {
     run.wait_until("a step to be replayed", |status| status.replayed_steps >= 1);
     server.succeed();
     workers.into_iter().for_each(|worker| _ = worker.succeed());
-    assert_eq!(digest(&run), reference());
+    device.check(&run, "the server was killed");
 }
 
 /// Stops all workers when steps have been committed after a checkpoint that has been written; returns
@@ -154,7 +195,7 @@ fn another_seed_changes_it() {
     let job = Job::new().set("seed", 2);
     let run = job.run("run");
     undisturbed(&run, 1);
-    assert_ne!(digest(&run), reference());
+    assert_ne!(digest(&run), CPU.reference());
 }
 
 #[test]
@@ -164,7 +205,7 @@ fn one_more_step_changes_it() {
     undisturbed(&run, 1);
     let (digest, step) = run.digest();
     assert_eq!(step, STEPS + 1);
-    assert_ne!(digest, reference());
+    assert_ne!(digest, CPU.reference());
 }
 
 #[test]
@@ -172,10 +213,15 @@ fn one_more_halving_changes_it() {
     let job = Job::new();
     let run = job.run("run");
     undisturbed(&run, 1);
-    assert_eq!(digest(&run), reference());
+    assert_eq!(digest(&run), CPU.reference());
     let mut checkpoint = find(&run.dir(), Which::Newest).unwrap();
     checkpoint.state.progress.learning_rate /= 2.0;
     checkpoint.state.progress.halvings += 1;
     checkpoint.write(&run.dir()).unwrap();
-    assert_ne!(digest(&run), reference());
+    assert_ne!(digest(&run), CPU.reference());
+}
+
+#[test]
+fn a_gpu_computes_other_bits() {
+    assert_ne!(GPU.reference(), CPU.reference());
 }

@@ -8,6 +8,7 @@ use hw2_common::address::Address;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::device_args::DeviceArgs;
 use crate::train::Ended;
 
 /// Computes for a parameter server until the run ends. The job's config comes from the server.
@@ -17,9 +18,9 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "ADDRESS")]
     pub ps: Address,
 
-    /// What to compute on
-    #[arg(long, default_value = "auto", value_name = "auto|cpu")]
-    pub device: crate::device::Choice,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 
     /// The dataset, where this machine has it elsewhere than the server
     #[arg(long, value_name = "PATH")]
@@ -41,8 +42,9 @@ pub const EXIT_EARLY: u8 = 75;
 /// Works until the run ends, or until SIGTERM or SIGINT, when the worker gives its leases back.
 ///
 /// # Errors
-/// As [`crate::train::run`].
+/// [`NoDevice`](crate::device_args::NoDevice), and as [`crate::train::run`].
 pub fn main(args: WorkerArgs) -> anyhow::Result<ExitCode> {
+    args.device.check()?;
     let stop = CancellationToken::new();
     let _signals = signals(stop.clone())?;
     Ok(match crate::train::run(&args, &stop)? {

@@ -9,13 +9,13 @@ use hw2_common::job::Job;
 
 use crate::data::{self, DataError, Loader};
 use crate::device::Choice;
-use crate::nn::{self, Engine};
+use crate::nn::Engine;
 use crate::train::{Tally, rank, softmax};
 
 /// Computes with EMA weights and running statistics.
 pub struct Classifier {
     job: Job,
-    engine: Box<dyn Engine>,
+    engine: Engine,
     threads: usize,
 }
 
@@ -42,13 +42,13 @@ impl Classifier {
     ///
     /// # Errors
     /// The device is not there, or the checkpoint's job makes no network.
-    pub fn new(checkpoint: &Checkpoint, device: Choice, threads: usize) -> anyhow::Result<Self> {
+    pub fn new(checkpoint: &Checkpoint, device: &Choice) -> anyhow::Result<Self> {
         let job = checkpoint.job.clone();
         let network = job.network()?;
-        let mut engine = nn::engine(device, &network, job.config.batch_size as usize, threads)?;
+        let mut engine = Engine::new(device.open()?, &network, job.config.batch_size as usize);
         engine.load_params(&checkpoint.state.vectors.ema);
         engine.load_buffers(&checkpoint.state.vectors.buffers);
-        Ok(Self { job, engine, threads })
+        Ok(Self { job, engine, threads: device.threads })
     }
 
     /// Ranks the first `examples` images of `dataset`'s validation set, in the blocks in which

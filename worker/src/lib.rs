@@ -7,6 +7,7 @@ pub mod bench_wire;
 pub mod classifier;
 pub mod data;
 pub mod device;
+pub mod device_args;
 pub mod nn;
 mod numeric_kind;
 pub mod ps;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::data::{self, DecodeError};
 use crate::device::{Choice, DeviceError, DropoutCoordinates};
-use crate::nn::engine;
+use crate::nn::Engine;
 
 const BATCH: usize = 4;
 const IMAGE_SIZE: usize = 20;
@@ -33,7 +33,7 @@ pub(crate) enum KindError {
 ///
 /// # Errors
 /// The device is not there, or fails.
-pub(crate) fn numeric_kind(choice: Choice, threads: usize) -> Result<String, KindError> {
+pub(crate) fn numeric_kind(choice: &Choice) -> Result<String, KindError> {
     let mut hash = Sha256::new();
     let mut add = |values: &[f32]| values.iter().for_each(|value| hash.update(value.to_le_bytes()));
     let recipe = Images { rotation_degrees: 10.0, ..Images::default() };
@@ -44,7 +44,7 @@ pub(crate) fn numeric_kind(choice: Choice, threads: usize) -> Result<String, Kin
 
     let network = model().network(CLASSES).expect("a valid model");
     let layout = ParamLayout::new(&network);
-    let mut engine = engine(choice, &network, BATCH, threads)?;
+    let mut engine = Engine::new(choice.open()?, &network, BATCH);
     engine.load_params(&layout.initial_params(SEED));
     let images = synthetic(network.input);
     let labels: Vec<u32> = (0..BATCH as u32).collect();
@@ -88,14 +88,16 @@ fn model() -> ModelSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Kind;
 
     #[test]
     fn the_numeric_kind_depends_on_the_device_and_not_on_its_threads() {
-        let kind = |choice, threads| numeric_kind(choice, threads).unwrap();
-        let one = kind(Choice::Cpu, 1);
+        let kind =
+            |kind, threads| numeric_kind(&Choice { kind, threads, cuda_lib_dir: None }).unwrap();
+        let one = kind(Kind::Cpu, 1);
         for threads in [2, 3, 7] {
-            assert_eq!(kind(Choice::Cpu, threads), one, "{threads} threads");
+            assert_eq!(kind(Kind::Cpu, threads), one, "{threads} threads");
         }
-        assert_ne!(kind(Choice::Plain, 1), one);
+        assert_ne!(kind(Kind::PlainF32, 1), one);
     }
 }

@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use clap::{Args, ValueEnum};
-use hw2_worker::verify::{
-    self, CaseReport, Decisions, LockstepReport, Outcome, Reference, Row, Target,
-};
+use clap::Args;
+use hw2_worker::verify::{self, CaseReport, Decisions, LockstepReport, Outcome, Reference, Row};
 use serde::Serialize;
 
+use crate::device_args::DeviceArgs;
 use crate::output::{self, Column, Report, Table, count, significant};
 
 /// Runs a reference file on a device and prints the error of every tensor
 ///
-/// The first thing to run on new hardware. A device that computes in 32 bits is also compared,
+/// The first thing to run on new hardware. `--device plain-f32` and `plain-f64` are the loops that
+/// specify every layer. A device that computes in 32 bits is also compared,
 /// operation by operation, with 64-bit loops on equal inputs. The exit code is 1 when an error is
 /// beyond its limit. A gradient that mere rounding has carried away, by a decision that flipped or
 /// by a near-cancellation that magnified it, is marked but passes if every operation is right.
@@ -23,34 +23,17 @@ pub(crate) struct VerifyArgs {
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// What to compute on
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    device: Device,
-
-    /// Compute threads of a CPU device; 0 means one for each core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    device: DeviceArgs,
 
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Device {
-    /// The best device that is there
-    Auto,
-    /// The fast CPU device
-    Cpu,
-    /// The plain loops that specify every layer, in 32-bit floats
-    PlainF32,
-    /// The same in 64-bit floats, with limits to match
-    PlainF64,
-}
-
 /// Computes and compares.
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
-    let report = verify::run(&Reference::read(&args.file)?, args.device.target(args.threads))?;
+    let report = verify::run(&Reference::read(&args.file)?, &args.device.choice()?)?;
     let beyond = |row: &&Row| row.outcome == Outcome::Beyond;
     let tensors = report.cases.iter().flat_map(|case| &case.rows).filter(beyond).count();
     let lockstep = report.cases.iter().filter_map(|case| case.lockstep.as_ref());
@@ -65,16 +48,6 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-impl Device {
-    fn target(self, threads: usize) -> Target {
-        match self {
-            Self::Auto | Self::Cpu => Target::Cpu { threads },
-            Self::PlainF32 => Target::PlainF32,
-            Self::PlainF64 => Target::PlainF64,
-        }
-    }
 }
 
 #[derive(Serialize)]

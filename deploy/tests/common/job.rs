@@ -1,5 +1,6 @@
 //! The tiny job in a folder of its own, and runs of it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -17,6 +18,8 @@ pub(crate) const TINY: &str = include_str!("tiny.toml");
 pub(crate) struct Job {
     dir: TempDir,
     settings: Vec<String>,
+    /// Flags of its workers.
+    device: Vec<OsString>,
 }
 
 /// One run of a job: a server's folder and address.
@@ -41,12 +44,20 @@ impl Job {
         let dir = TempDir::with_prefix("hw2-").unwrap();
         write_dataset(&dir.path().join("data"));
         std::fs::write(dir.path().join("job.toml"), TINY).unwrap();
-        Self { dir, settings: Vec::new() }
+        let device = ["--device", "cpu"].map(OsString::from).to_vec();
+        Self { dir, settings: Vec::new(), device }
     }
 
     /// Sets a config key in every run that begins from now on.
     pub(crate) fn set(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         self.settings.push(format!("{key}={value}"));
+        self
+    }
+
+    /// Its workers compute on GPU 0, which is the software GPU.
+    pub(crate) fn on_gpu(mut self) -> Self {
+        let libraries = hw2_softgpu::libraries().into();
+        self.device = vec!["--gpu".into(), "0".into(), "--cuda-lib-dir".into(), libraries];
         self
     }
 
@@ -96,7 +107,8 @@ impl Run<'_> {
 
     /// Starts worker `number` with so many compute threads.
     pub(crate) fn worker(&self, number: usize, threads: usize) -> Process {
-        let mut command = hw2_command(["worker", "--ps", &self.address(), "--device", "cpu"]);
+        let mut command = hw2_command(["worker", "--ps", &self.address()]);
+        command.args(&self.job.device);
         command.args(["--threads", &threads.to_string(), "--patience-s", "60"]);
         Process::start(&format!("{}-worker-{number}", self.name), command, self.job.dir())
     }

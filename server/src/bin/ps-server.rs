@@ -1,5 +1,7 @@
 //! The parameter server as a program.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -14,10 +14,8 @@ use hw2_common::layout::ParamLayout;
 use hw2_common::model::Network;
 use serde::Serialize;
 
-use crate::device::cpu::Cpu;
-use crate::device::plain::Plain;
 use crate::device::{Choice, Device, DeviceError, DropoutCoordinates};
-use crate::nn::{Engine, Model, engine};
+use crate::nn::{Engine, Model};
 use crate::verify::fill;
 pub use timed::PrimitiveTime;
 use timed::Timed;
@@ -34,8 +32,6 @@ pub struct StepBenchOptions {
     pub network: Network,
     /// Images of a batch.
     pub batch_size: usize,
-    /// Threads of a CPU; 0 means one per core.
-    pub threads: usize,
     /// Measured steps, of which the median counts.
     pub repeats: u32,
     /// Whether to say also where the time of a training step goes.
@@ -70,11 +66,11 @@ pub struct StepBench {
 /// # Errors
 /// The device is not there, or fails.
 pub fn bench_step(options: &StepBenchOptions) -> Result<StepBench, DeviceError> {
-    let StepBenchOptions { device, network, batch_size, threads, repeats, .. } = options;
-    let mut engine = engine(*device, network, *batch_size, *threads)?;
+    let StepBenchOptions { device, network, batch_size, repeats, .. } = options;
+    let mut engine = Engine::new(device.open()?, network, *batch_size);
     let mut batch = Batch::new(network, *batch_size);
-    batch.load(engine.as_mut());
-    let train = median_ms(*repeats, || batch.train(engine.as_mut()))?;
+    batch.load(&mut engine);
+    let train = median_ms(*repeats, || batch.train(&mut engine))?;
     let evaluate = median_ms(*repeats, || {
         engine.evaluate(&batch.images).map(|logits| drop(black_box(logits)))
     })?;
@@ -114,12 +110,12 @@ impl Batch {
         }
     }
 
-    fn load(&self, engine: &mut dyn Engine) {
+    fn load<D: Device<Elem = f32>>(&self, engine: &mut Model<D>) {
         engine.load_params(&self.params);
         engine.load_buffers(&self.buffers);
     }
 
-    fn train(&mut self, engine: &mut dyn Engine) -> Result<(), DeviceError> {
+    fn train<D: Device<Elem = f32>>(&mut self, engine: &mut Model<D>) -> Result<(), DeviceError> {
         let Self { images, labels, statistics, .. } = self;
         let dropout = DropoutCoordinates { seed: 1, step: GlobalStep(0), replica: ReplicaId(0) };
         engine.train_step(images, labels, Some(dropout), statistics, &mut |_, gradient| {
@@ -148,18 +144,8 @@ fn median_ms(
 
 /// The same training steps with a clock around every primitive.
 fn primitives(options: &StepBenchOptions) -> Result<Vec<PrimitiveTime>, DeviceError> {
-    match options.device {
-        Choice::Auto | Choice::Cpu => time_primitives(options, Cpu::new(options.threads)?),
-        Choice::Plain => time_primitives(options, Plain::<f32>::new()),
-    }
-}
-
-fn time_primitives<D: Device<Elem = f32> + 'static>(
-    options: &StepBenchOptions,
-    device: D,
-) -> Result<Vec<PrimitiveTime>, DeviceError> {
     let times = Arc::new(Mutex::default());
-    let device = Timed::new(device, Arc::clone(&times));
+    let device = Timed::new(options.device.open()?, Arc::clone(&times));
     let mut model = Model::new(device, &options.network, options.batch_size);
     let mut batch = Batch::new(&options.network, options.batch_size);
     batch.load(&mut model);

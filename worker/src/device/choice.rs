@@ -1,39 +1,101 @@
 //! Which device to compute on, as a person asks for it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The value of `--device`.
+use super::cpu::Cpu;
+use super::cuda::Cuda;
+use super::plain::Plain;
+use super::{Device, DeviceError};
+
+/// A device whose kind is known only when the program runs.
+pub type AnyDevice = Box<dyn Device<Elem = f32>>;
+
+/// What to compute on, and what that needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// What to compute on.
+    pub kind: Kind,
+    /// Compute threads of a CPU; 0 means one for each core.
+    pub threads: usize,
+    /// Where the libraries of CUDA are, if not where the system has them.
+    pub cuda_lib_dir: Option<PathBuf>,
+}
+
+/// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Choice {
-    /// The best device that is there.
+pub enum Kind {
+    /// A GPU if there is one, else the CPU.
     #[default]
     Auto,
+    /// The GPU with this number.
+    Gpu(usize),
     /// The fast CPU device.
     Cpu,
     /// The plain loops in f32: the specification, for comparisons.
-    Plain,
+    PlainF32,
+    /// The plain loops in f64, for `hw2 verify` alone.
+    PlainF64,
 }
 
-impl FromStr for Choice {
+impl Choice {
+    /// Starts the device.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn open(&self) -> Result<AnyDevice, DeviceError> {
+        Ok(match self.kind {
+            Kind::Auto => match self.gpu(0) {
+                Ok(gpu) => gpu,
+                Err(error) => {
+                    tracing::info!("computing on the CPU, because of {error}");
+                    self.cpu()?
+                }
+            },
+            Kind::Gpu(ordinal) => self.gpu(ordinal)?,
+            Kind::Cpu => self.cpu()?,
+            Kind::PlainF32 => Box::new(Plain::<f32>::new()),
+            Kind::PlainF64 => {
+                return Err(DeviceError {
+                    device: self.kind.to_string(),
+                    problem: "it is there for `hw2 verify` alone: choose auto or cpu".into(),
+                });
+            }
+        })
+    }
+
+    fn gpu(&self, ordinal: usize) -> Result<AnyDevice, DeviceError> {
+        Ok(Box::new(Cuda::new(ordinal, self.cuda_lib_dir.as_deref())?))
+    }
+
+    fn cpu(&self) -> Result<AnyDevice, DeviceError> {
+        Ok(Box::new(Cpu::new(self.threads)?))
+    }
+}
+
+impl FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "plain" => Ok(Self::Plain),
-            _ => Err(format!("`{text}` is no device: choose auto, cpu or plain")),
+            "plain-f32" => Ok(Self::PlainF32),
+            "plain-f64" => Ok(Self::PlainF64),
+            _ => Err(format!("`{text}` is no device: choose auto or cpu, or a GPU by --gpu")),
         }
     }
 }
 
-impl fmt::Display for Choice {
+impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Cpu => "cpu",
-            Self::Plain => "plain",
-        })
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Gpu(ordinal) => write!(f, "GPU {ordinal}"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::PlainF32 => f.write_str("plain-f32"),
+            Self::PlainF64 => f.write_str("plain-f64"),
+        }
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct Memory<T> {
 impl<T: Float> Memory<T> {
     pub(super) fn alloc(&mut self, len: usize) -> Buffer {
         self.buffers.push(vec![T::ZERO; len]);
-        Buffer(u32::try_from(self.buffers.len() - 1).expect("a network has few buffers"))
+        Buffer::numbered(self.buffers.len() - 1)
     }
 
     pub(super) fn span(&self, span: Span) -> &[T] {

@@ -7,6 +7,7 @@
 
 mod choice;
 pub mod cpu;
+pub mod cuda;
 mod float;
 mod memory;
 mod op;
@@ -17,7 +18,7 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 
-pub use choice::Choice;
+pub use choice::{AnyDevice, Choice, Kind};
 pub use float::Float;
 pub use op::Op;
 pub use operand::Operand;
@@ -58,7 +59,7 @@ pub trait Device: Send {
     /// The device in words, for a person: what it is and how much of it is used.
     fn describe(&self) -> String;
 
-    /// A new buffer of `len` zeros. Lives as long as the device.
+    /// A new buffer of `len` zeros. Lives as long as the device. They are numbered from 0 on.
     fn alloc(&mut self, len: usize) -> Buffer;
 
     /// Overwrites `target` with `values`, which has its length.
@@ -75,4 +76,42 @@ pub trait Device: Send {
 
     /// Does `op`, now or at any time before the next download.
     fn run(&mut self, op: Op);
+
+    /// Does `ops` in order. The same ones come at every step, so that a device may keep what it has
+    /// made of them.
+    fn run_all(&mut self, ops: &[Op]) {
+        ops.iter().for_each(|op| self.run(*op));
+    }
+}
+
+impl<D: Device + ?Sized> Device for Box<D> {
+    type Elem = D::Elem;
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+
+    fn alloc(&mut self, len: usize) -> Buffer {
+        (**self).alloc(len)
+    }
+
+    fn upload(&mut self, target: Span, values: &[D::Elem]) {
+        (**self).upload(target, values);
+    }
+
+    fn download(&mut self, source: Span, values: &mut [D::Elem]) -> Result<(), DeviceError> {
+        (**self).download(source, values)
+    }
+
+    fn set_dropout(&mut self, coordinates: DropoutCoordinates) {
+        (**self).set_dropout(coordinates);
+    }
+
+    fn run(&mut self, op: Op) {
+        (**self).run(op);
+    }
+
+    fn run_all(&mut self, ops: &[Op]) {
+        (**self).run_all(ops);
+    }
 }

@@ -6,6 +6,13 @@ use hw2_common::model::Shape;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffer(pub(super) u32);
 
+impl Buffer {
+    /// The buffer that a device makes after `number` others.
+    pub fn numbered(number: usize) -> Self {
+        Self(u32::try_from(number).expect("a network has few buffers"))
+    }
+}
+
 /// Consecutive numbers of a buffer: a parameter, a statistic, a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {

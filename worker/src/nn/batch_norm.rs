@@ -1,7 +1,7 @@
 //! Batch normalisation and the ReLU after it: max(0, (x - mean) / sqrt(var + epsilon) * w + b).
 
 use super::{Param, Pass, Signal};
-use crate::device::{self, Device, Epilogue, Op, Span, Tensor};
+use crate::device::{self, Epilogue, Op, Span, Tensor};
 
 /// Per-channel numbers (c).
 #[derive(Clone, Copy, Debug)]
@@ -29,26 +29,14 @@ impl BatchNorm {
     }
 
     /// output.value (n, h, w, c) from input (n, h, w, c), whose statistics exist.
-    pub(super) fn forward<D: Device>(
-        &self,
-        device: &mut D,
-        pass: Pass,
-        input: Tensor,
-        output: Signal,
-    ) {
+    pub(super) fn forward(&self, ops: &mut Vec<Op>, pass: Pass, input: Tensor, output: Signal) {
         let (input, output) = (pass.of(input), pass.of(output.value));
-        device.run(Op::BatchNormRelu { bn: self.of(pass), input, output });
+        ops.push(Op::BatchNormRelu { bn: self.of(pass), input, output });
     }
 
     /// Turns output.grad from the gradient of the output into that of the input.
-    pub(super) fn backward<D: Device>(
-        &self,
-        device: &mut D,
-        pass: Pass,
-        input: Tensor,
-        output: Signal,
-    ) {
-        device.run(Op::BatchNormReluBackward {
+    pub(super) fn backward(&self, ops: &mut Vec<Op>, pass: Pass, input: Tensor, output: Signal) {
+        ops.push(Op::BatchNormReluBackward {
             bn: self.of(pass),
             input,
             grad: output.own_grad(),

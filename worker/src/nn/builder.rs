@@ -5,9 +5,9 @@ use hw2_common::model::Shape;
 
 use super::batch_norm::{BatchNorm, Statistics};
 use super::{Param, Signal};
-use crate::device::{Buffer, Device, Span, Tensor};
+use crate::device::{Buffer, Span, Tensor};
 
-/// The flat vectors on the device.
+/// The flat vectors.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Vectors {
     /// Weights, in the layout of `params`.
@@ -29,19 +29,38 @@ pub(super) const TOP1: usize = 1;
 /// Index of the first penalty among the results.
 pub(super) const PENALTIES: usize = 2;
 
-pub(super) struct Builder<'a, D> {
-    pub(super) device: &'a mut D,
-    pub(super) layout: &'a ParamLayout,
-    pub(super) vectors: Vectors,
+pub(super) struct Builder<'a> {
+    layout: &'a ParamLayout,
     /// Images of a batch.
-    pub(super) batch_size: usize,
+    batch_size: usize,
+    /// Length of each buffer so far.
+    buffers: Vec<usize>,
+    pub(super) vectors: Vectors,
     /// Dropout layers built so far.
-    pub(super) dropouts: u16,
+    dropouts: u16,
     /// Layers with a penalty built so far.
-    pub(super) penalties: usize,
+    penalties: usize,
 }
 
-impl<D: Device> Builder<'_, D> {
+impl<'a> Builder<'a> {
+    /// Of batches of `batch_size` images, with room for `penalties` penalties.
+    pub(super) fn new(layout: &'a ParamLayout, batch_size: usize, penalties: usize) -> Self {
+        let mut buffers = Vec::new();
+        let vectors = Vectors {
+            params: alloc(&mut buffers, layout.params.len()),
+            grads: alloc(&mut buffers, layout.params.len()),
+            batch_statistics: alloc(&mut buffers, layout.buffers.len()),
+            running_statistics: alloc(&mut buffers, layout.buffers.len()),
+            results: alloc(&mut buffers, PENALTIES + penalties),
+        };
+        Self { layout, batch_size, buffers, vectors, dropouts: 0, penalties: 0 }
+    }
+
+    /// The length of each buffer that anybody has asked for, in the order of their numbers.
+    pub(super) fn finish(self) -> Vec<usize> {
+        self.buffers
+    }
+
     /// Parameter `{prefix}.{part}`.
     pub(super) fn param(&self, prefix: &str, part: &str) -> Param {
         let of = |buffer| place(&self.layout.params, buffer, prefix, part);
@@ -65,7 +84,14 @@ impl<D: Device> Builder<'_, D> {
 
     /// Memory for a batch of `shape`.
     pub(super) fn tensor(&mut self, shape: Shape) -> Tensor {
-        Tensor::new(self.device.alloc(self.batch_size * shape.len()), self.batch_size, shape)
+        let buffer = alloc(&mut self.buffers, self.batch_size * shape.len());
+        Tensor::new(buffer, self.batch_size, shape)
+    }
+
+    /// Memory for one number for each image of a batch.
+    pub(super) fn per_image(&mut self) -> Span {
+        let len = self.batch_size;
+        Span { buffer: alloc(&mut self.buffers, len), offset: 0, len }
     }
 
     /// An activation of `shape` with its gradient.
@@ -85,6 +111,11 @@ impl<D: Device> Builder<'_, D> {
         let offset = PENALTIES + self.penalties - 1;
         Span { buffer: self.vectors.results, offset, len: 1 }
     }
+}
+
+fn alloc(buffers: &mut Vec<usize>, len: usize) -> Buffer {
+    buffers.push(len);
+    Buffer::numbered(buffers.len() - 1)
 }
 
 /// The range of tensor `{prefix}.{part}` in `buffer`.

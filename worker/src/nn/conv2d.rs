@@ -4,7 +4,7 @@ use hw2_common::model;
 
 use super::builder::Builder;
 use super::{Param, Pass, Signal};
-use crate::device::{Device, Epilogue, Op, Update, Window};
+use crate::device::{Epilogue, Op, Update, Window};
 
 pub(super) struct Conv2d {
     window: Window,
@@ -27,8 +27,8 @@ pub(super) enum Finish {
 
 impl Conv2d {
     /// The convolution `conv`, from input (n, h, w, ci) to output (n, oh, ow, co).
-    pub(super) fn new<D: Device>(
-        builder: &Builder<D>,
+    pub(super) fn new(
+        builder: &Builder,
         conv: &model::Conv,
         finish: Finish,
         input: Signal,
@@ -39,14 +39,14 @@ impl Conv2d {
         Self { window, weight, finish, input, output }
     }
 
-    pub(super) fn forward<D: Device>(&self, device: &mut D, pass: Pass) {
+    pub(super) fn forward(&self, ops: &mut Vec<Op>, pass: Pass) {
         let epilogue = match (self.finish, pass) {
             (Finish::Bias(bias), _) => Epilogue::Bias(bias.value),
             (Finish::BiasRelu(bias), _) => Epilogue::BiasRelu(bias.value),
             (Finish::Moments(moments), Pass::Train { .. }) => moments,
             (Finish::Moments(_), Pass::Evaluate { .. }) => Epilogue::None,
         };
-        device.run(Op::Conv2dForward {
+        ops.push(Op::Conv2dForward {
             window: self.window,
             input: pass.of(self.input.value),
             weight: self.weight.value,
@@ -56,19 +56,19 @@ impl Conv2d {
     }
 
     /// Writes the gradients of weight and bias; that of the input is written or added to.
-    pub(super) fn backward<D: Device>(&self, device: &mut D, update: Update) {
+    pub(super) fn backward(&self, ops: &mut Vec<Op>, update: Update) {
         let grad_output = self.output.own_grad();
         if let Finish::BiasRelu(_) = self.finish {
-            device.run(Op::ReluBackward { output: self.output.value, grad: grad_output });
+            ops.push(Op::ReluBackward { output: self.output.value, grad: grad_output });
         }
         if let Finish::Bias(bias) | Finish::BiasRelu(bias) = self.finish {
-            device.run(Op::BiasBackward { grad_output, grad_bias: bias.grad });
+            ops.push(Op::BiasBackward { grad_output, grad_bias: bias.grad });
         }
         let (window, input, grad_weight) = (self.window, self.input.value, self.weight.grad);
-        device.run(Op::Conv2dGradWeight { window, input, grad_output, grad_weight });
+        ops.push(Op::Conv2dGradWeight { window, input, grad_output, grad_weight });
         if let Some(grad_input) = self.input.grad {
             let weight = self.weight.value;
-            device.run(Op::Conv2dGradInput { window, grad_output, weight, update, grad_input });
+            ops.push(Op::Conv2dGradInput { window, grad_output, weight, update, grad_input });
         }
     }
 }

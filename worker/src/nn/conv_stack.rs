@@ -6,7 +6,7 @@ use super::batch_norm::BatchNorm;
 use super::builder::Builder;
 use super::conv2d::{Conv2d, Finish};
 use super::{Layer, Pass, Signal};
-use crate::device::{Device, Tensor, Update};
+use crate::device::{Op, Tensor, Update};
 
 pub(super) struct ConvStack {
     stages: Vec<Stage>,
@@ -22,8 +22,8 @@ struct Stage {
 
 impl ConvStack {
     /// The stack and its output.
-    pub(super) fn new<D: Device>(
-        builder: &mut Builder<D>,
+    pub(super) fn new(
+        builder: &mut Builder,
         convs: &[model::Conv],
         input: Signal,
     ) -> (Self, Signal) {
@@ -44,18 +44,18 @@ impl ConvStack {
     }
 }
 
-impl<D: Device> Layer<D> for ConvStack {
-    fn forward(&self, device: &mut D, pass: Pass) {
+impl Layer for ConvStack {
+    fn forward(&self, ops: &mut Vec<Op>, pass: Pass) {
         for Stage { conv, bn, raw, output } in &self.stages {
-            conv.forward(device, pass);
-            bn.forward(device, pass, *raw, *output);
+            conv.forward(ops, pass);
+            bn.forward(ops, pass, *raw, *output);
         }
     }
 
-    fn backward(&self, device: &mut D, pass: Pass) {
+    fn backward(&self, ops: &mut Vec<Op>, pass: Pass) {
         for Stage { conv, bn, raw, output } in self.stages.iter().rev() {
-            bn.backward(device, pass, *raw, *output);
-            conv.backward(device, Update::Overwrite);
+            bn.backward(ops, pass, *raw, *output);
+            conv.backward(ops, Update::Overwrite);
         }
     }
 }

@@ -8,7 +8,7 @@ use hw2_common::model::Shape;
 use super::batch_norm::{BatchNorm, Statistics};
 use super::builder::Builder;
 use super::{Layer, Param, Pass, Signal};
-use crate::device::{Device, Gemm, Mask, Op, Span, Tensor};
+use crate::device::{Gemm, Mask, Op, Span, Tensor};
 
 pub(super) struct Dense {
     weight: Param,
@@ -24,8 +24,8 @@ pub(super) struct Dense {
 
 impl Dense {
     /// The layer called `name` and its output (n, 1, 1, units), of `shape`.
-    pub(super) fn new<D: Device>(
-        builder: &mut Builder<D>,
+    pub(super) fn new(
+        builder: &mut Builder,
         name: &str,
         (keep, weight_decay): (f32, f64),
         shape: Shape,
@@ -46,28 +46,28 @@ impl Dense {
     }
 }
 
-impl<D: Device> Layer<D> for Dense {
-    fn forward(&self, device: &mut D, pass: Pass) {
+impl Layer for Dense {
+    fn forward(&self, ops: &mut Vec<Op>, pass: Pass) {
         let (input, raw) = (pass.of(self.input.value), pass.of(self.raw));
-        linear(device, input, self.weight, raw);
+        linear(ops, input, self.weight, raw);
         if let Pass::Train { .. } = pass {
             let Statistics { mean, var } = self.bn.batch;
-            device.run(Op::Moments { input: raw, mean, var });
+            ops.push(Op::Moments { input: raw, mean, var });
         }
-        self.bn.forward(device, pass, self.raw, self.output);
+        self.bn.forward(ops, pass, self.raw, self.output);
         if pass == (Pass::Train { dropout: true }) {
-            device.run(Op::Dropout { mask: self.mask, tensor: self.output.value });
+            ops.push(Op::Dropout { mask: self.mask, tensor: self.output.value });
         }
     }
 
-    fn backward(&self, device: &mut D, pass: Pass) {
+    fn backward(&self, ops: &mut Vec<Op>, pass: Pass) {
         let grad = self.output.own_grad();
         if pass == (Pass::Train { dropout: true }) {
-            device.run(Op::Dropout { mask: self.mask, tensor: grad });
+            ops.push(Op::Dropout { mask: self.mask, tensor: grad });
         }
-        self.bn.backward(device, pass, self.raw, self.output);
-        linear_backward(device, self.input, self.weight, grad);
-        device.run(Op::WeightDecay {
+        self.bn.backward(ops, pass, self.raw, self.output);
+        linear_backward(ops, self.input, self.weight, grad);
+        ops.push(Op::WeightDecay {
             decay: self.weight_decay,
             weight: self.weight.value,
             grad_weight: self.weight.grad,
@@ -77,15 +77,15 @@ impl<D: Device> Layer<D> for Dense {
 }
 
 /// output (n, out) = input (n, in) * weight (in, out).
-pub(super) fn linear<D: Device>(device: &mut D, input: Tensor, weight: Param, output: Tensor) {
+pub(super) fn linear(ops: &mut Vec<Op>, input: Tensor, weight: Param, output: Tensor) {
     let (m, k, n) = (input.n, input.shape.len(), output.shape.len());
     let gemm = Gemm { m, n, k, transpose_a: false, transpose_b: false };
-    device.run(Op::Gemm { gemm, a: input.span(), b: weight.value, c: output.span() });
+    ops.push(Op::Gemm { gemm, a: input.span(), b: weight.value, c: output.span() });
 }
 
 /// The gradients of weight (in, out) and of input (n, in) from that of the output (n, out).
-pub(super) fn linear_backward<D: Device>(
-    device: &mut D,
+pub(super) fn linear_backward(
+    ops: &mut Vec<Op>,
     input: Signal,
     weight: Param,
     grad_output: Tensor,
@@ -94,10 +94,10 @@ pub(super) fn linear_backward<D: Device>(
     let (inputs, outputs) = (input.value.shape.len(), grad_output.shape.len());
     let gemm = Gemm { m: inputs, n: outputs, k: batch, transpose_a: true, transpose_b: false };
     let (a, b) = (input.value.span(), grad_output.span());
-    device.run(Op::Gemm { gemm, a, b, c: weight.grad });
+    ops.push(Op::Gemm { gemm, a, b, c: weight.grad });
     if let Some(grad_input) = input.grad {
         let gemm = Gemm { m: batch, n: inputs, k: outputs, transpose_a: false, transpose_b: true };
         let (a, c) = (grad_output.span(), grad_input.span());
-        device.run(Op::Gemm { gemm, a, b: weight.value, c });
+        ops.push(Op::Gemm { gemm, a, b: weight.value, c });
     }
 }

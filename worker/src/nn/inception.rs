@@ -9,7 +9,7 @@ use super::builder::Builder;
 use super::conv2d::{Conv2d, Finish};
 use super::max_pool::MaxPool;
 use super::{Layer, Pass, Signal};
-use crate::device::{Device, Tensor, Update, Window};
+use crate::device::{Op, Tensor, Update, Window};
 
 /// The pool at the head of a branch.
 const POOL: Window = Window { kernel_size: 3, stride: 1 };
@@ -29,8 +29,8 @@ struct Branch {
 
 impl Inception {
     /// The block `layer` and its output.
-    pub(super) fn new<D: Device>(
-        builder: &mut Builder<D>,
+    pub(super) fn new(
+        builder: &mut Builder,
         layer: &model::Layer,
         branches: &[model::Branch],
         input: Signal,
@@ -55,8 +55,8 @@ impl Inception {
 
 impl Branch {
     /// From `input` to `arm`, its slice of the concatenation, whose moments are made by `moments`.
-    fn new<D: Device>(
-        builder: &mut Builder<D>,
+    fn new(
+        builder: &mut Builder,
         branch: &model::Branch,
         input: Signal,
         arm: Signal,
@@ -88,30 +88,30 @@ impl Branch {
     }
 
     /// `update` says what happens to the gradient of the block's input.
-    fn backward<D: Device>(&self, device: &mut D, update: Update) {
+    fn backward(&self, ops: &mut Vec<Op>, update: Update) {
         for (index, conv) in self.convs.iter().enumerate().rev() {
             let shared = index == 0 && self.pool.is_none();
-            conv.backward(device, if shared { update } else { Update::Overwrite });
+            conv.backward(ops, if shared { update } else { Update::Overwrite });
         }
         if let Some(pool) = &self.pool {
-            pool.backward(device, update);
+            pool.backward(ops, update);
         }
     }
 }
 
-impl<D: Device> Layer<D> for Inception {
-    fn forward(&self, device: &mut D, pass: Pass) {
+impl Layer for Inception {
+    fn forward(&self, ops: &mut Vec<Op>, pass: Pass) {
         for Branch { pool, convs } in &self.branches {
-            pool.iter().for_each(|pool| pool.forward(device, pass));
-            convs.iter().for_each(|conv| conv.forward(device, pass));
+            pool.iter().for_each(|pool| pool.forward(ops, pass));
+            convs.iter().for_each(|conv| conv.forward(ops, pass));
         }
-        self.bn.forward(device, pass, self.raw, self.output);
+        self.bn.forward(ops, pass, self.raw, self.output);
     }
 
-    fn backward(&self, device: &mut D, pass: Pass) {
-        self.bn.backward(device, pass, self.raw, self.output);
+    fn backward(&self, ops: &mut Vec<Op>, pass: Pass) {
+        self.bn.backward(ops, pass, self.raw, self.output);
         for (index, branch) in self.branches.iter().enumerate() {
-            branch.backward(device, if index == 0 { Update::Overwrite } else { Update::Add });
+            branch.backward(ops, if index == 0 { Update::Overwrite } else { Update::Add });
         }
     }
 }

@@ -4,7 +4,7 @@ use hw2_common::model::Shape;
 
 use super::builder::Builder;
 use super::{Layer, Pass, Signal};
-use crate::device::{Device, Op, Tensor, Update, Window};
+use crate::device::{Op, Tensor, Update, Window};
 
 pub(super) struct MaxPool {
     window: Window,
@@ -16,8 +16,8 @@ pub(super) struct MaxPool {
 
 impl MaxPool {
     /// The pool and its output, of `shape`.
-    pub(super) fn new<D: Device>(
-        builder: &mut Builder<D>,
+    pub(super) fn new(
+        builder: &mut Builder,
         window: Window,
         shape: Shape,
         input: Signal,
@@ -27,19 +27,19 @@ impl MaxPool {
         (Self { window, input, output, places }, output)
     }
 
-    pub(super) fn forward<D: Device>(&self, device: &mut D, pass: Pass) {
+    pub(super) fn forward(&self, ops: &mut Vec<Op>, pass: Pass) {
         let places = match pass {
             Pass::Train { .. } => Some(self.places),
             Pass::Evaluate { .. } => None,
         };
         let (input, output) = (pass.of(self.input.value), pass.of(self.output.value));
-        device.run(Op::MaxPoolForward { window: self.window, input, output, places });
+        ops.push(Op::MaxPoolForward { window: self.window, input, output, places });
     }
 
     /// The gradient of the input is written or added to.
-    pub(super) fn backward<D: Device>(&self, device: &mut D, update: Update) {
+    pub(super) fn backward(&self, ops: &mut Vec<Op>, update: Update) {
         if let Some(grad_input) = self.input.grad {
-            device.run(Op::MaxPoolBackward {
+            ops.push(Op::MaxPoolBackward {
                 window: self.window,
                 places: self.places,
                 grad_output: self.output.own_grad(),
@@ -50,12 +50,12 @@ impl MaxPool {
     }
 }
 
-impl<D: Device> Layer<D> for MaxPool {
-    fn forward(&self, device: &mut D, pass: Pass) {
-        self.forward(device, pass);
+impl Layer for MaxPool {
+    fn forward(&self, ops: &mut Vec<Op>, pass: Pass) {
+        self.forward(ops, pass);
     }
 
-    fn backward(&self, device: &mut D, _: Pass) {
-        self.backward(device, Update::Overwrite);
+    fn backward(&self, ops: &mut Vec<Op>, _: Pass) {
+        self.backward(ops, Update::Overwrite);
     }
 }

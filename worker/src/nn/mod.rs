@@ -1,37 +1,37 @@
-//! The layers of the network, written once over the device, and the model that runs them.
+//! The layers of the network as programs for a device, and the model that runs them.
 //!
-//! One layer, one file. A layer is built once: it takes its place in the flat vectors by name,
-//! allocates what it makes, and from then on only tells the device what to do. No file, network,
-//! clock or async is known here.
+//! One layer, one file. A layer is built once: it takes its place in the flat vectors by name, asks
+//! for memory for what it makes, and from then on only says which operations are to be done. No
+//! device, file, network, clock or async is known to it.
 
 mod batch_norm;
 mod builder;
 mod conv2d;
 mod conv_stack;
 mod dense;
-mod engine;
 mod inception;
 mod max_pool;
 mod model;
+mod program;
 mod softmax_linear;
 mod spatial_dropout;
 
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Engine, engine};
-pub use model::{Model, StepOutcome};
+pub use model::{Engine, Model, StepOutcome};
+pub use program::{Program, Segment};
 
-use crate::device::{Device, Span, Tensor};
+use crate::device::{Op, Span, Tensor};
 
 /// One block of the network, tied to its memory.
-trait Layer<D: Device>: Send {
-    /// Makes the output from the input.
-    fn forward(&self, device: &mut D, pass: Pass);
+trait Layer: Send {
+    /// Adds what makes the output from the input.
+    fn forward(&self, ops: &mut Vec<Op>, pass: Pass);
 
-    /// From the gradient of the output, which may be overwritten: the gradients of the parameters,
-    /// and of the input where that has one. Follows a training pass of `forward`.
-    fn backward(&self, device: &mut D, pass: Pass);
+    /// Adds what makes, from the gradient of the output, which may be overwritten, the gradients of the
+    /// parameters, and of the input where that has one. Follows a training pass of `forward`.
+    fn backward(&self, ops: &mut Vec<Op>, pass: Pass);
 }
 
 /// What a forward pass is for.

@@ -2,20 +2,11 @@
 
 use std::ops::Range;
 
-use hw2_common::layout::ParamLayout;
-use hw2_common::model::{self, LayerKind, Network};
+use hw2_common::model::Network;
 
-use super::builder::{Builder, LOSS, PENALTIES, TOP1, Vectors};
-use super::conv_stack::ConvStack;
-use super::dense::Dense;
-use super::inception::Inception;
-use super::max_pool::MaxPool;
-use super::softmax_linear::SoftmaxLinear;
-use super::spatial_dropout::SpatialDropout;
-use super::{Layer, Pass, Signal};
-use crate::device::{
-    Buffer, Device, DeviceError, DropoutCoordinates, Float, Op, Span, Tensor, Window,
-};
+use super::builder::{LOSS, PENALTIES, TOP1};
+use super::program::{Program, whole};
+use crate::device::{AnyDevice, Buffer, Device, DeviceError, DropoutCoordinates, Float};
 
 /// Receives each bucket of a gradient, with its range of the flat vector, as backward finishes it.
 pub(super) type OnBucket<'a, T> = &'a mut dyn FnMut(Range<usize>, &[T]);
@@ -29,70 +20,28 @@ pub struct StepOutcome {
     pub top1: u32,
 }
 
-/// A network with its memory on a device. Its numbers are the device's; see [`super::Engine`] for
-/// the form the rest of the worker uses.
+/// A network on whatever device a person chose.
+pub type Engine = Model<AnyDevice>;
+
+/// A network with its memory on a device. Its numbers are the device's.
 pub struct Model<D: Device> {
     device: D,
-    layout: ParamLayout,
-    vectors: Vectors,
-    layers: Vec<Box<dyn Layer<D>>>,
-    /// For each layer the index of the first parameter that is its own or of a later layer.
-    first_params: Vec<usize>,
-    images: Tensor,
-    labels: Span,
-    logits: Signal,
-    penalties: usize,
+    program: Program,
     /// Host memory for one bucket.
     bucket: Vec<D::Elem>,
 }
 
 impl<D: Device> Model<D> {
-    /// Allocates everything that batches of up to `batch_size` images need. Parameters and
-    /// statistics are 0 until they are loaded.
+    /// Allocates everything that batches of up to `batch_size` images need, on a device without
+    /// buffers. Parameters and statistics are 0 until they are loaded.
     pub fn new(mut device: D, network: &Network, batch_size: usize) -> Self {
-        assert!(batch_size > 0, "a batch holds an image");
-        let layout = ParamLayout::new(network);
-        let dense =
-            network.layers.iter().filter(|layer| matches!(layer.kind, LayerKind::Dense { .. }));
-        let penalties = dense.count();
-        let vectors = Vectors {
-            params: device.alloc(layout.params.len()),
-            grads: device.alloc(layout.params.len()),
-            batch_statistics: device.alloc(layout.buffers.len()),
-            running_statistics: device.alloc(layout.buffers.len()),
-            results: device.alloc(PENALTIES + penalties),
-        };
-        let labels = Span { buffer: device.alloc(batch_size), offset: 0, len: batch_size };
-        let mut builder = Builder {
-            device: &mut device,
-            layout: &layout,
-            vectors,
-            batch_size,
-            dropouts: 0,
-            penalties: 0,
-        };
-        let images = builder.tensor(network.input);
-        let mut signal = Signal { value: images, grad: None };
-        let mut layers = Vec::new();
-        for layer in &network.layers {
-            let (built, output) = build(&mut builder, layer, signal);
-            layers.push(built);
-            signal = output;
+        let program = Program::new(network, batch_size);
+        for (number, len) in program.buffers().iter().enumerate() {
+            let buffer = device.alloc(*len);
+            assert_eq!(buffer, Buffer::numbered(number), "the device had no buffers");
         }
-        let first_params = (0..layers.len()).map(|layer| first_param(&layout, layer)).collect();
-        let bucket = layout.buckets().iter().map(Range::len).max().unwrap_or(0);
-        Self {
-            device,
-            vectors,
-            layers,
-            first_params,
-            images,
-            labels,
-            logits: signal,
-            penalties,
-            bucket: vec![D::Elem::ZERO; bucket],
-            layout,
-        }
+        let bucket = program.layout.buckets().iter().map(Range::len).max().unwrap_or(0);
+        Self { device, program, bucket: vec![D::Elem::ZERO; bucket] }
     }
 
     /// The device in words.
@@ -102,13 +51,14 @@ impl<D: Device> Model<D> {
 
     /// Replaces the parameters, in the layout of `params`.
     pub fn load_params(&mut self, params: &[D::Elem]) {
-        self.device.upload(whole(self.vectors.params, self.layout.params.len()), params);
+        let Program { layout, vectors, .. } = &self.program;
+        self.device.upload(whole(vectors.params, layout.params.len()), params);
     }
 
     /// Replaces the running BN statistics, in the layout of `buffers`.
     pub fn load_buffers(&mut self, buffers: &[D::Elem]) {
-        let span = whole(self.vectors.running_statistics, self.layout.buffers.len());
-        self.device.upload(span, buffers);
+        let Program { layout, vectors, .. } = &self.program;
+        self.device.upload(whole(vectors.running_statistics, layout.buffers.len()), buffers);
     }
 
     /// Forward and backward over images (batch_size, h, w, 3) and their labels, without dropout if
@@ -125,59 +75,36 @@ impl<D: Device> Model<D> {
         statistics: &mut [D::Elem],
         on_bucket: OnBucket<'_, D::Elem>,
     ) -> Result<StepOutcome, DeviceError> {
-        let pass = Pass::Train { dropout: dropout.is_some() };
         if let Some(coordinates) = dropout {
             self.device.set_dropout(coordinates);
         }
         let labels: Vec<_> =
             labels.iter().map(|label| D::Elem::from_f64((*label).into())).collect();
-        self.device.upload(self.images.span(), images);
-        self.device.upload(self.labels, &labels);
-        self.layers.iter().for_each(|layer| layer.forward(&mut self.device, pass));
-        self.device.run(Op::SoftmaxCrossEntropy {
-            logits: self.logits.value,
-            labels: self.labels,
-            grad_logits: self.logits.own_grad(),
-            loss: self.result(LOSS),
-            top1: self.result(TOP1),
-        });
-        let span = whole(self.vectors.batch_statistics, self.layout.buffers.len());
-        self.device.download(span, statistics)?;
-        self.backward(pass, on_bucket)?;
+        self.device.upload(self.program.images.span(), images);
+        self.device.upload(self.program.labels, &labels);
+        for segment in self.program.train(dropout.is_some()) {
+            self.device.run_all(&segment.ops);
+            let made = segment.made;
+            if made.buffer == self.program.vectors.grads {
+                let values = &mut self.bucket[..made.len];
+                self.device.download(made, values)?;
+                on_bucket(made.offset..made.offset + made.len, values);
+            } else {
+                self.device.download(made, statistics)?;
+            }
+        }
         self.outcome()
     }
 
-    fn backward(
-        &mut self,
-        pass: Pass,
-        on_bucket: OnBucket<'_, D::Elem>,
-    ) -> Result<(), DeviceError> {
-        let mut buckets = self.layout.buckets().into_iter().peekable();
-        for (layer, first_param) in self.layers.iter().zip(&self.first_params).rev() {
-            layer.backward(&mut self.device, pass);
-            while let Some(range) = buckets.next_if(|range| range.start >= *first_param) {
-                let values = &mut self.bucket[..range.len()];
-                let span =
-                    Span { buffer: self.vectors.grads, offset: range.start, len: range.len() };
-                self.device.download(span, values)?;
-                on_bucket(range, values);
-            }
-        }
-        Ok(())
-    }
-
     fn outcome(&mut self) -> Result<StepOutcome, DeviceError> {
-        let mut results = vec![D::Elem::ZERO; PENALTIES + self.penalties];
-        self.device.download(whole(self.vectors.results, results.len()), &mut results)?;
+        let span = self.program.results();
+        let mut results = vec![D::Elem::ZERO; span.len];
+        self.device.download(span, &mut results)?;
         let penalty: f64 = results[PENALTIES..].iter().map(|penalty| penalty.to_f64()).sum();
         Ok(StepOutcome {
             loss: results[LOSS].to_f64() + penalty,
             top1: results[TOP1].to_f64() as u32,
         })
-    }
-
-    fn result(&self, offset: usize) -> Span {
-        Span { buffer: self.vectors.results, offset, len: 1 }
     }
 
     /// Logits (n, classes) of images (n, h, w, 3), n at most batch_size, with the running statistics.
@@ -186,11 +113,10 @@ impl<D: Device> Model<D> {
     /// # Errors
     /// Those of the device.
     pub fn evaluate(&mut self, images: &[D::Elem]) -> Result<Vec<D::Elem>, DeviceError> {
-        let n = images.len() / self.images.shape.len();
+        let n = images.len() / self.program.images.shape.len();
         assert!(n > 0, "evaluation of no images");
-        let pass = Pass::Evaluate { n };
-        self.device.upload(pass.of(self.images).span(), images);
-        self.layers.iter().for_each(|layer| layer.forward(&mut self.device, pass));
+        self.device.upload(self.program.images.first(n).span(), images);
+        self.device.run_all(&self.program.evaluate(n));
         self.download_logits(n)
     }
 
@@ -199,53 +125,13 @@ impl<D: Device> Model<D> {
     /// # Errors
     /// Those of the device.
     pub fn training_logits(&mut self) -> Result<Vec<D::Elem>, DeviceError> {
-        self.download_logits(self.logits.value.n)
+        self.download_logits(self.program.images.n)
     }
 
     fn download_logits(&mut self, n: usize) -> Result<Vec<D::Elem>, DeviceError> {
-        let logits = self.logits.value.first(n).span();
+        let logits = self.program.logits(n);
         let mut values = vec![D::Elem::ZERO; logits.len];
         self.device.download(logits, &mut values)?;
         Ok(values)
     }
-}
-
-/// The layer for `layer`, from `input`, and its output.
-fn build<D: Device>(
-    builder: &mut Builder<D>,
-    layer: &model::Layer,
-    input: Signal,
-) -> (Box<dyn Layer<D>>, Signal) {
-    fn boxed<D: Device>(
-        (layer, output): (impl Layer<D> + 'static, Signal),
-    ) -> (Box<dyn Layer<D>>, Signal) {
-        (Box::new(layer), output)
-    }
-    let (name, shape) = (&layer.name, layer.output);
-    match &layer.kind {
-        LayerKind::ConvStack(convs) => boxed(ConvStack::new(builder, convs, input)),
-        LayerKind::MaxPool { kernel_size, stride } => {
-            let window = Window { kernel_size: *kernel_size, stride: *stride };
-            boxed(MaxPool::new(builder, window, shape, input))
-        }
-        LayerKind::Inception(branches) => boxed(Inception::new(builder, layer, branches, input)),
-        LayerKind::SpatialDropout { keep } => {
-            boxed((SpatialDropout::new(builder, *keep, input), input))
-        }
-        LayerKind::Dense { keep, weight_decay } => {
-            boxed(Dense::new(builder, name, (*keep, *weight_decay), shape, input))
-        }
-        LayerKind::SoftmaxLinear => boxed(SoftmaxLinear::new(builder, name, shape, input)),
-    }
-}
-
-/// Index of the first parameter of `layer` or a later one.
-fn first_param(layout: &ParamLayout, layer: usize) -> usize {
-    let entries = layout.params.entries();
-    let entry = entries.iter().find(|entry| entry.layer >= layer);
-    entry.map_or(layout.params.len(), |entry| entry.range.start)
-}
-
-fn whole(buffer: Buffer, len: usize) -> Span {
-    Span { buffer, offset: 0, len }
 }

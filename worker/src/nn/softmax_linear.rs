@@ -5,7 +5,7 @@ use hw2_common::model::Shape;
 use super::builder::Builder;
 use super::dense::{linear, linear_backward};
 use super::{Layer, Param, Pass, Signal};
-use crate::device::{Device, Op};
+use crate::device::Op;
 
 pub(super) struct SoftmaxLinear {
     weight: Param,
@@ -16,8 +16,8 @@ pub(super) struct SoftmaxLinear {
 
 impl SoftmaxLinear {
     /// The layer called `name` and its logits (n, 1, 1, classes), of `shape`.
-    pub(super) fn new<D: Device>(
-        builder: &mut Builder<D>,
+    pub(super) fn new(
+        builder: &mut Builder,
         name: &str,
         shape: Shape,
         input: Signal,
@@ -28,16 +28,16 @@ impl SoftmaxLinear {
     }
 }
 
-impl<D: Device> Layer<D> for SoftmaxLinear {
-    fn forward(&self, device: &mut D, pass: Pass) {
+impl Layer for SoftmaxLinear {
+    fn forward(&self, ops: &mut Vec<Op>, pass: Pass) {
         let logits = pass.of(self.logits.value);
-        linear(device, pass.of(self.input.value), self.weight, logits);
-        device.run(Op::AddBias { bias: self.bias.value, tensor: logits });
+        linear(ops, pass.of(self.input.value), self.weight, logits);
+        ops.push(Op::AddBias { bias: self.bias.value, tensor: logits });
     }
 
-    fn backward(&self, device: &mut D, _: Pass) {
+    fn backward(&self, ops: &mut Vec<Op>, _: Pass) {
         let grad_output = self.logits.own_grad();
-        device.run(Op::BiasBackward { grad_output, grad_bias: self.bias.grad });
-        linear_backward(device, self.input, self.weight, grad_output);
+        ops.push(Op::BiasBackward { grad_output, grad_bias: self.bias.grad });
+        linear_backward(ops, self.input, self.weight, grad_output);
     }
 }

@@ -12,7 +12,7 @@ use super::Tally;
 use crate::args::WorkerArgs;
 use crate::data::{DataError, Loader};
 use crate::device::{DeviceError, DropoutCoordinates};
-use crate::nn::{self, Engine};
+use crate::nn::Engine;
 use crate::numeric_kind::numeric_kind;
 use crate::ps::{Contribution, Credentials, Held, Push, StepResult};
 
@@ -24,7 +24,7 @@ pub(super) struct Prepared {
     pub(super) layout: ParamLayout,
     /// What [`crate::ps::Client::join`] shows.
     pub(super) credentials: Credentials,
-    engine: Box<dyn Engine>,
+    engine: Engine,
     loader: Loader,
 }
 
@@ -53,12 +53,13 @@ impl Prepared {
         )?;
         let threads = args.threads.unwrap_or(job.config.threads);
         let batch_size = job.config.batch_size as usize;
-        let engine = nn::engine(args.device, &network, batch_size, threads)?;
+        let device = args.device.choice(threads);
+        let engine = Engine::new(device.open()?, &network, batch_size);
         let credentials = Credentials {
             layout_fingerprint: layout.fingerprint(),
             config_fingerprint: job.config.fingerprint(),
             dataset_fingerprint: dataset.card().fingerprint,
-            numeric_kind: numeric_kind(args.device, threads)?,
+            numeric_kind: numeric_kind(&device)?,
             label: format!("{} {}", process_label(), engine.describe()),
         };
         let loader = Loader::new(&job, Arc::new(dataset), threads)?;

@@ -305,7 +305,7 @@ mod tests {
     fn a_worker_without_a_server_stops_when_it_is_asked_to() {
         let args = WorkerArgs {
             ps: "unix:/nonexistent/hw2.sock".parse().unwrap(),
-            device: crate::device::Choice::Cpu,
+            device: crate::device_args::DeviceArgs::default(),
             data: None,
             threads: None,
             patience_s: u64::MAX,

@@ -16,9 +16,8 @@ mod watched;
 
 use std::sync::Arc;
 
-use crate::device::cpu::Cpu;
 use crate::device::plain::Plain;
-use crate::device::{Device, DeviceError};
+use crate::device::{Choice, Device, DeviceError, Kind};
 use compare::{Limits, excuse};
 pub use fill::fill;
 use lockstep::{Errors, Lockstep};
@@ -27,20 +26,6 @@ use recorder::differing;
 pub use reference::{Case, Reference};
 pub use report::{CaseReport, Decisions, LockstepReport, OperationError, Outcome, Report, Row};
 use watched::Watched;
-
-/// What computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The specification in f64.
-    PlainF64,
-    /// The specification in f32.
-    PlainF32,
-    /// The fast CPU device.
-    Cpu {
-        /// 0 for one per core.
-        threads: usize,
-    },
-}
 
 /// Why a reference file could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -69,19 +54,18 @@ pub enum VerifyError {
     Device(#[from] DeviceError),
 }
 
-/// Runs every case of `reference` on `target`.
+/// Runs every case of `reference` on the device that `choice` names.
 ///
 /// # Errors
 /// A case that describes another network, or a failing device. A wrong result is no error: it is in
 /// the report.
-pub fn run(reference: &Reference, target: Target) -> Result<Report, VerifyError> {
+pub fn run(reference: &Reference, choice: &Choice) -> Result<Report, VerifyError> {
     let mut device = String::new();
     let mut cases = Vec::new();
     for case in &reference.cases {
-        let (name, report) = match target {
-            Target::PlainF64 => in_f64(case)?,
-            Target::PlainF32 => in_f32(|| Ok(Plain::<f32>::new()), case)?,
-            Target::Cpu { threads } => in_f32(|| Cpu::new(threads), case)?,
+        let (name, report) = match choice.kind {
+            Kind::PlainF64 => in_f64(case)?,
+            _ => in_f32(|| choice.open(), case)?,
         };
         device = name;
         cases.push(report);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::device::cpu::Cpu;
 use crate::device::{Buffer, DropoutCoordinates, Op, Span, Tensor, Window};
 
 const GOLDEN: &str = include_str!("../../golden/hw2_net.json");
@@ -6,7 +7,10 @@ const GOLDEN: &str = include_str!("../../golden/hw2_net.json");
 /// `make_golden.py --case f 7 33 4 1000 804 --case h 2 17 3 1200 806 > flips.json`.
 const FLIPS: &str = include_str!("../../golden/flips.json");
 
-const CPU: Target = Target::Cpu { threads: 2 };
+fn on(kind: Kind) -> Choice {
+    let cuda_lib_dir = Some(hw2_softgpu::libraries().into());
+    Choice { kind, threads: 2, cuda_lib_dir }
+}
 
 fn only(file: &str, case: &str) -> Reference {
     let mut reference = Reference::parse(file).unwrap();
@@ -15,47 +19,57 @@ fn only(file: &str, case: &str) -> Reference {
     reference
 }
 
-/// Every tensor of `case` is within its limit on `target`, and in f32 every operation.
-fn passes(case: &str, target: Target) {
+/// Every tensor of `case` is within its limit, and in f32 every operation.
+fn passes(case: &str, kind: Kind) {
     let reference = only(GOLDEN, case);
-    let report = run(&reference, target).unwrap();
+    let report = run(&reference, &on(kind)).unwrap();
     let [CaseReport { rows, lockstep, .. }] = &report.cases[..] else { panic!("{report:#?}") };
     let others: Vec<&Row> = rows.iter().filter(|row| row.outcome != Outcome::Within).collect();
     assert!(others.is_empty(), "{}: {others:#?}", report.device);
     // 2 losses, 2 logits, 28 gradients, 5 x 2 statistics.
     assert_eq!(rows.len(), 4 + reference.cases[0].train.grad.len() + 10);
-    assert_eq!(lockstep.is_some(), target != Target::PlainF64);
+    assert_eq!(lockstep.is_some(), kind != Kind::PlainF64);
     assert!(report.passed, "{lockstep:#?}");
 }
 
 #[test]
 fn small_on_plain_f64() {
-    passes("small", Target::PlainF64);
+    passes("small", Kind::PlainF64);
 }
 
 #[test]
 fn small_on_plain_f32() {
-    passes("small", Target::PlainF32);
+    passes("small", Kind::PlainF32);
 }
 
 #[test]
 fn full_on_plain_f64() {
-    passes("full", Target::PlainF64);
+    passes("full", Kind::PlainF64);
 }
 
 #[test]
 fn small_on_cpu() {
-    passes("small", CPU);
+    passes("small", Kind::Cpu);
 }
 
 #[test]
 fn full_on_cpu() {
-    passes("full", CPU);
+    passes("full", Kind::Cpu);
+}
+
+#[test]
+fn small_on_gpu() {
+    passes("small", Kind::Gpu(0));
+}
+
+#[test]
+fn full_on_gpu() {
+    passes("full", Kind::Gpu(0));
 }
 
 /// What became of case `name` of [`FLIPS`], whose gradients are beyond their limits.
 fn excused(name: &str, outcome: Outcome) -> Decisions {
-    let report = run(&only(FLIPS, name), CPU).unwrap();
+    let report = run(&only(FLIPS, name), &on(Kind::Cpu)).unwrap();
     let [case] = &report.cases[..] else { panic!("{report:#?}") };
     let others: Vec<&Row> = case.rows.iter().filter(|row| row.outcome != Outcome::Within).collect();
     assert!(!others.is_empty());

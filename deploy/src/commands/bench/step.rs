@@ -45,10 +45,9 @@ pub(crate) struct StepArgs {
 pub(crate) fn run(args: &StepArgs) -> anyhow::Result<()> {
     let spec = ModelSpec { image_size: args.image_size, ..ModelSpec::default() };
     let options = StepBenchOptions {
-        device: args.device.device,
+        device: args.device.choice()?,
         network: spec.network(args.classes)?,
         batch_size: args.batch as usize,
-        threads: args.device.threads,
         repeats: args.repeats,
         primitives: args.primitives,
     };

@@ -44,6 +44,7 @@ fn the_gradient_is_exact_where_it_cancels() {
         for values in [
             batch_norm(&mut Plain::<f32>::new(), rows),
             batch_norm(&mut Cpu::new(2).unwrap(), rows),
+            batch_norm(&mut gpus()[0], rows),
         ] {
             for (index, (values, reference)) in values.iter().zip(&reference).enumerate() {
                 let error = error(values, reference);

@@ -2,9 +2,15 @@
 
 use hw2_common::model::Shape;
 
+use hw2_common::ids::{GlobalStep, ReplicaId};
+
 use super::cpu::Cpu;
+use super::cuda::Cuda;
 use super::plain::Plain;
-use super::{BatchNorm, Device, Epilogue, Float, Gemm, Op, Span, Tensor, Update, Window};
+use super::{
+    BatchNorm, Device, DropoutCoordinates, Epilogue, Float, Gemm, Mask, Op, Span, Tensor, Update,
+    Window,
+};
 
 mod few_rows;
 mod operands;
@@ -21,7 +27,11 @@ const CONVOLUTIONS: [[usize; 7]; 7] = [
 ];
 
 /// (n, h, w, c).
-const ACTIVATIONS: [[usize; 4]; 4] = [[1, 1, 1, 1], [3, 5, 7, 9], [19, 4, 3, 33], [2, 13, 1, 64]];
+const ACTIVATIONS: [[usize; 4]; 5] =
+    [[1, 1, 1, 1], [3, 5, 7, 9], [19, 4, 3, 33], [2, 13, 1, 64], [3, 17, 31, 70]];
+
+/// (n, classes).
+const BATCHES: [[usize; 2]; 4] = [[1, 1], [5, 10], [3, 65], [300, 33]];
 
 /// (m, n, k).
 const PRODUCTS: [[usize; 3]; 4] = [[1, 1, 1], [5, 7, 3], [33, 65, 129], [4, 300, 1000]];
@@ -128,6 +138,31 @@ fn matrices<D: Device>(device: &mut D, [m, n, k]: [usize; 3]) -> Vec<Vec<f64>> {
     results
 }
 
+fn classification<D: Device>(device: &mut D, [n, classes]: [usize; 2]) -> Vec<Vec<f64>> {
+    let shape = Shape { h: 1, w: 1, c: classes };
+    let [logits, grad_logits] = [1, 2].map(|number| tensor(device, n, shape, number));
+    let [loss, top1] = [3, 4].map(|number| span(device, 1, number));
+    let labels = span(device, n, 5);
+    let label = |row: usize| D::Elem::from_f64((row * 7 % classes) as f64);
+    device.upload(labels, &(0..n).map(label).collect::<Vec<_>>());
+    device.run(Op::SoftmaxCrossEntropy { logits, labels, grad_logits, loss, top1 });
+    let mut results =
+        vec![read(device, grad_logits), read_span(device, loss), read_span(device, top1)];
+    let maps = tensor(device, n, Shape { h: 3, w: 2, c: classes }, 6);
+    let coordinates = DropoutCoordinates {
+        seed: 0x1234_5678_9abc_def0,
+        step: GlobalStep(7),
+        replica: ReplicaId(3),
+    };
+    device.set_dropout(coordinates);
+    for (spatial, layer) in [(false, 0), (true, 2)] {
+        let mask = Mask { keep: 0.75, spatial, layer };
+        device.run(Op::Dropout { mask, tensor: maps });
+        results.push(read(device, maps));
+    }
+    results
+}
+
 /// |d| / |reference| in the 2-norm, or |d| where the reference is all zeros.
 fn error(values: &[f64], reference: &[f64]) -> f64 {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
@@ -137,24 +172,36 @@ fn error(values: &[f64], reference: &[f64]) -> f64 {
         size => difference / size,
     }
 }
-/// Runs `case` with several numbers of threads: equal bits, and within 1e-5 of the plain loops in f64.
+
+/// A GPU, and one that takes a single image at a time.
+fn gpus() -> [Cuda; 2] {
+    let gpu = || Cuda::new(0, Some(hw2_softgpu::libraries())).unwrap();
+    [gpu(), gpu().one_image_at_a_time()]
+}
+
+/// Runs `case` on every device: within 1e-5 of the plain loops in f64, and for several numbers of
+/// threads, or twice, equal bits.
 macro_rules! compare {
     ($sizes:expr, $case:ident) => {
         for sizes in $sizes {
             let reference = $case(&mut Plain::<f64>::new(), sizes);
+            let check = |results: &[Vec<f64>], device: &str| {
+                for (index, (values, reference)) in results.iter().zip(&reference).enumerate() {
+                    let error = error(values, reference);
+                    assert!(error < 1e-5, "{sizes:?} on {device}, result {index}: {error:e}");
+                }
+            };
+            check(&$case(&mut Plain::<f32>::new(), sizes), "plain loops in f32");
             let first = $case(&mut Cpu::new(1).unwrap(), sizes);
-            for (index, (values, reference)) in first.iter().zip(&reference).enumerate() {
-                let error = error(values, reference);
-                assert!(error < 1e-5, "{sizes:?}, result {index}: {error:e}");
-            }
+            check(&first, "CPU");
             for threads in [2, 3, 7] {
                 let values = $case(&mut Cpu::new(threads).unwrap(), sizes);
                 assert_eq!(values, first, "{sizes:?} with {threads} threads");
             }
-            let plain = $case(&mut Plain::<f32>::new(), sizes);
-            for (index, (values, reference)) in plain.iter().zip(&reference).enumerate() {
-                let error = error(values, reference);
-                assert!(error < 1e-5, "{sizes:?}, plain f32, result {index}: {error:e}");
+            for (mut gpu, mut again) in gpus().into_iter().zip(gpus()) {
+                let first = $case(&mut gpu, sizes);
+                check(&first, "GPU");
+                assert_eq!($case(&mut again, sizes), first, "{sizes:?} on GPU again");
             }
         }
     };
@@ -173,4 +220,9 @@ fn activations() {
 #[test]
 fn products() {
     compare!(PRODUCTS, matrices);
+}
+
+#[test]
+fn classifications() {
+    compare!(BATCHES, classification);
 }

@@ -1,0 +1,78 @@
+//! Workers on the software GPU: what goes wrong with a GPU, and what a person is told.
+
+use std::path::Path;
+
+use crate::common::{Ended, Job, Process, hw2, hw2_command};
+
+/// `hw2 worker` of the run's server on GPU `gpu` of a software GPU with `settings`.
+fn worker(job: &Job, address: &str, gpu: usize, settings: &str) -> Process {
+    let gpu = gpu.to_string();
+    let mut command = hw2_command(["worker", "--ps", address, "--patience-s", "60"]);
+    command.args(["--gpu", &gpu, "--cuda-lib-dir"]).arg(hw2_softgpu::libraries());
+    command.env("HW2_SOFTGPU", settings);
+    Process::start("worker", command, job.dir())
+}
+
+fn says(ended: &Ended, code: i32, parts: &[&str]) {
+    assert_eq!(ended.code, Some(code), "{ended}");
+    for part in parts {
+        assert!(ended.stderr.contains(part), "{part}: {ended}");
+    }
+}
+
+fn with_libraries_of(folder: &Path) -> Ended {
+    let folder = folder.to_str().unwrap();
+    hw2(["worker", "--ps", "unix:/nowhere.sock", "--gpu", "0", "--cuda-lib-dir", folder])
+}
+
+#[test]
+fn a_library_that_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().display().to_string();
+    let ended = with_libraries_of(folder.path());
+    says(&ended, 2, &["GPU 0", "libcuda.so", &place, "driver", "--device cpu"]);
+    assert_eq!(ended.stderr.trim().lines().count(), 1, "one sentence: {ended}");
+    let link = |name: &str| {
+        let library = hw2_softgpu::libraries().join(name);
+        std::os::unix::fs::symlink(library, folder.path().join(name)).unwrap();
+    };
+    link("libcuda.so");
+    says(&with_libraries_of(folder.path()), 2, &["libnvrtc.so of CUDA 11", &place, "pip install"]);
+    link("libnvrtc.so");
+    says(&with_libraries_of(folder.path()), 2, &["libcublas.so of CUDA 11", &place, "pip install"]);
+}
+
+#[test]
+fn a_gpu_that_is_not_there() {
+    let job = Job::new();
+    let worker = |gpu, settings| worker(&job, "unix:/nowhere.sock", gpu, settings).end();
+    says(&worker(2, "devices=2"), 2, &["GPU 2", "no such GPU", "0 to 1"]);
+    says(&worker(0, "devices=0"), 2, &["GPU 0"]);
+    says(&worker(0, "driver=10020"), 2, &["libnvrtc.so"]);
+}
+
+/// The run goes on with the next worker, and nothing of it is lost.
+#[test]
+fn a_gpu_that_fails_under_way_gives_its_leases_back() {
+    let job = Job::new().set("max_steps", 4).set("checkpoint_every", 2).on_gpu();
+    let run = job.run("run");
+    let server = run.server();
+    for (settings, part) in [
+        ("fail_alloc=9", "out of memory"),
+        ("memory_mb=34", "out of memory"),
+        ("fail_launch=300", "LAUNCH_FAILED"),
+        ("lose=700", "LAUNCH_FAILED"),
+    ] {
+        let ended = worker(&job, &run.address(), 0, settings).end();
+        says(&ended, 1, &["GPU 0", part]);
+    }
+    assert_eq!(run.status().expect("the server is there").workers.len(), 0);
+    let worker = run.worker(0, 1);
+    server.succeed();
+    worker.succeed();
+    let undisturbed = job.run("undisturbed");
+    let (server, worker) = (undisturbed.server(), undisturbed.worker(0, 1));
+    server.succeed();
+    worker.succeed();
+    assert_eq!(run.digest(), undisturbed.digest());
+}

@@ -1,0 +1,29 @@
+// A number for each channel, added to every pixel, with or without a ReLU after it; and its gradient.
+
+extern "C" __global__ void add_bias(float* tensor, const float* bias, Matrix matrix, int relu, int count) {
+    int index = item();
+    if (index >= count) return;
+    int channel = index % matrix.c;
+    float& to = tensor[index / matrix.c * matrix.ld + channel];
+    float value = to + bias[channel];
+    to = relu && !(value > 0.0f) ? 0.0f : value;
+}
+
+// sums (c, blocks) of grad over each block of rows.
+extern "C" __global__ void __launch_bounds__(256) bias_of_blocks(const float* grad, Pair* sums, Matrix matrix) {
+    __shared__ Pair shared[LANES * ROW_LANES];
+    int channel = blockIdx.x * LANES + threadIdx.x;
+    int first = blockIdx.y * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, matrix.rows);
+    Pair mine = {0.0, 0.0};
+    if (channel < matrix.c)
+        for (int row = first + threadIdx.y; row < end; row += ROW_LANES) mine.a += grad[row * matrix.ld + channel];
+    Pair all = sum_of_lanes(shared, mine);
+    if (threadIdx.y == 0 && channel < matrix.c) sums[channel * gridDim.y + blockIdx.y] = all;
+}
+
+// One block for each channel.
+extern "C" __global__ void __launch_bounds__(256) bias_backward(const Pair* sums, int blocks, float* grad_bias) {
+    __shared__ Pair shared[THREADS];
+    Pair all = sum_of_block(shared, sums + blockIdx.x * blocks, blocks);
+    if (threadIdx.x == 0) grad_bias[blockIdx.x] = float(all.a);
+}

@@ -1,0 +1,43 @@
+// Mean and biased variance of each channel.
+//
+// Sums of x and of x * x in f64: the product of two f32 is exact there, so that the difference of the
+// two loses nothing that an f32 could hold. A fixed tree: lanes, blocks, then all blocks.
+
+// sums (c, blocks), one pair for each block of rows.
+extern "C" __global__ void __launch_bounds__(256) moments_of_blocks(const float* input, Pair* sums, Matrix matrix) {
+    __shared__ Pair shared[LANES * ROW_LANES];
+    int channel = blockIdx.x * LANES + threadIdx.x;
+    int first = blockIdx.y * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, matrix.rows);
+    Pair mine = {0.0, 0.0};
+    if (channel < matrix.c)
+        for (int row = first + threadIdx.y; row < end; row += ROW_LANES) {
+            double x = input[row * matrix.ld + channel];
+            mine = add(mine, Pair{x, x * x});
+        }
+    Pair all = sum_of_lanes(shared, mine);
+    if (threadIdx.y == 0 && channel < matrix.c) sums[channel * gridDim.y + blockIdx.y] = all;
+}
+
+// One block for each channel.
+extern "C" __global__ void __launch_bounds__(256) moments(const Pair* sums, int blocks, int rows, float* mean, float* var) {
+    __shared__ Pair shared[THREADS];
+    int channel = blockIdx.x;
+    Pair all = sum_of_block(shared, sums + channel * blocks, blocks);
+    if (threadIdx.x == 0) {
+        double m = all.a / rows, v = all.b / rows - m * m;
+        mean[channel] = float(m);
+        var[channel] = float(v > 0.0 ? v : 0.0);
+    }
+}
+
+// The same for backward over few rows, which needs all digits: mean and 1 / sqrt(var + epsilon).
+extern "C" __global__ void __launch_bounds__(256) moments_exact(const Pair* sums, int blocks, int rows, double epsilon,
+                                                                Pair* out) {
+    __shared__ Pair shared[THREADS];
+    int channel = blockIdx.x;
+    Pair all = sum_of_block(shared, sums + channel * blocks, blocks);
+    if (threadIdx.x == 0) {
+        double m = all.a / rows, v = all.b / rows - m * m;
+        out[channel] = Pair{m, 1.0 / sqrt((v > 0.0 ? v : 0.0) + epsilon)};
+    }
+}

@@ -1,0 +1,50 @@
+// Before every kernel: sizes, which travel by value, and what several kernels share.
+//
+// An activation (n, h, w, c) is a matrix of pixels: element (row, channel) lies at row * ld + channel,
+// row = (n * h + y) * w + x. Indices of one tensor fit an int; the host sees to that.
+
+// Pixels of all images, channels, and numbers from one pixel to the next.
+struct Matrix { int rows, c, ld; };
+// What slides over an image of h x w, with padding SAME, and how many places it finds.
+struct Window { int kernel_size, stride, top, left, h, w, out_h, out_w; };
+
+constexpr int THREADS = 256;
+// A column reduction: a block of 32 channels x 8 row lanes sums ROWS_PER_BLOCK rows.
+constexpr int LANES = 32;
+constexpr int ROW_LANES = 8;
+constexpr int ROWS_PER_BLOCK = 256;
+
+__device__ __forceinline__ int item() { return blockIdx.x * THREADS + threadIdx.x; }
+
+// Two sums made side by side.
+struct Pair { double a, b; };
+
+__device__ __forceinline__ Pair add(Pair x, Pair y) { return Pair{x.a + y.a, x.b + y.b}; }
+
+// The sum over a block's row lanes for each channel, in the threads of the first lane. The order of
+// the additions depends on nothing.
+__device__ Pair sum_of_lanes(Pair* shared, Pair mine) {
+    shared[threadIdx.y * LANES + threadIdx.x] = mine;
+    __syncthreads();
+    for (unsigned half = ROW_LANES / 2; half > 0; half /= 2) {
+        if (threadIdx.y < half) {
+            int at = threadIdx.y * LANES + threadIdx.x;
+            shared[at] = add(shared[at], shared[at + half * LANES]);
+        }
+        __syncthreads();
+    }
+    return shared[threadIdx.x];
+}
+
+// The sum of `count` pairs by one block of THREADS, in every one of its threads.
+__device__ Pair sum_of_block(Pair* shared, const Pair* pairs, int count) {
+    Pair mine = {0.0, 0.0};
+    for (int i = threadIdx.x; i < count; i += THREADS) mine = add(mine, pairs[i]);
+    shared[threadIdx.x] = mine;
+    __syncthreads();
+    for (unsigned half = THREADS / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) shared[threadIdx.x] = add(shared[threadIdx.x], shared[threadIdx.x + half]);
+        __syncthreads();
+    }
+    return shared[0];
+}

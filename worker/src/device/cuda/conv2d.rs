@@ -1,0 +1,154 @@
+//! Convolution as matrix products over columns, some images at a time.
+
+use super::launch::{Arg, Place, Traffic, int, numbers, window as window_arg};
+use super::lower::{Lowering, Rows};
+use super::{batch_norm, bias};
+use crate::device::{Epilogue, Span, Tensor, Update, Window};
+
+/// Some images of a convolution, whose columns are in the workspace together.
+struct Strip {
+    /// Index of the first.
+    first: usize,
+    images: usize,
+}
+
+/// Where a convolution is a product already: its window sees one pixel, and every pixel.
+fn is_product(window: Window) -> bool {
+    window == Window { kernel_size: 1, stride: 1 }
+}
+
+/// Numbers of one row of columns.
+fn taps(window: Window, c: usize) -> usize {
+    window.kernel_size * window.kernel_size * c
+}
+
+fn strips(to: &Lowering, window: Window, input: Tensor, output: Tensor) -> Vec<Strip> {
+    let image = 4 * output.shape.h * output.shape.w * taps(window, input.shape.c);
+    let images = (to.limits.column_bytes / image).clamp(1, input.n);
+    let strip = |first| Strip { first, images: images.min(input.n - first) };
+    (0..input.n).step_by(images).map(strip).collect()
+}
+
+/// Columns of the first strip, which is the largest.
+fn columns(to: &mut Lowering, strips: &[Strip], window: Window, c: usize, output: Tensor) -> Place {
+    let rows = strips[0].images * output.shape.h * output.shape.w;
+    to.scratch(4 * rows * taps(window, c))
+}
+
+/// Images `strip` of a tensor.
+fn images(tensor: Tensor, strip: &Strip) -> Tensor {
+    let pixels = tensor.shape.h * tensor.shape.w;
+    Tensor { offset: tensor.offset + strip.first * pixels * tensor.ld, n: strip.images, ..tensor }
+}
+
+/// Whether the channels of `tensor`, and what is made from them, can be moved by fours.
+fn by_fours(tensor: Tensor) -> bool {
+    let fits = |numbers: usize| numbers.is_multiple_of(4);
+    fits(tensor.shape.c) && fits(tensor.ld) && Place::from(tensor).is_aligned()
+}
+
+fn im2col(to: &mut Lowering, window: Window, input: Tensor, output: Tensor, columns: Place) {
+    let count = output.rows() * taps(window, input.shape.c);
+    let (name, width) = if by_fours(input) { ("im2col_4", 4) } else { ("im2col_1", 1) };
+    let mut args = vec![input.into(), columns.into(), window_arg(window, input)];
+    args.extend([int(input.shape.c / width), int(input.ld / width)]);
+    let traffic = Traffic::of(numbers(input), 0).columns(count);
+    to.for_each(name, count / width, traffic, args);
+}
+
+fn col2im(to: &mut Lowering, window: Window, columns: Place, update: Update, output: Tensor) {
+    let count = numbers(output);
+    let places = output.n * window.places(output.shape.h) * window.places(output.shape.w);
+    let columns_of = places * taps(window, output.shape.c);
+    let (name, width) = if by_fours(output) { ("col2im_4", 4) } else { ("col2im_1", 1) };
+    let mut args: Vec<Arg> = vec![columns.into(), output.into(), window_arg(window, output)];
+    args.extend([int(output.shape.c / width), int(output.ld / width)]);
+    let adds = usize::from(update == Update::Add);
+    args.push(int(adds));
+    let traffic = Traffic::of(adds * count, count).columns(columns_of);
+    to.for_each(name, count / width, traffic, args);
+}
+
+pub(super) fn forward(
+    to: &mut Lowering,
+    window: Window,
+    input: Tensor,
+    weight: Span,
+    epilogue: Epilogue,
+    output: Tensor,
+) {
+    let (k, co) = (taps(window, input.shape.c), output.shape.c);
+    let weight = Rows::new(weight, co);
+    if is_product(window) {
+        let size = [output.rows(), co, k];
+        to.product(size, Rows::of(input), weight, 0.0, Rows::of(output));
+    } else {
+        let strips = strips(to, window, input, output);
+        let columns = columns(to, &strips, window, input.shape.c, output);
+        for strip in &strips {
+            let (input, output) = (images(input, strip), images(output, strip));
+            im2col(to, window, input, output, columns);
+            let size = [output.rows(), co, k];
+            to.product(size, Rows::new(columns, k), weight, 0.0, Rows::of(output));
+        }
+    }
+    match epilogue {
+        Epilogue::None => {}
+        Epilogue::Bias(span) => bias::add(to, span, output, false),
+        Epilogue::BiasRelu(span) => bias::add(to, span, output, true),
+        Epilogue::Moments { mean, var } => batch_norm::moments(to, output, mean, var),
+    }
+}
+
+pub(super) fn grad_input(
+    to: &mut Lowering,
+    window: Window,
+    grad_output: Tensor,
+    weight: Span,
+    update: Update,
+    grad_input: Tensor,
+) {
+    let (k, co) = (taps(window, grad_input.shape.c), grad_output.shape.c);
+    let weight = Rows::new(weight, co).transposed();
+    if is_product(window) {
+        let beta = if update == Update::Add { 1.0 } else { 0.0 };
+        let size = [grad_output.rows(), k, co];
+        to.product(size, Rows::of(grad_output), weight, beta, Rows::of(grad_input));
+        return;
+    }
+    let strips = strips(to, window, grad_input, grad_output);
+    let columns = columns(to, &strips, window, grad_input.shape.c, grad_output);
+    for strip in &strips {
+        let (grad_input, grad_output) = (images(grad_input, strip), images(grad_output, strip));
+        let size = [grad_output.rows(), k, co];
+        to.product(size, Rows::of(grad_output), weight, 0.0, Rows::new(columns, k));
+        col2im(to, window, columns, update, grad_input);
+    }
+}
+
+pub(super) fn grad_weight(
+    to: &mut Lowering,
+    window: Window,
+    input: Tensor,
+    grad_output: Tensor,
+    grad_weight: Span,
+) {
+    let (k, co) = (taps(window, input.shape.c), grad_output.shape.c);
+    let grad_weight = Rows::new(grad_weight, co);
+    if is_product(window) {
+        let size = [k, co, grad_output.rows()];
+        let input = Rows::of(input).transposed();
+        to.product(size, input, Rows::of(grad_output), 0.0, grad_weight);
+        return;
+    }
+    let strips = strips(to, window, input, grad_output);
+    let columns = columns(to, &strips, window, input.shape.c, grad_output);
+    for strip in &strips {
+        let (input, grad_output) = (images(input, strip), images(grad_output, strip));
+        im2col(to, window, input, grad_output, columns);
+        let size = [k, co, grad_output.rows()];
+        let beta = if strip.first == 0 { 0.0 } else { 1.0 };
+        let columns = Rows::new(columns, k).transposed();
+        to.product(size, columns, Rows::of(grad_output), beta, grad_weight);
+    }
+}

@@ -1,0 +1,24 @@
+//! Multiplies by 0 or 1 / keep; word i of the layer's Philox stream makes decision i.
+
+use super::launch::{Arg, Traffic, int, matrix, numbers};
+use super::lower::Lowering;
+use crate::device::{Mask, Tensor};
+
+pub(super) fn apply(to: &mut Lowering, mask: Mask, tensor: Tensor) {
+    let count = numbers(tensor);
+    let decisions = if mask.spatial { tensor.n * tensor.shape.c } else { count };
+    let factors = to.scratch(4 * decisions);
+    let kept = (1.0 / f64::from(mask.keep)) as f32;
+    let args = vec![
+        Arg::Coordinates,
+        Arg::Int(mask.layer.into()),
+        Arg::Float(mask.keep),
+        Arg::Float(kept),
+        factors.into(),
+        int(decisions),
+    ];
+    to.threads("dropout_factors", decisions.div_ceil(4), Traffic::of(0, decisions), args);
+    let pixels = if mask.spatial { tensor.shape.h * tensor.shape.w } else { 0 };
+    let args = vec![tensor.into(), factors.into(), matrix(tensor), int(pixels)];
+    to.for_each("dropout", count, Traffic::of(count + decisions, count), args);
+}

@@ -1,0 +1,204 @@
+//! What the GPU is asked to do, as data: kernels with their arguments, and matrix products.
+
+use crate::device::{Buffer, Span, Tensor, Window};
+
+/// Bytes of two f64 side by side.
+pub(super) const PAIR_BYTES: usize = 16;
+
+/// One thing for a stream to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Launch {
+    pub(super) task: Task,
+    pub(super) traffic: Traffic,
+}
+
+/// What it is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Task {
+    Kernel(Kernel),
+    Product(Product),
+}
+
+/// Bytes that a launch reads from device memory and writes to it, each number once however often it is
+/// used. Columns are apart: they need not leave the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traffic {
+    pub(super) read: usize,
+    pub(super) written: usize,
+    /// Read or written.
+    pub(super) columns: usize,
+}
+
+impl Traffic {
+    /// Of so many f32 numbers.
+    pub(super) fn of(read: usize, written: usize) -> Self {
+        Self { read: 4 * read, written: 4 * written, columns: 0 }
+    }
+
+    /// And a pair of f64 for each of `count`, read.
+    pub(super) fn reads_pairs(self, count: usize) -> Self {
+        Self { read: self.read + PAIR_BYTES * count, ..self }
+    }
+
+    /// And a pair of f64 for each of `count`, written.
+    pub(super) fn writes_pairs(self, count: usize) -> Self {
+        Self { written: self.written + PAIR_BYTES * count, ..self }
+    }
+
+    /// And so many f32 numbers of columns.
+    pub(super) fn columns(self, numbers: usize) -> Self {
+        Self { columns: self.columns + 4 * numbers, ..self }
+    }
+}
+
+impl Product {
+    /// Multiplications and additions.
+    pub(super) fn flops(&self) -> u64 {
+        (2 * self.m * self.n * self.k) as u64
+    }
+
+    /// Every number once.
+    fn traffic(&self) -> Traffic {
+        let Self { m, n, k, .. } = *self;
+        let mut traffic = Traffic::default();
+        let mut add = |place: Place, numbers: usize, is_read: bool| match (place, is_read) {
+            (Place::Workspace { .. }, _) => traffic = traffic.columns(numbers),
+            (Place::Buffer { .. }, true) => traffic.read += 4 * numbers,
+            (Place::Buffer { .. }, false) => traffic.written += 4 * numbers,
+        };
+        add(self.a.place, m * k, true);
+        add(self.b.place, k * n, true);
+        add(self.c, m * n, false);
+        if self.beta != 0.0 {
+            add(self.c, m * n, true);
+        }
+        traffic
+    }
+}
+
+impl From<Product> for Launch {
+    fn from(product: Product) -> Self {
+        Self { traffic: product.traffic(), task: Task::Product(product) }
+    }
+}
+
+/// A launch of one of our kernels.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Kernel {
+    pub(super) name: &'static str,
+    /// Blocks along x and y.
+    pub(super) grid: [u32; 2],
+    /// Threads of a block along x and y.
+    pub(super) block: [u32; 2],
+    pub(super) args: Vec<Arg>,
+}
+
+/// c (m, n) = a (m, k) * b (k, n) + beta * c, all column-major, as cuBLAS means it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Product {
+    pub(super) m: usize,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) a: Matrix,
+    pub(super) b: Matrix,
+    pub(super) beta: f32,
+    pub(super) c: Place,
+    /// Numbers from one column of c to the next.
+    pub(super) ldc: usize,
+}
+
+/// An operand of a product.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Matrix {
+    pub(super) place: Place,
+    /// Numbers from one column to the next.
+    pub(super) ld: usize,
+    /// Whether it is given as its transpose.
+    pub(super) transposed: bool,
+}
+
+/// An address on the device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Place {
+    /// Number `offset` of a buffer.
+    Buffer { buffer: Buffer, offset: usize },
+    /// Byte `offset` of the workspace, which holds nothing from one operation to the next.
+    Workspace { offset: usize },
+}
+
+/// An argument of a kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Arg {
+    Address(Place),
+    Null,
+    /// The coordinates of dropout.
+    Coordinates,
+    Int(i32),
+    Float(f32),
+    Double(f64),
+    /// A struct of ints, by value.
+    Ints(Vec<i32>),
+}
+
+impl Place {
+    /// Whether four numbers can be read at once from here on.
+    pub(super) fn is_aligned(self) -> bool {
+        match self {
+            Self::Buffer { offset, .. } => offset.is_multiple_of(4),
+            Self::Workspace { offset } => offset.is_multiple_of(16),
+        }
+    }
+}
+
+impl From<Span> for Place {
+    fn from(span: Span) -> Self {
+        Self::Buffer { buffer: span.buffer, offset: span.offset }
+    }
+}
+
+impl From<Tensor> for Place {
+    fn from(tensor: Tensor) -> Self {
+        Self::Buffer { buffer: tensor.buffer, offset: tensor.offset }
+    }
+}
+
+impl<P: Into<Place>> From<P> for Arg {
+    fn from(place: P) -> Self {
+        Self::Address(place.into())
+    }
+}
+
+/// Numbers of a tensor.
+pub(super) fn numbers(tensor: Tensor) -> usize {
+    tensor.rows() * tensor.shape.c
+}
+
+/// `struct Matrix` of the kernels: pixels, channels, leading dimension.
+pub(super) fn matrix(tensor: Tensor) -> Arg {
+    Arg::Ints([tensor.rows(), tensor.shape.c, tensor.ld].map(to_int).to_vec())
+}
+
+/// `struct Window` of the kernels, over images of the size of `input`.
+pub(super) fn window(window: Window, input: Tensor) -> Arg {
+    let Window { kernel_size, stride } = window;
+    let (h, w) = (input.shape.h, input.shape.w);
+    let ints = [
+        kernel_size,
+        stride,
+        window.padding(h),
+        window.padding(w),
+        h,
+        w,
+        window.places(h),
+        window.places(w),
+    ];
+    Arg::Ints(ints.map(to_int).to_vec())
+}
+
+pub(super) fn int(value: usize) -> Arg {
+    Arg::Int(to_int(value))
+}
+
+pub(super) fn to_int(value: usize) -> i32 {
+    i32::try_from(value).expect("indices of one tensor fit 31 bits: use smaller batches")
+}

@@ -1,0 +1,203 @@
+//! From an operation to what the GPU is asked to do for it.
+//!
+//! A pure function of the operation and of the GPU's [`Limits`]: no driver, no memory. Each kind of
+//! operation has a file with the name that it has on every device.
+
+use super::launch::{Arg, Kernel, Launch, Matrix, PAIR_BYTES, Place, Product, Task, Traffic, int};
+use super::{
+    batch_norm, bias, conv2d, dropout, gemm, max_pool, relu, softmax_cross_entropy, weight_decay,
+};
+use crate::device::{Op, Tensor};
+
+/// Threads of a block that runs along a row of numbers.
+const THREADS: usize = 256;
+/// Channels of a block that sums over rows.
+const LANES: usize = 32;
+/// Rows that such a block takes at once.
+const ROW_LANES: usize = 8;
+/// Rows that it takes in all.
+const ROWS_PER_BLOCK: usize = 256;
+
+/// What a kind of GPU is given at a time. Constants of the kind: results depend on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Bytes of im2col columns, unless one image has more.
+    pub(super) column_bytes: usize,
+}
+
+/// The launches of one operation, while they are collected.
+pub(super) struct Lowering {
+    pub(super) limits: Limits,
+    pub(super) launches: Vec<Launch>,
+    /// Bytes of the workspace that they need.
+    pub(super) workspace_bytes: usize,
+}
+
+/// What the GPU does for `op`.
+pub(super) fn lower(op: Op, limits: Limits) -> Lowering {
+    let mut to = Lowering { limits, launches: Vec::new(), workspace_bytes: 0 };
+    match op {
+        Op::Conv2dForward { window, input, weight, epilogue, output } => {
+            conv2d::forward(&mut to, window, input, weight, epilogue, output);
+        }
+        Op::Conv2dGradInput { window, grad_output, weight, update, grad_input } => {
+            conv2d::grad_input(&mut to, window, grad_output, weight, update, grad_input);
+        }
+        Op::Conv2dGradWeight { window, input, grad_output, grad_weight } => {
+            conv2d::grad_weight(&mut to, window, input, grad_output, grad_weight);
+        }
+        Op::Moments { input, mean, var } => batch_norm::moments(&mut to, input, mean, var),
+        Op::BatchNormRelu { bn, input, output } => {
+            batch_norm::relu_forward(&mut to, bn, input, output);
+        }
+        Op::BatchNormReluBackward { bn, input, grad, grad_weight, grad_bias } => {
+            batch_norm::relu_backward(&mut to, bn, input, grad, grad_weight, grad_bias);
+        }
+        Op::MaxPoolForward { window, input, output, places } => {
+            max_pool::forward(&mut to, window, input, output, places);
+        }
+        Op::MaxPoolBackward { window, places, grad_output, update, grad_input } => {
+            max_pool::backward(&mut to, window, places, grad_output, update, grad_input);
+        }
+        Op::Dropout { mask, tensor } => dropout::apply(&mut to, mask, tensor),
+        Op::ReluBackward { output, grad } => relu::backward(&mut to, output, grad),
+        Op::AddBias { bias, tensor } => bias::add(&mut to, bias, tensor, false),
+        Op::BiasBackward { grad_output, grad_bias } => {
+            bias::backward(&mut to, grad_output, grad_bias);
+        }
+        Op::Gemm { gemm, a, b, c } => gemm::multiply(&mut to, gemm, a, b, c),
+        Op::WeightDecay { decay, weight, grad_weight, penalty } => {
+            weight_decay::apply(&mut to, decay, weight, grad_weight, penalty);
+        }
+        Op::SoftmaxCrossEntropy { logits, labels, grad_logits, loss, top1 } => {
+            softmax_cross_entropy::apply(&mut to, logits, labels, grad_logits, loss, top1);
+        }
+    }
+    to
+}
+
+impl Lowering {
+    /// Room in the workspace.
+    pub(super) fn scratch(&mut self, bytes: usize) -> Place {
+        let offset = self.workspace_bytes;
+        self.workspace_bytes += bytes.next_multiple_of(256);
+        Place::Workspace { offset }
+    }
+
+    /// Room for a pair of f64 for each of `count`.
+    pub(super) fn pairs(&mut self, count: usize) -> Place {
+        self.scratch(count * PAIR_BYTES)
+    }
+
+    /// A thread for each of `count` numbers, which are the last argument.
+    pub(super) fn for_each(
+        &mut self,
+        name: &'static str,
+        count: usize,
+        traffic: Traffic,
+        mut args: Vec<Arg>,
+    ) {
+        args.push(int(count));
+        self.threads(name, count, traffic, args);
+    }
+
+    /// `count` threads.
+    pub(super) fn threads(
+        &mut self,
+        name: &'static str,
+        count: usize,
+        traffic: Traffic,
+        args: Vec<Arg>,
+    ) {
+        self.kernel(name, [count.div_ceil(THREADS), 1], [THREADS, 1], traffic, args);
+    }
+
+    /// Blocks over all rows and channels of `tensor`.
+    pub(super) fn over_rows(
+        &mut self,
+        name: &'static str,
+        tensor: Tensor,
+        traffic: Traffic,
+        args: Vec<Arg>,
+    ) {
+        let grid = [tensor.shape.c.div_ceil(LANES), row_blocks(tensor)];
+        self.kernel(name, grid, [LANES, ROW_LANES], traffic, args);
+    }
+
+    /// One block for each of `count`.
+    pub(super) fn blocks(
+        &mut self,
+        name: &'static str,
+        count: usize,
+        traffic: Traffic,
+        args: Vec<Arg>,
+    ) {
+        self.kernel(name, [count, 1], [THREADS, 1], traffic, args);
+    }
+
+    /// One warp for each of `count`.
+    pub(super) fn warps(
+        &mut self,
+        name: &'static str,
+        count: usize,
+        traffic: Traffic,
+        args: Vec<Arg>,
+    ) {
+        self.kernel(name, [count, 1], [32, 1], traffic, args);
+    }
+
+    fn kernel(
+        &mut self,
+        name: &'static str,
+        grid: [usize; 2],
+        block: [usize; 2],
+        traffic: Traffic,
+        args: Vec<Arg>,
+    ) {
+        let small = |count: usize| u32::try_from(count).expect("a tensor has few blocks");
+        let (grid, block) = (grid.map(small), block.map(small));
+        let task = Task::Kernel(Kernel { name, grid, block, args });
+        self.launches.push(Launch { task, traffic });
+    }
+
+    /// c (m, n) = a (m, k) * b (k, n) + beta * c, all row-major: each is the transpose of what lies
+    /// there column by column, so that cuBLAS is asked for c^T = b^T * a^T.
+    pub(super) fn product(&mut self, [m, n, k]: [usize; 3], a: Rows, b: Rows, beta: f32, c: Rows) {
+        assert!(!c.transposed, "a product is written as it is");
+        let matrix =
+            |rows: Rows| Matrix { place: rows.place, ld: rows.ld, transposed: rows.transposed };
+        let product =
+            Product { m: n, n: m, k, a: matrix(b), b: matrix(a), beta, c: c.place, ldc: c.ld };
+        self.launches.push(product.into());
+    }
+}
+
+/// A row-major matrix.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    pub(super) place: Place,
+    /// Numbers from one row to the next.
+    pub(super) ld: usize,
+    /// Whether it is the transpose of what is meant.
+    pub(super) transposed: bool,
+}
+
+impl Rows {
+    pub(super) fn new(place: impl Into<Place>, ld: usize) -> Self {
+        Self { place: place.into(), ld, transposed: false }
+    }
+
+    /// The pixels of a tensor.
+    pub(super) fn of(tensor: Tensor) -> Self {
+        Self::new(tensor, tensor.ld)
+    }
+
+    pub(super) fn transposed(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+}
+
+/// Blocks along the rows of `tensor` in a sum over them.
+pub(super) fn row_blocks(tensor: Tensor) -> usize {
+    tensor.rows().div_ceil(ROWS_PER_BLOCK)
+}

@@ -1,0 +1,40 @@
+//! The largest of each window; the first of equal ones wins.
+
+use super::launch::{Arg, Traffic, int, numbers, window as window_arg};
+use super::lower::Lowering;
+use crate::device::{Tensor, Update, Window};
+
+pub(super) fn forward(
+    to: &mut Lowering,
+    window: Window,
+    input: Tensor,
+    output: Tensor,
+    places: Option<Tensor>,
+) {
+    let (place, places_ld) = match places {
+        Some(places) => (places.into(), places.ld),
+        None => (Arg::Null, 0),
+    };
+    let mut args = vec![input.into(), output.into(), place, window_arg(window, input)];
+    args.extend([input.shape.c, input.ld, output.ld, places_ld].map(int));
+    let count = numbers(output);
+    let written = count + places.map_or(0, numbers);
+    to.for_each("max_pool_forward", count, Traffic::of(numbers(input), written), args);
+}
+
+pub(super) fn backward(
+    to: &mut Lowering,
+    window: Window,
+    places: Tensor,
+    grad_output: Tensor,
+    update: Update,
+    grad_input: Tensor,
+) {
+    let mut args: Vec<Arg> = [grad_output, places, grad_input].map(Arg::from).to_vec();
+    args.push(window_arg(window, grad_input));
+    let adds = usize::from(update == Update::Add);
+    args.extend([grad_input.shape.c, grad_output.ld, places.ld, grad_input.ld, adds].map(int));
+    let count = numbers(grad_input);
+    let traffic = Traffic::of(2 * numbers(grad_output) + adds * count, count);
+    to.for_each("max_pool_backward", count, traffic, args);
+}

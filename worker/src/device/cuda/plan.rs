@@ -1,0 +1,96 @@
+//! What a program costs on a kind of GPU, counted from its launches.
+
+use serde::Serialize;
+
+use super::kinds::GpuKind;
+use super::launch::{Launch, Task};
+use super::lower::{Lowering, lower};
+use crate::device::Op;
+
+/// What a training step costs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// Images of a batch.
+    pub batch_size: usize,
+    /// In the order in which they are done.
+    pub ops: Vec<PlannedOp>,
+    /// Multiplications and additions for one image.
+    pub flops: f64,
+    /// Bytes of device memory read and written for one image, without columns that stay in L2.
+    pub bytes: f64,
+    /// The same with all columns.
+    pub bytes_with_columns: f64,
+    /// What no launch can beat: each takes as long as its arithmetic or its traffic does.
+    pub images_per_second: f64,
+}
+
+/// One operation of it, for one image.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedOp {
+    /// Its name and sizes.
+    pub op: String,
+    /// Launches for a batch.
+    pub launches: usize,
+    /// Multiplications and additions.
+    pub flops: f64,
+    /// Bytes read and written, without columns that stay in L2.
+    pub bytes: f64,
+    /// Bytes of columns written and read.
+    pub column_bytes: f64,
+}
+
+impl Plan {
+    /// Of `ops` over batches of `batch_size` images on a GPU of `kind`.
+    pub fn new(ops: &[Op], batch_size: usize, kind: &GpuKind) -> Self {
+        let lowered: Vec<(Op, Lowering)> =
+            ops.iter().map(|op| (*op, lower(*op, kind.limits()))).collect();
+        let ops: Vec<PlannedOp> =
+            lowered.iter().map(|(op, lowering)| planned(*op, lowering, batch_size, kind)).collect();
+        let launches = lowered.iter().flat_map(|(_, lowering)| &lowering.launches);
+        let seconds: f64 = launches.map(|launch| seconds(launch, kind)).sum();
+        let sum = |of: fn(&PlannedOp) -> f64| ops.iter().map(of).sum::<f64>();
+        Self {
+            batch_size,
+            flops: sum(|op| op.flops),
+            bytes: sum(|op| op.bytes),
+            bytes_with_columns: sum(|op| op.bytes) + sum(|op| op.column_bytes),
+            images_per_second: batch_size as f64 / seconds,
+            ops,
+        }
+    }
+}
+
+fn planned(op: Op, lowering: &Lowering, batch_size: usize, kind: &GpuKind) -> PlannedOp {
+    let per_image = |sum: f64| sum / batch_size as f64;
+    let launches = &lowering.launches;
+    PlannedOp {
+        op: op.to_string(),
+        launches: launches.len(),
+        flops: per_image(launches.iter().map(flops).sum()),
+        bytes: per_image(launches.iter().map(|launch| bytes(launch, kind)).sum()),
+        column_bytes: per_image(launches.iter().map(|launch| kept_bytes(launch, kind)).sum()),
+    }
+}
+
+fn flops(launch: &Launch) -> f64 {
+    match &launch.task {
+        Task::Kernel(_) => 0.0,
+        Task::Product(product) => product.flops() as f64,
+    }
+}
+
+/// Bytes of columns that the launch before has left in L2, or that the next one finds there.
+fn kept_bytes(launch: &Launch, kind: &GpuKind) -> f64 {
+    let columns = launch.traffic.columns;
+    if columns <= kind.l2_bytes / 2 { columns as f64 } else { 0.0 }
+}
+
+fn bytes(launch: &Launch, kind: &GpuKind) -> f64 {
+    let traffic = launch.traffic;
+    (traffic.read + traffic.written + traffic.columns) as f64 - kept_bytes(launch, kind)
+}
+
+fn seconds(launch: &Launch, kind: &GpuKind) -> f64 {
+    let arithmetic = flops(launch) / kind.flops_per_second;
+    arithmetic.max(bytes(launch, kind) / kind.bytes_per_second)
+}
