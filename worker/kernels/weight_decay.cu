@@ -1,4 +1,6 @@
 // The derivative and the value of decay * sum(weight^2) / 2.
+//
+// Occupancy: 50 % or more.
 
 // Each thread of a block takes this many numbers.
 constexpr int DECAYED_PER_THREAD = 16;

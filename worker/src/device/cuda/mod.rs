@@ -7,6 +7,8 @@ mod batch_norm;
 mod bias;
 mod conv2d;
 mod dropout;
+#[cfg(test)]
+mod gate;
 mod gemm;
 mod kinds;
 mod launch;
@@ -51,9 +53,9 @@ impl Cuda {
     /// A library is missing, there is no such GPU, or it does not work.
     pub fn new(ordinal: usize, folder: Option<&Path>) -> Result<Self, DeviceError> {
         let Found { gpu, arch, nvrtc } = find(ordinal, folder)?;
-        let code = nvrtc.compile(&source::source(), arch);
-        let code = code.map_err(|log| failed(ordinal, format!("the kernels: {log}")))?;
-        let runtime = Runtime::new(gpu, code).map_err(|error| failed(ordinal, error))?;
+        let compiled = nvrtc.compile(&source::source(), arch, &[]);
+        let compiled = compiled.map_err(|log| failed(ordinal, format!("the kernels: {log}")))?;
+        let runtime = Runtime::new(gpu, compiled.code).map_err(|error| failed(ordinal, error))?;
         let limits = GpuKind::of(arch).limits();
         Ok(Self { ordinal, runtime, limits, allocated: 0, failure: None })
     }

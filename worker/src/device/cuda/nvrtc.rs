@@ -10,6 +10,14 @@ use libloading::Library;
 type Program = *mut c_void;
 type Status = c_int;
 
+/// What became of a source.
+pub(super) struct Compiled {
+    pub(super) code: Vec<u8>,
+    /// What the compiler says besides.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the compile gate reads it"))]
+    pub(super) log: String,
+}
+
 /// Functions of libnvrtc, alike in all its versions.
 pub(super) struct Nvrtc {
     create: unsafe extern "C" fn(
@@ -51,11 +59,16 @@ impl Nvrtc {
         }
     }
 
-    /// Code for GPUs of compute capability `arch` (70 for 7.0).
+    /// Compiles for GPUs of compute capability `arch` (70 for 7.0), with more `options` than we need.
     ///
     /// # Errors
     /// What the compiler says.
-    pub(super) fn compile(&self, source: &str, arch: u32) -> Result<Vec<u8>, String> {
+    pub(super) fn compile(
+        &self,
+        source: &str,
+        arch: u32,
+        options: &[&str],
+    ) -> Result<Compiled, String> {
         let source = CString::new(source).map_err(|error| error.to_string())?;
         let mut program = ptr::null_mut();
         // SAFETY: all strings end with 0 and outlive the call; there are no headers.
@@ -64,23 +77,29 @@ impl Nvrtc {
             (self.create)(&mut program, source.as_ptr(), name.as_ptr(), 0, none, none)
         };
         self.check(status)?;
-        let code = self.code_of(program, arch);
+        let compiled = self.run(program, arch, options);
         // SAFETY: the program was created above and is used no more.
         unsafe { (self.destroy)(&mut program) };
-        code
+        compiled
     }
 
-    fn code_of(&self, program: Program, arch: u32) -> Result<Vec<u8>, String> {
-        let options = [format!("--gpu-architecture=sm_{arch}"), "--std=c++14".into()];
+    fn run(&self, program: Program, arch: u32, more: &[&str]) -> Result<Compiled, String> {
+        let arch = format!("--gpu-architecture=sm_{arch}");
+        let options = [arch.as_str(), "--std=c++14"].into_iter().chain(more.iter().copied());
         let options = options.map(|option| CString::new(option).expect("no 0 within"));
-        let pointers = options.each_ref().map(|option| option.as_ptr());
+        let options: Vec<CString> = options.collect();
+        let pointers: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
         // SAFETY: the program is alive, and so are the options.
         let status = unsafe { (self.compile)(program, pointers.len() as c_int, pointers.as_ptr()) };
-        if let Err(error) = self.check(status) {
-            let log = self.output(program, self.log_size, self.log)?;
-            return Err(format!("{error}:\n{}", String::from_utf8_lossy(&log)));
+        let log = self.output(program, self.log_size, self.log)?;
+        let log = String::from_utf8_lossy(&log).trim_end_matches('\0').to_owned();
+        match self.check(status) {
+            Ok(()) => {
+                let code = self.output(program, self.cubin_size, self.cubin)?;
+                Ok(Compiled { code, log })
+            }
+            Err(error) => Err(format!("{error}:\n{log}")),
         }
-        self.output(program, self.cubin_size, self.cubin)
     }
 
     fn output(

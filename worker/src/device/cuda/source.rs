@@ -1,7 +1,7 @@
 //! The source of all kernels as one program.
 
 /// Name and text of each file, in the order in which they are compiled.
-const FILES: [(&str, &str); 11] = [
+pub(super) const FILES: [(&str, &str); 11] = [
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
     ("im2col.cu", include_str!("../../../kernels/im2col.cu")),
     ("col2im.cu", include_str!("../../../kernels/col2im.cu")),
