@@ -8,7 +8,8 @@ use hw2_common::logging::{self, LevelFilter};
 use hw2_worker::device_args::NoDevice;
 
 use crate::commands::{
-    bench, config, demo, digest, eval, predict, server, split, status, train, verify, worker,
+    bench, config, demo, digest, doctor, eval, predict, server, split, status, train, verify,
+    worker,
 };
 use crate::output;
 
@@ -54,6 +55,7 @@ enum Command {
     Config(config::ConfigArgs),
     Digest(digest::DigestArgs),
     Verify(verify::VerifyArgs),
+    Doctor(doctor::DoctorArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -85,6 +87,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(args) => config::run(&args),
         Command::Digest(args) => digest::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     done.map(|()| ExitCode::SUCCESS)

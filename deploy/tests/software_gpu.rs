@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::common::{Ended, Job, Process, hw2, hw2_command};
+use nix::sys::signal::Signal;
+
+use crate::common::{Ended, Job, Process, Status, hw2, hw2_command};
 
 /// `hw2 worker` of the run's server on GPU `gpu` of a software GPU with `settings`.
 fn worker(job: &Job, address: &str, gpu: usize, settings: &str) -> Process {
@@ -47,8 +49,60 @@ fn a_gpu_that_is_not_there() {
     let job = Job::new();
     let worker = |gpu, settings| worker(&job, "unix:/nowhere.sock", gpu, settings).end();
     says(&worker(2, "devices=2"), 2, &["GPU 2", "no such GPU", "0 to 1"]);
-    says(&worker(0, "devices=0"), 2, &["GPU 0"]);
-    says(&worker(0, "driver=10020"), 2, &["libnvrtc.so"]);
+    says(&worker(0, "devices=0"), 2, &["GPU 0", "NO_DEVICE"]);
+    says(&worker(0, "driver=10020"), 2, &["GPU 0", "CUDA 10.2", "11.4", "update the driver"]);
+}
+
+/// `hw2 doctor` in a folder of locks of its own, so that no other test's GPUs are taken there.
+fn doctor(job: &Job, settings: &str) -> String {
+    let mut command = hw2_command(["doctor", "--cuda-lib-dir"]);
+    command.arg(hw2_softgpu::libraries()).env("HW2_SOFTGPU", settings);
+    command.env("TMPDIR", job.dir());
+    let ended = Process::start("doctor", command, job.dir()).end();
+    assert_eq!(ended.code, Some(0), "{ended}");
+    ended.stdout
+}
+
+#[test]
+fn what_a_machine_has() {
+    let job = Job::new();
+    let found = doctor(&job, "devices=2 cc=3.7 driver=11040 memory_mb=12288");
+    for part in
+        ["CUDA 11.4", "GPU 1", "capability 3.7, 12.0 GiB", "libnvrtc.so (CUDA 11)", "takes GPU 0"]
+    {
+        assert!(found.contains(part), "{part}: {found}");
+    }
+    let found = doctor(&job, "cc=12.0 driver=13000");
+    assert!(found.contains("MISSING: libcublas.so of CUDA 13 or 12"), "{found}");
+    let found = doctor(&job, "devices=0");
+    assert!(found.contains("takes the CPU"), "{found}");
+}
+
+/// Each takes the first that is free; the last one has to do with the CPU.
+#[test]
+fn workers_share_the_gpus_of_a_machine() {
+    let job = Job::new().set("cluster.allow_mixed", true);
+    let run = job.run("run");
+    let server = run.server();
+    let mut workers = Vec::new();
+    for number in 0..3 {
+        let mut command = hw2_command(["worker", "--ps", &run.address(), "--threads", "1"]);
+        command.arg("--cuda-lib-dir").arg(hw2_softgpu::libraries());
+        command.env("HW2_SOFTGPU", "devices=2").env("TMPDIR", job.dir());
+        let worker = Process::start(&format!("worker-{number}"), command, job.dir());
+        let joined =
+            |status: &Status| status.worker(worker.pid()).map(|worker| worker.label.clone());
+        let status = run.wait_until("a worker to join", |status| joined(status).is_some());
+        let label = joined(&status).unwrap();
+        assert!(label.contains(["GPU 0", "GPU 1", "CPU"][number]), "worker {number}: {label}");
+        worker.signal(Signal::SIGSTOP);
+        workers.push(worker);
+    }
+    let found = doctor(&job, "devices=2");
+    assert!(found.contains("takes the CPU: other workers compute on all 2"), "{found}");
+    workers.iter().for_each(|worker| worker.signal(Signal::SIGCONT));
+    server.signal(Signal::SIGTERM);
+    server.succeed();
 }
 
 /// The run goes on with the next worker, and nothing of it is lost.

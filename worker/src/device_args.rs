@@ -11,7 +11,7 @@ use crate::device::{Choice, DeviceError, Kind};
 /// What to compute on.
 #[derive(Args, Clone, Debug, Default)]
 pub struct DeviceArgs {
-    /// What to compute on: a GPU if there is one (auto), or the CPU
+    /// What to compute on: the first GPU that is free, else the CPU (auto); or the CPU
     #[arg(long, default_value = "auto", value_name = "auto|cpu", conflicts_with = "gpu")]
     pub device: Kind,
 

@@ -26,7 +26,7 @@ pub struct Choice {
 /// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Kind {
-    /// A GPU if there is one, else the CPU.
+    /// The first GPU that no other process of ours computes on, else the CPU.
     #[default]
     Auto,
     /// The GPU with this number.
@@ -46,8 +46,8 @@ impl Choice {
     /// It is not there.
     pub fn open(&self) -> Result<AnyDevice, DeviceError> {
         Ok(match self.kind {
-            Kind::Auto => match self.gpu(0) {
-                Ok(gpu) => gpu,
+            Kind::Auto => match Cuda::first_free(self.cuda_lib_dir.as_deref()) {
+                Ok(gpu) => Box::new(gpu),
                 Err(error) => {
                     tracing::info!("computing on the CPU, because of {error}");
                     self.cpu()?

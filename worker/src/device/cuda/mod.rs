@@ -1,11 +1,14 @@
 //! A GPU: our kernels for everything but matrix products, which are cuBLAS's.
 //!
 //! An operation is lowered to launches by pure functions, one file for each kind of operation; the
-//! `runtime` puts them into a stream. Only it, the loader and the compiler's binding are unsafe.
+//! `runtime` puts them into a stream. Only it, `driver`, and the bindings
+//! in `library` and `nvrtc` are unsafe.
 
 mod batch_norm;
 mod bias;
+mod claim;
 mod conv2d;
+mod driver;
 mod dropout;
 #[cfg(test)]
 mod gate;
@@ -21,22 +24,24 @@ mod relu;
 mod runtime;
 mod softmax_cross_entropy;
 mod source;
+mod survey;
 mod weight_decay;
 
 use std::path::Path;
 
+use driver::Gpu;
 pub use kinds::GpuKind;
-use library::Name;
 use lower::{Limits, lower};
-use nvrtc::Nvrtc;
 pub use plan::{Plan, PlannedOp};
-use runtime::{Driver, Gpu, Runtime, RuntimeError};
+use runtime::{Runtime, RuntimeError};
+use survey::{Found, find, first_free};
+pub use survey::{GpuSurvey, Survey, survey};
 
 use super::{Buffer, Device, DeviceError, DropoutCoordinates, Op, Span};
 
 /// One GPU.
 pub struct Cuda {
-    ordinal: usize,
+    gpu: Gpu,
     runtime: Runtime,
     limits: Limits,
     /// Buffers so far, those included that did not fit.
@@ -52,12 +57,14 @@ impl Cuda {
     /// # Errors
     /// A library is missing, there is no such GPU, or it does not work.
     pub fn new(ordinal: usize, folder: Option<&Path>) -> Result<Self, DeviceError> {
-        let Found { gpu, arch, nvrtc } = find(ordinal, folder)?;
-        let compiled = nvrtc.compile(&source::source(), arch, &[]);
+        let Found { gpu, nvrtc } = find(ordinal, folder)?;
+        // Whoever asks for a GPU gets it; the claim keeps away those who take any.
+        claim::claim(&gpu.id);
+        let compiled = nvrtc.compile(&source::source(), gpu.arch, &[]);
         let compiled = compiled.map_err(|log| failed(ordinal, format!("the kernels: {log}")))?;
-        let runtime = Runtime::new(gpu, compiled.code).map_err(|error| failed(ordinal, error))?;
-        let limits = GpuKind::of(arch).limits();
-        Ok(Self { ordinal, runtime, limits, allocated: 0, failure: None })
+        let runtime = Runtime::new(&gpu, compiled.code).map_err(|error| failed(ordinal, error))?;
+        let limits = GpuKind::of(gpu.arch).limits();
+        Ok(Self { gpu, runtime, limits, allocated: 0, failure: None })
     }
 
     /// Whether GPU number `ordinal` and the libraries are there.
@@ -66,6 +73,14 @@ impl Cuda {
     /// What is missing.
     pub fn check(ordinal: usize, folder: Option<&Path>) -> Result<(), DeviceError> {
         find(ordinal, folder).map(drop)
+    }
+
+    /// The first GPU that no other process of ours computes on, with libraries as for [`Cuda::new`].
+    ///
+    /// # Errors
+    /// There is none, or it does not work.
+    pub fn first_free(folder: Option<&Path>) -> Result<Self, DeviceError> {
+        Self::new(first_free(folder)?, folder)
     }
 
     /// The same with columns of one image at a time, as for images that are large.
@@ -84,45 +99,10 @@ impl Cuda {
             return R::default();
         }
         work(&mut self.runtime).unwrap_or_else(|error| {
-            self.failure = Some(failed(self.ordinal, error));
+            self.failure = Some(failed(self.gpu.ordinal, error));
             R::default()
         })
     }
-}
-
-/// A GPU and the compiler for it. libcublas is loaded.
-struct Found {
-    gpu: Gpu,
-    arch: u32,
-    nvrtc: Nvrtc,
-}
-
-fn find(ordinal: usize, folder: Option<&Path>) -> Result<Found, DeviceError> {
-    let folders = library::folders(folder);
-    let load = |name, majors: &[u32]| {
-        let found = library::load(name, majors, &folders);
-        let found = found.map_err(|missing| failed(ordinal, missing))?;
-        tracing::debug!("CUDA {}: {}", found.major, found.path.display());
-        Ok(found)
-    };
-    let broken = |error: RuntimeError| failed(ordinal, error);
-    load(Name::Cuda, &[0])?.keep();
-    let driver = Driver::new().map_err(broken)?;
-    match driver.gpus {
-        0 => return Err(failed(ordinal, "there is no GPU: use --device cpu")),
-        gpus if ordinal >= gpus => {
-            let problem = format!("there is no such GPU: they are numbered from 0 to {}", gpus - 1);
-            return Err(failed(ordinal, problem));
-        }
-        _ => {}
-    }
-    let gpu = driver.gpu(ordinal).map_err(broken)?;
-    let arch = gpu.arch().map_err(broken)?;
-    let majors = library::majors(driver.version, arch);
-    let nvrtc = load(Name::Nvrtc, &majors)?;
-    load(Name::Cublas, &majors)?.keep();
-    let nvrtc = Nvrtc::new(nvrtc.library).map_err(|error| failed(ordinal, error))?;
-    Ok(Found { gpu, arch, nvrtc })
 }
 
 fn failed(ordinal: usize, problem: impl ToString) -> DeviceError {
@@ -133,7 +113,7 @@ impl Device for Cuda {
     type Elem = f32;
 
     fn describe(&self) -> String {
-        format!("GPU {}: {}", self.ordinal, self.runtime.name())
+        format!("GPU {}: {}", self.gpu.ordinal, self.gpu.name)
     }
 
     fn alloc(&mut self, len: usize) -> Buffer {

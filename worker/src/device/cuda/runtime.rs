@@ -13,6 +13,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
+use super::driver::Gpu;
 use super::launch::{Arg, Kernel, Launch, Matrix, Place, Product, Task};
 use crate::device::{DropoutCoordinates, Span};
 
@@ -33,57 +34,31 @@ pub(super) struct Runtime {
     _blas_workspace: CudaSlice<u8>,
 }
 
-/// A GPU whose driver answers.
-pub(super) struct Gpu {
-    context: Arc<CudaContext>,
-}
-
-/// The driver, once libcuda is loaded.
-pub(super) struct Driver {
-    /// The newest CUDA that it runs: 12,040 for 12.4.
-    pub(super) version: i32,
-    pub(super) gpus: usize,
-}
-
-impl Driver {
-    pub(super) fn new() -> Result<Self, RuntimeError> {
-        driver::result::init()?;
-        let mut version = 0;
-        // SAFETY: it writes one int.
-        unsafe { driver::sys::cuDriverGetVersion(&mut version) }.result()?;
-        Ok(Self { version, gpus: CudaContext::device_count()? as usize })
-    }
-
-    /// GPU number `ordinal`.
-    pub(super) fn gpu(&self, ordinal: usize) -> Result<Gpu, RuntimeError> {
-        let context = CudaContext::new(ordinal)?;
-        // SAFETY: nothing is allocated yet, and everything runs on streams that we order ourselves.
-        unsafe { context.disable_event_tracking() };
-        Ok(Gpu { context })
-    }
-}
-
-impl Gpu {
-    /// Its compute capability: 70 for 7.0.
-    pub(super) fn arch(&self) -> Result<u32, RuntimeError> {
-        let (major, minor) = self.context.compute_capability()?;
-        Ok((10 * major + minor) as u32)
-    }
-}
-
 /// Why the GPU does not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RuntimeError {
-    #[error("{0}")]
+    #[error("{}", words(.0))]
     Driver(#[from] DriverError),
     #[error("cuBLAS: {0:?}")]
     Blas(#[from] cublas::result::CublasError),
 }
 
+/// What the driver says of an error, and its name for whoever looks it up.
+fn words(error: &DriverError) -> String {
+    let known = error.error_string().ok().zip(error.error_name().ok());
+    let words = known.map(|(text, name)| {
+        let [text, name] = [text, name].map(|part| part.to_string_lossy().into_owned());
+        format!("{text} ({name})")
+    });
+    words.unwrap_or_else(|| format!("{error:?}"))
+}
+
 impl Runtime {
-    /// The GPU with `code`, our kernels compiled for its architecture. libcublas is loaded.
-    pub(super) fn new(gpu: Gpu, code: Vec<u8>) -> Result<Self, RuntimeError> {
-        let context = gpu.context;
+    /// `gpu` with `code`, our kernels compiled for its architecture. libcublas is loaded.
+    pub(super) fn new(gpu: &Gpu, code: Vec<u8>) -> Result<Self, RuntimeError> {
+        let context = CudaContext::new(gpu.ordinal)?;
+        // SAFETY: nothing is allocated yet, and everything runs on streams that we order ourselves.
+        unsafe { context.disable_event_tracking() };
         let stream = context.new_stream()?;
         let module = context.load_module(Ptx::from_binary(code))?;
         let blas = ManuallyDrop::new(CudaBlas::new(Arc::clone(&stream))?);
@@ -108,11 +83,6 @@ impl Runtime {
             context,
             stream,
         })
-    }
-
-    /// Its name, for a person.
-    pub(super) fn name(&self) -> String {
-        self.context.name().unwrap_or_else(|_| "unknown".into())
     }
 
     /// One more buffer of `len` zeros.

@@ -1,0 +1,42 @@
+//! Which GPU is free: each process holds a lock while it computes on one.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// The locks that this process holds, by the names of their GPUs. They end with the process.
+static HELD: Mutex<BTreeMap<String, File>> = Mutex::new(BTreeMap::new());
+
+/// Takes the GPU with this name for this process; false if another process has it.
+pub(super) fn claim(name: &str) -> bool {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    if held.contains_key(name) {
+        return true;
+    }
+    // Where no lock can be made nobody knows better than to try.
+    let Some(file) = lock_file(name) else { return true };
+    match file.try_lock() {
+        Ok(()) => {
+            held.insert(name.to_owned(), file);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Whether another process has it.
+pub(super) fn is_taken(name: &str) -> bool {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    !held.contains_key(name) && lock_file(name).is_some_and(|file| file.try_lock().is_err())
+}
+
+fn lock_file(name: &str) -> Option<File> {
+    open(&std::env::temp_dir().join(format!("hw2-{name}.lock")))
+}
+
+/// It may be another user's, who can be locked out all the same.
+fn open(path: &Path) -> Option<File> {
+    let made = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    made.or_else(|_| File::open(path)).ok()
+}

@@ -1,0 +1,58 @@
+//! The driver and the GPUs that it knows, before anything runs on one.
+
+#![allow(unsafe_code)]
+
+use cudarc::driver::{CudaContext, result, sys};
+
+use super::runtime::RuntimeError;
+
+/// The driver, once libcuda is loaded.
+pub(super) struct Driver {
+    /// The newest CUDA that it runs: 12,040 for 12.4.
+    pub(super) version: i32,
+    pub(super) gpus: usize,
+}
+
+/// A GPU as the driver describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gpu {
+    pub(super) ordinal: usize,
+    pub(super) name: String,
+    /// Compute capability: 70 for 7.0.
+    pub(super) arch: u32,
+    pub(super) memory_bytes: usize,
+    /// The same for every process and whatever number the GPU has there.
+    pub(super) id: String,
+}
+
+impl Driver {
+    pub(super) fn new() -> Result<Self, RuntimeError> {
+        result::init()?;
+        let mut version = 0;
+        // SAFETY: it writes one int.
+        unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
+        Ok(Self { version, gpus: CudaContext::device_count()? as usize })
+    }
+
+    /// GPU number `ordinal`, which is below `gpus`.
+    pub(super) fn gpu(&self, ordinal: usize) -> Result<Gpu, RuntimeError> {
+        use sys::CUdevice_attribute_enum::{
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        };
+        let device = result::device::get(ordinal as i32)?;
+        // SAFETY: the driver has just given this device.
+        let (major, minor, memory_bytes) = unsafe {
+            let attribute = |attribute| result::device::get_attribute(device, attribute);
+            (attribute(MAJOR)?, attribute(MINOR)?, result::device::total_mem(device)?)
+        };
+        let uuid = result::device::get_uuid(device)?.bytes.map(|byte| byte as u8);
+        Ok(Gpu {
+            ordinal,
+            name: result::device::get_name(device)?,
+            arch: (10 * major + minor) as u32,
+            memory_bytes,
+            id: format!("gpu-{}", hw2_common::hex(&uuid)),
+        })
+    }
+}
