@@ -74,6 +74,7 @@ fn what_a_machine_has() {
     }
     let found = doctor(&job, "cc=12.0 driver=13000");
     assert!(found.contains("MISSING: libcublas.so of CUDA 13 or 12"), "{found}");
+    assert!(found.contains("takes the CPU: GPU 0: libnvrtc.so of CUDA 13 or 12"), "{found}");
     let found = doctor(&job, "devices=0");
     assert!(found.contains("takes the CPU"), "{found}");
 }
@@ -99,7 +100,7 @@ fn workers_share_the_gpus_of_a_machine() {
         workers.push(worker);
     }
     let found = doctor(&job, "devices=2");
-    assert!(found.contains("takes the CPU: other workers compute on all 2"), "{found}");
+    assert!(found.contains("takes the CPU: GPU 0: another worker computes on it"), "{found}");
     workers.iter().for_each(|worker| worker.signal(Signal::SIGCONT));
     server.signal(Signal::SIGTERM);
     server.succeed();

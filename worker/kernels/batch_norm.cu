@@ -23,10 +23,10 @@ __device__ __forceinline__ float affine(Channel channel, float x) {
 extern "C" __global__ void __launch_bounds__(256) batch_norm_relu(const float* input, float* output, const float* mean,
                                                                   const float* var, const float* weight, const float* bias,
                                                                   double epsilon, Matrix in, int out_ld) {
-    int c = blockIdx.x * LANES + threadIdx.x;
+    int c = blockIdx.y * LANES + threadIdx.x;
     if (c >= in.c) return;
     Channel channel = channel_of(mean, var, weight, bias, c, epsilon);
-    int first = blockIdx.y * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
+    int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
     for (int row = first + threadIdx.y; row < end; row += ROW_LANES) {
         float z = affine(channel, input[row * in.ld + c]);
         output[row * out_ld + c] = z > 0.0f ? z : 0.0f;
@@ -44,8 +44,8 @@ extern "C" __global__ void __launch_bounds__(256)
 batch_norm_sums(const float* input, const float* grad, const float* mean, const float* var, const float* weight,
                 const float* bias, double epsilon, const Pair* normalisers, Matrix in, int grad_ld, Pair* sums) {
     __shared__ Pair shared[LANES * ROW_LANES];
-    int c = blockIdx.x * LANES + threadIdx.x;
-    int first = blockIdx.y * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
+    int c = blockIdx.y * LANES + threadIdx.x;
+    int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
     Pair mine = {0.0, 0.0};
     if (c < in.c) {
         Channel channel = channel_of(mean, var, weight, bias, c, epsilon);
@@ -57,7 +57,7 @@ batch_norm_sums(const float* input, const float* grad, const float* mean, const 
         }
     }
     Pair all = sum_of_lanes(shared, mine);
-    if (threadIdx.y == 0 && c < in.c) sums[c * gridDim.y + blockIdx.y] = all;
+    if (threadIdx.y == 0 && c < in.c) sums[c * gridDim.x + blockIdx.x] = all;
 }
 
 // One block for each channel: <g> and <g * y>, and the gradients of bias and weight.
@@ -77,12 +77,12 @@ batch_norm_means(const Pair* sums, int blocks, int rows, Pair* means, float* gra
 extern "C" __global__ void __launch_bounds__(256)
 batch_norm_backward(const float* input, float* grad, const float* mean, const float* var, const float* weight,
                     const float* bias, double epsilon, const Pair* normalisers, const Pair* means, Matrix in, int grad_ld) {
-    int c = blockIdx.x * LANES + threadIdx.x;
+    int c = blockIdx.y * LANES + threadIdx.x;
     if (c >= in.c) return;
     Channel channel = channel_of(mean, var, weight, bias, c, epsilon);
     Pair normaliser = normalisers[c], average = means[c];
     double factor = weight[c] * normaliser.b;
-    int first = blockIdx.y * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
+    int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
     for (int row = first + threadIdx.y; row < end; row += ROW_LANES) {
         float x = input[row * in.ld + c];
         float& to = grad[row * grad_ld + c];

@@ -14,13 +14,13 @@ extern "C" __global__ void add_bias(float* tensor, const float* bias, Matrix mat
 // sums (c, blocks) of grad over each block of rows.
 extern "C" __global__ void __launch_bounds__(256) bias_of_blocks(const float* grad, Pair* sums, Matrix matrix) {
     __shared__ Pair shared[LANES * ROW_LANES];
-    int channel = blockIdx.x * LANES + threadIdx.x;
-    int first = blockIdx.y * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, matrix.rows);
+    int channel = blockIdx.y * LANES + threadIdx.x;
+    int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, matrix.rows);
     Pair mine = {0.0, 0.0};
     if (channel < matrix.c)
         for (int row = first + threadIdx.y; row < end; row += ROW_LANES) mine.a += grad[row * matrix.ld + channel];
     Pair all = sum_of_lanes(shared, mine);
-    if (threadIdx.y == 0 && channel < matrix.c) sums[channel * gridDim.y + blockIdx.y] = all;
+    if (threadIdx.y == 0 && channel < matrix.c) sums[channel * gridDim.x + blockIdx.x] = all;
 }
 
 // One block for each channel.

@@ -1,7 +1,7 @@
 // Before every kernel: sizes, which travel by value, and what several kernels share.
 //
 // An activation (n, h, w, c) is a matrix of pixels: element (row, channel) lies at row * ld + channel,
-// row = (n * h + y) * w + x. Indices of one tensor fit an int; the host sees to that.
+// row = (n * h + y) * w + x. Indices of one tensor are ints.
 
 // Pixels of all images, channels, and numbers from one pixel to the next.
 struct Matrix { int rows, c, ld; };

@@ -2,7 +2,7 @@
 //
 //     p = exp(z - max z) / sum(exp(z - max z));  loss = mean of -ln p(label);  grad = (p - [class = label]) / n
 //
-// Occupancy: 50 % or more.
+// Occupancy: 25 % or more.
 
 __device__ double sum_of_warp(double value) {
     for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffffu, value, lanes);

@@ -40,13 +40,14 @@ impl Report for Found {
             Ok(gpu) => format!("--device auto takes GPU {gpu}"),
             Err(problem) => format!("--device auto takes the CPU: {problem}"),
         };
-        let gpus = gpus.iter().enumerate().map(|(ordinal, gpu)| gpu_text(ordinal, gpu));
+        let gpus = gpus.iter().map(gpu_text);
         std::iter::once(driver).chain(gpus).chain([auto]).collect::<Vec<_>>().join("\n")
     }
 }
 
-fn gpu_text(ordinal: usize, gpu: &GpuSurvey) -> String {
-    let GpuSurvey { name, compute_capability, memory_bytes, is_taken, nvrtc, cublas } = gpu;
+fn gpu_text(gpu: &GpuSurvey) -> String {
+    let GpuSurvey { ordinal, name, compute_capability, memory_bytes, is_taken, nvrtc, cublas } =
+        gpu;
     let taken = if *is_taken { ", another worker computes on it" } else { "" };
     let [nvrtc, cublas] = [nvrtc, cublas].map(|found| match found {
         Ok(path) => path.clone(),
@@ -66,7 +67,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_stands_out_and_what_would_be_taken_comes_last() {
-        let gpu = |is_taken, cublas: Result<&str, &str>| GpuSurvey {
+        let gpu = |ordinal, is_taken, cublas: Result<&str, &str>| GpuSurvey {
+            ordinal,
             name: "Tesla K80".into(),
             compute_capability: "3.7".into(),
             memory_bytes: 12 << 30,
@@ -76,7 +78,10 @@ mod tests {
         };
         let found = Found(Survey {
             driver: Ok("11.4".into()),
-            gpus: vec![gpu(true, Err("libcublas.so is missing")), gpu(false, Ok("libcublas.so"))],
+            gpus: vec![
+                gpu(0, true, Err("libcublas.so is missing")),
+                gpu(1, false, Ok("libcublas.so")),
+            ],
             auto: Ok(1),
         });
         assert_eq!(

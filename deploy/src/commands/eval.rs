@@ -13,7 +13,7 @@ use hw2_worker::classifier::Ranks;
 use serde::Serialize;
 
 use crate::checkpoint_args::{CheckpointArgs, Choice};
-use crate::device_args::DeviceArgs;
+use crate::compute_args::ComputeArgs;
 use crate::output::{self, Report};
 
 /// Time between two looks for a new checkpoint.
@@ -41,7 +41,7 @@ pub(crate) struct EvalArgs {
     top_k: Vec<u32>,
 
     #[command(flatten)]
-    device: DeviceArgs,
+    compute: ComputeArgs,
 
     /// Go on with each new checkpoint of the run, until Ctrl-C
     #[arg(long)]
@@ -103,7 +103,7 @@ fn evaluate(args: &EvalArgs, checkpoint: &Checkpoint) -> anyhow::Result<()> {
     let dataset = Dataset::open(&data)
         .context("cannot read the validation images; --data names where they are")?;
     let examples = args.num_examples.unwrap_or(u32::MAX).min(dataset.card().val);
-    let mut classifier = args.device.classifier(checkpoint)?;
+    let mut classifier = args.compute.classifier(checkpoint)?;
     let progress = output::Counter::new("images", examples.into());
     let ranks = classifier.evaluate(Arc::new(dataset), examples, &mut |done| {
         progress.show(done.into());

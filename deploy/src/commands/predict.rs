@@ -8,7 +8,7 @@ use hw2_worker::classifier::Classifier;
 use serde::Serialize;
 
 use crate::checkpoint_args::CheckpointArgs;
-use crate::device_args::DeviceArgs;
+use crate::compute_args::ComputeArgs;
 use crate::output::{self, Report};
 
 /// Names the most probable classes of image files
@@ -30,7 +30,7 @@ pub(crate) struct PredictArgs {
     top_k: u32,
 
     #[command(flatten)]
-    device: DeviceArgs,
+    compute: ComputeArgs,
 
     /// Print one line of JSON for each file
     #[arg(long)]
@@ -40,7 +40,7 @@ pub(crate) struct PredictArgs {
 /// Predicts each file.
 pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
     let checkpoint = args.checkpoint.read()?;
-    let mut classifier = args.device.classifier(&checkpoint)?;
+    let mut classifier = args.compute.classifier(&checkpoint)?;
     output::note(&format!("weights of {}", checkpoint.state.progress.global_step));
     let mut failures = 0;
     for file in &args.files {

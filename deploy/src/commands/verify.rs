@@ -7,7 +7,7 @@ use clap::Args;
 use hw2_worker::verify::{self, CaseReport, Decisions, LockstepReport, Outcome, Reference, Row};
 use serde::Serialize;
 
-use crate::device_args::DeviceArgs;
+use crate::compute_args::ComputeArgs;
 use crate::output::{self, Column, Report, Table, count, significant};
 
 /// Runs a reference file on a device and prints the error of every tensor
@@ -24,7 +24,7 @@ pub(crate) struct VerifyArgs {
     file: PathBuf,
 
     #[command(flatten)]
-    device: DeviceArgs,
+    compute: ComputeArgs,
 
     /// Print one line of JSON
     #[arg(long)]
@@ -33,7 +33,7 @@ pub(crate) struct VerifyArgs {
 
 /// Computes and compares.
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
-    let report = verify::run(&Reference::read(&args.file)?, &args.device.choice()?)?;
+    let report = verify::run(&Reference::read(&args.file)?, &args.compute.choice()?)?;
     let beyond = |row: &&Row| row.outcome == Outcome::Beyond;
     let tensors = report.cases.iter().flat_map(|case| &case.rows).filter(beyond).count();
     let lockstep = report.cases.iter().filter_map(|case| case.lockstep.as_ref());

@@ -4,7 +4,7 @@
 // for it, and then in any order that streams and events allow, chosen by a seed. Memory holds NaN when
 // it is allocated and when it is freed, and has guard bytes on both sides.
 //
-//     HW2_SOFTGPU      devices=2 cc=8.0 memory_mb=4096 driver=12040 seed=7
+//     HW2_SOFTGPU      devices=2 cc=8.0 memory_mb=4096 driver=12040 seed=7 (0: everything in order)
 //                      fail_alloc=3 (the third allocation finds no memory)
 //                      fail_launch=10 (the tenth launch fails)  lose=20 (and here the device is lost)
 //     HW2_SOFTGPU_LOG  a file that gets a line for each launch
@@ -42,7 +42,8 @@ enum : CUresult {
 };
 
 constexpr size_t GUARD_BYTES = 256;
-constexpr unsigned char GUARD = 0xa5, POISON = 0xff;
+// Read as a number, a guard is huge: 3.4e38 or, in f64, 1.4e306.
+constexpr unsigned char GUARD = 0x7f, POISON = 0xff;
 constexpr char MAGIC[] = "software GPU cubin ";
 
 typedef std::function<void()> Work;
@@ -84,7 +85,7 @@ struct Function { void (*entry)(const SoftLaunch*); std::string name; std::vecto
 struct Settings {
     int devices = 1, major = 8, minor = 0, driver = 11040;
     size_t memory_mb = 4096;
-    unsigned seed = 0;
+    unsigned seed = 1;
     long fail_alloc = 0, fail_launch = 0, lose = 0;
 
     Settings() {

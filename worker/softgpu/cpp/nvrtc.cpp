@@ -161,7 +161,7 @@ Result compile(Program& program) {
     Result result = SUCCESS;
     if (!exists(object)) {
         std::ofstream(path + ".cpp") << source;
-        std::string command = "g++ " + flags + " -I" + dir + " -o " + path + ".new " + path + ".cpp 2> " + path + ".log";
+        std::string command = "g++ " + flags + " -I'" + dir + "' -o '" + path + ".new' '" + path + ".cpp' 2> '" + path + ".log'";
         bool good = system(command.c_str()) == 0 && rename((path + ".new").c_str(), object.c_str()) == 0;
         program.log = contents(path + ".log");
         if (!good) result = COMPILATION;

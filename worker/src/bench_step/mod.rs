@@ -66,6 +66,7 @@ pub struct StepBench {
 /// # Errors
 /// The device is not there, or fails.
 pub fn bench_step(options: &StepBenchOptions) -> Result<StepBench, DeviceError> {
+    let options = &StepBenchOptions { device: options.device.resolve(), ..options.clone() };
     let StepBenchOptions { device, network, batch_size, repeats, .. } = options;
     let mut engine = Engine::new(device.open()?, network, *batch_size);
     let mut batch = Batch::new(network, *batch_size);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::cpu::Cpu;
-use super::cuda::Cuda;
+use super::cuda::{Cuda, first_free};
 use super::plain::Plain;
 use super::{Device, DeviceError};
 
@@ -40,19 +40,28 @@ pub enum Kind {
 }
 
 impl Choice {
+    /// The same for good: instead of `Auto` what there is now. Who opens a device twice needs that.
+    pub fn resolve(&self) -> Self {
+        let kind = match self.kind {
+            Kind::Auto => match first_free(self.cuda_lib_dir.as_deref()) {
+                Ok(ordinal) => Kind::Gpu(ordinal),
+                Err(error) => {
+                    tracing::info!("computing on the CPU, because of {error}");
+                    Kind::Cpu
+                }
+            },
+            kind => kind,
+        };
+        Self { kind, ..self.clone() }
+    }
+
     /// Starts the device.
     ///
     /// # Errors
     /// It is not there.
     pub fn open(&self) -> Result<AnyDevice, DeviceError> {
         Ok(match self.kind {
-            Kind::Auto => match Cuda::first_free(self.cuda_lib_dir.as_deref()) {
-                Ok(gpu) => Box::new(gpu),
-                Err(error) => {
-                    tracing::info!("computing on the CPU, because of {error}");
-                    self.cpu()?
-                }
-            },
+            Kind::Auto => self.resolve().open()?,
             Kind::Gpu(ordinal) => self.gpu(ordinal)?,
             Kind::Cpu => self.cpu()?,
             Kind::PlainF32 => Box::new(Plain::<f32>::new()),

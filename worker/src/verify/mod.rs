@@ -60,6 +60,7 @@ pub enum VerifyError {
 /// A case that describes another network, or a failing device. A wrong result is no error: it is in
 /// the report.
 pub fn run(reference: &Reference, choice: &Choice) -> Result<Report, VerifyError> {
+    let choice = &choice.resolve();
     let mut device = String::new();
     let mut cases = Vec::new();
     for case in &reference.cases {

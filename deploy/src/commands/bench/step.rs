@@ -5,14 +5,14 @@ use hw2_common::model::ModelSpec;
 use hw2_worker::bench_step::{PrimitiveTime, StepBench, StepBenchOptions, bench_step};
 use serde::Serialize;
 
-use crate::device_args::DeviceArgs;
+use crate::compute_args::ComputeArgs;
 use crate::output::{self, Column, Report, Table, count, rate};
 
 /// Measures a training step and an evaluation step on random images in memory
 #[derive(Args, Debug)]
 pub(crate) struct StepArgs {
     #[command(flatten)]
-    device: DeviceArgs,
+    compute: ComputeArgs,
 
     /// Images of a batch
     #[arg(long, value_name = "N", default_value_t = 32)]
@@ -45,7 +45,7 @@ pub(crate) struct StepArgs {
 pub(crate) fn run(args: &StepArgs) -> anyhow::Result<()> {
     let spec = ModelSpec { image_size: args.image_size, ..ModelSpec::default() };
     let options = StepBenchOptions {
-        device: args.device.choice()?,
+        device: args.compute.choice()?,
         network: spec.network(args.classes)?,
         batch_size: args.batch as usize,
         repeats: args.repeats,

@@ -1,7 +1,7 @@
 //! Which GPU is free: each process holds a lock while it computes on one.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -16,19 +16,22 @@ pub(super) fn claim(name: &str) -> bool {
     }
     // Where no lock can be made nobody knows better than to try.
     let Some(file) = lock_file(name) else { return true };
-    match file.try_lock() {
-        Ok(()) => {
-            held.insert(name.to_owned(), file);
-            true
-        }
-        Err(_) => false,
+    let is_free = !is_locked(&file);
+    if is_free {
+        held.insert(name.to_owned(), file);
     }
+    is_free
 }
 
 /// Whether another process has it.
 pub(super) fn is_taken(name: &str) -> bool {
     let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    !held.contains_key(name) && lock_file(name).is_some_and(|file| file.try_lock().is_err())
+    !held.contains_key(name) && lock_file(name).is_some_and(|file| is_locked(&file))
+}
+
+/// Takes the lock if nobody has it. What cannot be locked at all is not locked.
+fn is_locked(file: &File) -> bool {
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 fn lock_file(name: &str) -> Option<File> {

@@ -68,7 +68,7 @@ fn occupancy(usage: Usage, threads: usize, arch: u32) -> usize {
     let by_registers = registers / warp / threads.div_ceil(WARP);
     let by_shared = shared / usage.shared_bytes.max(1);
     let most = blocks_max.min(threads_max / threads);
-    100 * by_registers.min(by_shared).min(most) / most
+    100 * by_registers.min(by_shared).min(most) * threads / threads_max
 }
 
 /// The kernels of an assembler's log.

@@ -21,15 +21,15 @@ pub struct GpuKind {
     pub flops_per_second: f64,
 }
 
-/// In the order of their architectures. Rates are those of the makers' data sheets, without boost that
-/// does not last; a K80 is one of its two GPUs.
+/// In the order of their architectures. Rates are the peaks of the makers' data sheets; a K80 is one of
+/// its two GPUs.
 const KINDS: [GpuKind; 4] = [
     GpuKind {
         name: "k80",
         arch: 37,
         l2_bytes: 3 << 19,
         bytes_per_second: 240e9,
-        flops_per_second: 2.8e12,
+        flops_per_second: 4.37e12,
     },
     GpuKind {
         name: "v100",

@@ -48,7 +48,7 @@ pub(super) struct Missing {
     file: &'static str,
     majors: Vec<u32>,
     folders: Vec<PathBuf>,
-    remedy: &'static str,
+    remedy: String,
 }
 
 fn wanted(majors: &[u32]) -> String {
@@ -72,15 +72,18 @@ impl Name {
         }
     }
 
-    /// How to get it.
-    fn remedy(self) -> &'static str {
-        match self {
-            Self::Cuda => "install NVIDIA's driver, or use --device cpu",
-            Self::Nvrtc => {
-                "pip install nvidia-cuda-nvrtc-cu12, or name its folder by --cuda-lib-dir"
-            }
-            Self::Cublas => "pip install nvidia-cublas-cu12, or name its folder by --cuda-lib-dir",
-        }
+    /// How to get it, of the first of `majors`.
+    fn remedy(self, majors: &[u32]) -> String {
+        let package = match self {
+            Self::Cuda => return "install NVIDIA's driver, or use --device cpu".into(),
+            Self::Nvrtc => "nvidia-cuda-nvrtc",
+            Self::Cublas => "nvidia-cublas",
+        };
+        let suffix = match majors.first() {
+            Some(major @ (11 | 12)) => format!("-cu{major}"),
+            _ => String::new(),
+        };
+        format!("pip install {package}{suffix}, or name its folder by --cuda-lib-dir")
     }
 
     /// Names of the file for one major version; the name without one comes last.
@@ -160,13 +163,15 @@ fn children(folder: &Path, prefix: &'static str) -> impl Iterator<Item = PathBuf
     names.into_iter().rev().filter(fits).map(move |name| folder.join(name))
 }
 
-/// Loads `name`, of one of `majors`, the first of them first, from one of `folders`.
+/// Loads `name`, of one of `majors`, the first of them first, from one of `folders`. The driver's own
+/// library may also be where the system's loader looks.
 ///
 /// # Errors
 /// There is none.
 pub(super) fn load(name: Name, majors: &[u32], folders: &[PathBuf]) -> Result<Found, Missing> {
+    let system = (name == Name::Cuda).then(PathBuf::new);
     for major in majors {
-        for folder in folders {
+        for folder in folders.iter().chain(&system) {
             for file in name.names(*major) {
                 let path = folder.join(file);
                 // SAFETY: the libraries of CUDA may be loaded at any time; loading runs nothing else.
@@ -184,7 +189,7 @@ pub(super) fn load(name: Name, majors: &[u32], folders: &[PathBuf]) -> Result<Fo
         file: name.file(),
         majors: if name == Name::Cuda { Vec::new() } else { majors.to_vec() },
         folders: folders.iter().map(|folder| named(folder)).collect(),
-        remedy: name.remedy(),
+        remedy: name.remedy(majors),
     })
 }
 

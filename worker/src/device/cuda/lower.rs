@@ -120,7 +120,8 @@ impl Lowering {
         traffic: Traffic,
         args: Vec<Arg>,
     ) {
-        let grid = [tensor.shape.c.div_ceil(LANES), row_blocks(tensor)];
+        // Along y there may be 65,535 blocks only.
+        let grid = [row_blocks(tensor), tensor.shape.c.div_ceil(LANES)];
         self.kernel(name, grid, [LANES, ROW_LANES], traffic, args);
     }
 

@@ -34,7 +34,8 @@ pub use kinds::GpuKind;
 use lower::{Limits, lower};
 pub use plan::{Plan, PlannedOp};
 use runtime::{Runtime, RuntimeError};
-use survey::{Found, find, first_free};
+pub(crate) use survey::first_free;
+use survey::{Found, find};
 pub use survey::{GpuSurvey, Survey, survey};
 
 use super::{Buffer, Device, DeviceError, DropoutCoordinates, Op, Span};
@@ -73,14 +74,6 @@ impl Cuda {
     /// What is missing.
     pub fn check(ordinal: usize, folder: Option<&Path>) -> Result<(), DeviceError> {
         find(ordinal, folder).map(drop)
-    }
-
-    /// The first GPU that no other process of ours computes on, with libraries as for [`Cuda::new`].
-    ///
-    /// # Errors
-    /// There is none, or it does not work.
-    pub fn first_free(folder: Option<&Path>) -> Result<Self, DeviceError> {
-        Self::new(first_free(folder)?, folder)
     }
 
     /// The same with columns of one image at a time, as for images that are large.

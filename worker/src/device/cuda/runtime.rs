@@ -71,6 +71,8 @@ impl Runtime {
                 .result()?;
             let mode = cublas::sys::cublasAtomicsMode_t::CUBLAS_ATOMICS_NOT_ALLOWED;
             cublas::sys::cublasSetAtomicsMode(*blas.handle(), mode).result()?;
+            let mode = cublas::sys::cublasMath_t::CUBLAS_DEFAULT_MATH;
+            cublas::sys::cublasSetMathMode(*blas.handle(), mode).result()?;
         }
         Ok(Self {
             blas,
@@ -128,6 +130,7 @@ impl Runtime {
     }
 
     fn kernel(&mut self, kernel: &Kernel) -> Result<(), RuntimeError> {
+        self.context.bind_to_thread()?;
         if !self.functions.contains_key(kernel.name) {
             let function = self.module.load_function(kernel.name)?;
             self.functions.insert(kernel.name, function);
@@ -137,7 +140,6 @@ impl Runtime {
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|value| value.as_mut_ptr().cast()).collect();
         let ([x, y], [bx, by]) = (kernel.grid, kernel.block);
-        self.context.bind_to_thread()?;
         // SAFETY: lowering gives each kernel the arguments of its declaration, with addresses of
         // memory that is never freed before the stream is done.
         unsafe {
@@ -213,4 +215,22 @@ impl Runtime {
         }
         Ok(())
     }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if self.stream.synchronize().is_ok() {
+            // SAFETY: it is dropped once, here, and before the workspace that it uses.
+            unsafe { ManuallyDrop::drop(&mut self.blas) };
+        }
+    }
+}
+
+/// The major version of CUDA whose libcublas the calls above go to.
+pub(super) fn cublas_major() -> Result<u32, RuntimeError> {
+    let mut major = 0;
+    let property = cublas::sys::libraryPropertyType_t::MAJOR_VERSION;
+    // SAFETY: it writes one int.
+    unsafe { cublas::sys::cublasGetProperty(property, &mut major) }.result()?;
+    Ok(major as u32)
 }

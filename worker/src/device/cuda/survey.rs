@@ -7,11 +7,15 @@ use serde::Serialize;
 use super::driver::{Driver, Gpu};
 use super::library::{self, Name};
 use super::nvrtc::Nvrtc;
+use super::runtime::cublas_major;
 use super::{claim, failed};
 use crate::device::DeviceError;
 
 /// The oldest driver that has all functions that we call: that of a K80.
 const DRIVER_MIN: i32 = 11_040;
+
+/// Why a GPU is not free.
+const TAKEN: &str = "another worker computes on it";
 
 /// What this machine has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,6 +31,8 @@ pub struct Survey {
 /// One GPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GpuSurvey {
+    /// Its number.
+    pub ordinal: usize,
     /// Its name.
     pub name: String,
     /// Compute capability, as 7.0.
@@ -62,29 +68,40 @@ pub(super) fn find(ordinal: usize, folder: Option<&Path>) -> Result<Found, Devic
     let nvrtc = library_for(Name::Nvrtc, &driver, &gpu, folder);
     let nvrtc = nvrtc.map_err(|missing| failed(ordinal, missing))?;
     let cublas = library_for(Name::Cublas, &driver, &gpu, folder);
-    cublas.map_err(|missing| failed(ordinal, missing))?.keep();
+    let cublas = cublas.map_err(|missing| failed(ordinal, missing))?;
+    let (chosen, path) = (cublas.major, cublas.path.clone());
+    cublas.keep();
+    match cublas_major().map_err(|error| failed(ordinal, error))? {
+        used if used == chosen => {}
+        used => {
+            let path = path.display();
+            let problem = format!(
+                "the loader finds libcublas.so of CUDA {used} before {path}, of CUDA {chosen}, which \
+                 the GPU needs: take the other one off LD_LIBRARY_PATH"
+            );
+            return Err(failed(ordinal, problem));
+        }
+    }
     let nvrtc = Nvrtc::new(nvrtc.library).map_err(|error| failed(ordinal, error))?;
     Ok(Found { gpu, nvrtc })
 }
 
-/// The first GPU that no other process of ours computes on, which this process claims.
+/// The first GPU that works and that no other process of ours computes on, which this process claims.
 ///
 /// # Errors
 /// Why there is none.
-pub(super) fn first_free(folder: Option<&Path>) -> Result<usize, DeviceError> {
+pub(crate) fn first_free(folder: Option<&Path>) -> Result<usize, DeviceError> {
     let none = |problem| DeviceError { device: "no GPU".into(), problem };
     let driver = driver(folder).map_err(none)?;
+    let mut problems = Vec::new();
     for ordinal in 0..driver.gpus {
-        let gpu = driver.gpu(ordinal).map_err(|error| failed(ordinal, error))?;
-        if claim::claim(&gpu.id) {
-            return Ok(ordinal);
+        match find(ordinal, folder) {
+            Ok(found) if claim::claim(&found.gpu.id) => return Ok(ordinal),
+            Ok(_) => problems.push(format!("GPU {ordinal}: {TAKEN}")),
+            Err(error) => problems.push(error.to_string()),
         }
     }
-    Err(none(all_taken(driver.gpus)))
-}
-
-fn all_taken(gpus: usize) -> String {
-    format!("other workers compute on all {gpus} (--gpu takes one all the same)")
+    Err(none(problems.join("; ")))
 }
 
 /// The driver, with a GPU at least; or what is missing.
@@ -127,13 +144,17 @@ pub fn survey(folder: Option<&Path>) -> Survey {
             return Survey { driver: Err(problem.clone()), gpus: Vec::new(), auto: Err(problem) };
         }
     };
-    let gpus: Vec<Gpu> = (0..driver.gpus).filter_map(|gpu| driver.gpu(gpu).ok()).collect();
-    let free = gpus.iter().find(|gpu| !claim::is_taken(&gpu.id)).map(|gpu| gpu.ordinal);
-    Survey {
-        driver: Ok(version(driver.version)),
-        gpus: gpus.iter().map(|gpu| one(&driver, gpu, folder)).collect(),
-        auto: free.ok_or_else(|| all_taken(driver.gpus)),
-    }
+    let gpus = (0..driver.gpus).filter_map(|ordinal| driver.gpu(ordinal).ok());
+    let gpus: Vec<GpuSurvey> = gpus.map(|gpu| one(&driver, &gpu, folder)).collect();
+    let problem = |gpu: &GpuSurvey| {
+        let missing = gpu.nvrtc.as_ref().err().or(gpu.cublas.as_ref().err());
+        let taken = gpu.is_taken.then(|| TAKEN.to_owned());
+        missing.cloned().or(taken).map(|problem| format!("GPU {}: {problem}", gpu.ordinal))
+    };
+    let free = gpus.iter().find(|gpu| problem(gpu).is_none()).map(|gpu| gpu.ordinal);
+    let problems = || gpus.iter().filter_map(problem).collect::<Vec<_>>().join("; ");
+    let auto = free.ok_or_else(problems);
+    Survey { driver: Ok(version(driver.version)), auto, gpus }
 }
 
 fn one(driver: &Driver, gpu: &Gpu, folder: Option<&Path>) -> GpuSurvey {
@@ -142,6 +163,7 @@ fn one(driver: &Driver, gpu: &Gpu, folder: Option<&Path>) -> GpuSurvey {
         Err(missing) => Err(missing.to_string()),
     };
     GpuSurvey {
+        ordinal: gpu.ordinal,
         name: gpu.name.clone(),
         compute_capability: format!("{}.{}", gpu.arch / 10, gpu.arch % 10),
         memory_bytes: gpu.memory_bytes,

@@ -48,11 +48,12 @@ fn span<D: Device>(device: &mut D, len: usize, tensor: usize) -> Span {
     span
 }
 
-/// A tensor that is a slice of the channels of a wider one.
+/// A tensor that is a slice of the channels of a wider one, where four numbers can be moved at once if
+/// its channels let them.
 fn tensor<D: Device>(device: &mut D, n: usize, shape: Shape, number: usize) -> Tensor {
-    let wide = Shape { c: shape.c + 5, ..shape };
+    let wide = Shape { c: shape.c + 8, ..shape };
     let whole = Tensor::new(span(device, n * wide.len(), number).buffer, n, wide);
-    whole.channels(3, shape.c)
+    whole.channels(4, shape.c)
 }
 
 /// All numbers of the buffer of a tensor made by [`tensor`]: what lies beside it must not change.

@@ -4,20 +4,20 @@ use clap::Args;
 use hw2_common::checkpoint::Checkpoint;
 use hw2_worker::classifier::Classifier;
 use hw2_worker::device::Choice;
-use hw2_worker::device_args::{self, NoDevice};
+use hw2_worker::device_args::{DeviceArgs, NoDevice};
 
 /// What to compute on.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct DeviceArgs {
+pub(crate) struct ComputeArgs {
     #[command(flatten)]
-    device: device_args::DeviceArgs,
+    device: DeviceArgs,
 
     /// Compute threads of a CPU device; 0 means one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
 }
 
-impl DeviceArgs {
+impl ComputeArgs {
     /// The device.
     ///
     /// # Errors
