@@ -24,7 +24,7 @@ __device__ void gather(const V* columns, V* output, Window window, int c, int ld
     V sum = V{};
     // Windows (oy, ox) with oy * stride <= y + top < oy * stride + k.
     int bottom = y + window.top, right = x + window.left;
-    int first_oy = bottom < k ? 0 : (bottom - k) / stride + 1, first_ox = right < k ? 0 : (right - k) / stride + 1;
+    int first_oy = first_place(bottom, window), first_ox = first_place(right, window);
     for (int oy = first_oy; oy < window.out_h && oy * stride <= bottom; oy++)
         for (int ox = first_ox; ox < window.out_w && ox * stride <= right; ox++) {
             int tap = (bottom - oy * stride) * k + right - ox * stride;

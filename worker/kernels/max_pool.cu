@@ -36,7 +36,7 @@ extern "C" __global__ void max_pool_backward(const float* grad_output, const flo
     int y = rest % window.h, n = rest / window.h;
     int k = window.kernel_size, stride = window.stride;
     int bottom = y + window.top, right = x + window.left;
-    int first_oy = bottom < k ? 0 : (bottom - k) / stride + 1, first_ox = right < k ? 0 : (right - k) / stride + 1;
+    int first_oy = first_place(bottom, window), first_ox = first_place(right, window);
     float& to = grad_input[pixel * in_ld + channel];
     float sum = adds ? to : 0.0f;
     for (int oy = first_oy; oy < window.out_h && oy * stride <= bottom; oy++)

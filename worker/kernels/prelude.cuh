@@ -8,6 +8,11 @@ struct Matrix { int rows, c, ld; };
 // What slides over an image of h x w, with padding SAME, and how many places it finds.
 struct Window { int kernel_size, stride, top, left, h, w, out_h, out_w; };
 
+// The first place of a window that sees a pixel `edge` from where the padding begins.
+__device__ __forceinline__ int first_place(int edge, Window window) {
+    return edge < window.kernel_size ? 0 : (edge - window.kernel_size) / window.stride + 1;
+}
+
 constexpr int THREADS = 256;
 // A column reduction: a block of 32 channels x 8 row lanes sums ROWS_PER_BLOCK rows.
 constexpr int LANES = 32;
@@ -36,10 +41,8 @@ __device__ Pair sum_of_lanes(Pair* shared, Pair mine) {
     return shared[threadIdx.x];
 }
 
-// The sum of `count` pairs by one block of THREADS, in every one of its threads.
-__device__ Pair sum_of_block(Pair* shared, const Pair* pairs, int count) {
-    Pair mine = {0.0, 0.0};
-    for (int i = threadIdx.x; i < count; i += THREADS) mine = add(mine, pairs[i]);
+// The sum of one pair for each of a block's THREADS, in every one of them.
+__device__ Pair sum_of_threads(Pair* shared, Pair mine) {
     shared[threadIdx.x] = mine;
     __syncthreads();
     for (unsigned half = THREADS / 2; half > 0; half /= 2) {
@@ -47,4 +50,11 @@ __device__ Pair sum_of_block(Pair* shared, const Pair* pairs, int count) {
         __syncthreads();
     }
     return shared[0];
+}
+
+// The sum of `count` pairs by one block of THREADS, in every one of its threads.
+__device__ Pair sum_of_block(Pair* shared, const Pair* pairs, int count) {
+    Pair mine = {0.0, 0.0};
+    for (int i = threadIdx.x; i < count; i += THREADS) mine = add(mine, pairs[i]);
+    return sum_of_threads(shared, mine);
 }

@@ -18,13 +18,8 @@ weight_decay(const float* weight, float* grad_weight, float decay, int count, Pa
         mine.a += w * w;
         grad_weight[at] += decay * weight[at];
     }
-    shared[threadIdx.x] = mine;
-    __syncthreads();
-    for (unsigned half = THREADS / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half) shared[threadIdx.x] = add(shared[threadIdx.x], shared[threadIdx.x + half]);
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) sums[blockIdx.x] = shared[0];
+    Pair all = sum_of_threads(shared, mine);
+    if (threadIdx.x == 0) sums[blockIdx.x] = all;
 }
 
 // One block.

@@ -1,7 +1,7 @@
 //! Where numbers live and what can be done with them: the trait that every device implements.
 //!
 //! A device knows no layers. It owns flat buffers of numbers, named by handles, and a set of
-//! primitives, each an [`Op`] that reads some and overwrites others. All memory is allocated before
+//! primitives, each an [`Op`] that reads some and overwrites others. All buffers are allocated before
 //! the first step, so that addresses never change; an operation returns nothing, so that a device may
 //! run behind its caller: an error surfaces at the next download.
 

@@ -16,7 +16,7 @@ pub(super) fn claim(name: &str) -> bool {
     }
     // Where no lock can be made nobody knows better than to try.
     let Some(file) = lock_file(name) else { return true };
-    let is_free = !is_locked(&file);
+    let is_free = !is_held_elsewhere(&file);
     if is_free {
         held.insert(name.to_owned(), file);
     }
@@ -26,11 +26,11 @@ pub(super) fn claim(name: &str) -> bool {
 /// Whether another process has it.
 pub(super) fn is_taken(name: &str) -> bool {
     let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    !held.contains_key(name) && lock_file(name).is_some_and(|file| is_locked(&file))
+    !held.contains_key(name) && lock_file(name).is_some_and(|file| is_held_elsewhere(&file))
 }
 
 /// Takes the lock if nobody has it. What cannot be locked at all is not locked.
-fn is_locked(file: &File) -> bool {
+fn is_held_elsewhere(file: &File) -> bool {
     matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 

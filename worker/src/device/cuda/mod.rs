@@ -84,17 +84,11 @@ impl Cuda {
     }
 
     /// Does `work`, unless something failed before.
-    fn attempt<R: Default>(
-        &mut self,
-        work: impl FnOnce(&mut Runtime) -> Result<R, RuntimeError>,
-    ) -> R {
-        if self.failure.is_some() {
-            return R::default();
+    fn attempt(&mut self, work: impl FnOnce(&mut Runtime) -> Result<(), RuntimeError>) {
+        if self.failure.is_none() {
+            let error = work(&mut self.runtime).err();
+            self.failure = error.map(|error| failed(self.gpu.ordinal, error));
         }
-        work(&mut self.runtime).unwrap_or_else(|error| {
-            self.failure = Some(failed(self.gpu.ordinal, error));
-            R::default()
-        })
     }
 }
 
