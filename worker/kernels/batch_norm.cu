@@ -20,7 +20,7 @@ __device__ __forceinline__ float affine(Channel channel, float x) {
 }
 
 // A block makes ROWS_PER_BLOCK rows of 32 channels.
-extern "C" __global__ void __launch_bounds__(256) batch_norm_relu(const float* input, float* output, const float* mean,
+extern "C" __global__ void __launch_bounds__(256) batch_norm_relu(const Number* input, Number* output, const float* mean,
                                                                   const float* var, const float* weight, const float* bias,
                                                                   double epsilon, Matrix in, int out_ld) {
     int c = blockIdx.y * LANES + threadIdx.x;
@@ -28,8 +28,8 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_relu(const float* i
     Channel channel = channel_of(mean, var, weight, bias, c, epsilon);
     int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
     for (int row = first + threadIdx.y; row < end; row += ROW_LANES) {
-        float z = affine(channel, input[row * in.ld + c]);
-        output[row * out_ld + c] = z > 0.0f ? z : 0.0f;
+        float z = affine(channel, value(input[row * in.ld + c]));
+        output[row * out_ld + c] = rounded(z > 0.0f ? z : 0.0f);
     }
 }
 
@@ -41,7 +41,7 @@ extern "C" __global__ void normaliser(const float* mean, const float* var, doubl
 
 // sums (c, blocks) of g and of g * y.
 extern "C" __global__ void __launch_bounds__(256)
-batch_norm_sums(const float* input, const float* grad, const float* mean, const float* var, const float* weight,
+batch_norm_sums(const Number* input, const Number* grad, const float* mean, const float* var, const float* weight,
                 const float* bias, double epsilon, const Pair* normalisers, Matrix in, int grad_ld, Pair* sums) {
     __shared__ Pair shared[LANES * ROW_LANES];
     int c = blockIdx.y * LANES + threadIdx.x;
@@ -51,8 +51,8 @@ batch_norm_sums(const float* input, const float* grad, const float* mean, const 
         Channel channel = channel_of(mean, var, weight, bias, c, epsilon);
         Pair normaliser = normalisers[c];
         for (int row = first + threadIdx.y; row < end; row += ROW_LANES) {
-            float x = input[row * in.ld + c];
-            double g = affine(channel, x) > 0.0f ? grad[row * grad_ld + c] : 0.0f;
+            float x = value(input[row * in.ld + c]);
+            double g = affine(channel, x) > 0.0f ? value(grad[row * grad_ld + c]) : 0.0f;
             mine = add(mine, Pair{g, g * ((x - normaliser.a) * normaliser.b)});
         }
     }
@@ -75,7 +75,7 @@ batch_norm_means(const Pair* sums, int blocks, int rows, Pair* means, float* gra
 
 // grad, in place.
 extern "C" __global__ void __launch_bounds__(256)
-batch_norm_backward(const float* input, float* grad, const float* mean, const float* var, const float* weight,
+batch_norm_backward(const Number* input, Number* grad, const float* mean, const float* var, const float* weight,
                     const float* bias, double epsilon, const Pair* normalisers, const Pair* means, Matrix in, int grad_ld) {
     int c = blockIdx.y * LANES + threadIdx.x;
     if (c >= in.c) return;
@@ -84,9 +84,9 @@ batch_norm_backward(const float* input, float* grad, const float* mean, const fl
     double factor = weight[c] * normaliser.b;
     int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
     for (int row = first + threadIdx.y; row < end; row += ROW_LANES) {
-        float x = input[row * in.ld + c];
-        float& to = grad[row * grad_ld + c];
-        double g = affine(channel, x) > 0.0f ? to : 0.0f;
-        to = float(factor * (g - average.a - (x - normaliser.a) * normaliser.b * average.b));
+        float x = value(input[row * in.ld + c]);
+        Number& to = grad[row * grad_ld + c];
+        double g = affine(channel, x) > 0.0f ? value(to) : 0.0f;
+        to = rounded(float(factor * (g - average.a - (x - normaliser.a) * normaliser.b * average.b)));
     }
 }

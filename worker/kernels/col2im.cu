@@ -5,15 +5,19 @@
 //
 // Occupancy: 75 % or more.
 
-__device__ __forceinline__ void accumulate(float& sum, float value) { sum += value; }
-__device__ __forceinline__ void accumulate(float4& sum, float4 value) {
-    sum.x += value.x;
-    sum.y += value.y;
-    sum.z += value.z;
-    sum.w += value.w;
+struct Sum1 { float at; };
+struct Sum4 { float at[4]; };
+
+__device__ __forceinline__ void accumulate(Sum1& sum, Number number) { sum.at += value(number); }
+__device__ __forceinline__ void accumulate(Sum4& sum, Four numbers) {
+    for (int i = 0; i < 4; i++) sum.at[i] += value(numbers.at[i]);
+}
+__device__ __forceinline__ void write(Number& to, Sum1 sum) { to = rounded(sum.at); }
+__device__ __forceinline__ void write(Four& to, Sum4 sum) {
+    to = Four{rounded(sum.at[0]), rounded(sum.at[1]), rounded(sum.at[2]), rounded(sum.at[3])};
 }
 
-template <class V>
+template <class Sum, class V>
 __device__ void gather(const V* columns, V* output, Window window, int c, int ld, int adds, int count) {
     int index = item();
     if (index >= count) return;
@@ -21,7 +25,7 @@ __device__ void gather(const V* columns, V* output, Window window, int c, int ld
     int x = pixel % window.w, rest = pixel / window.w;
     int y = rest % window.h, n = rest / window.h;
     int k = window.kernel_size, stride = window.stride;
-    V sum = V{};
+    Sum sum = Sum{};
     // Windows (oy, ox) with oy * stride <= y + top < oy * stride + k.
     int bottom = y + window.top, right = x + window.left;
     int first_oy = first_place(bottom, window), first_ox = first_place(right, window);
@@ -33,17 +37,17 @@ __device__ void gather(const V* columns, V* output, Window window, int c, int ld
         }
     V* to = output + (pixel * ld + channel);
     if (adds) accumulate(sum, *to);
-    *to = sum;
+    write(*to, sum);
 }
 
 // columns (n * out_h * out_w, k, k, c); output (n, h, w, c), overwritten or added to; `count` numbers of it.
-extern "C" __global__ void col2im_1(const float* columns, float* output, Window window, int c, int ld, int adds,
+extern "C" __global__ void col2im_1(const Number* columns, Number* output, Window window, int c, int ld, int adds,
                                     int count) {
-    gather(columns, output, window, c, ld, adds, count);
+    gather<Sum1>(columns, output, window, c, ld, adds, count);
 }
 
 // The same in fours: c, ld and count are a quarter of theirs.
-extern "C" __global__ void col2im_4(const float4* columns, float4* output, Window window, int c, int ld, int adds,
+extern "C" __global__ void col2im_4(const Four* columns, Four* output, Window window, int c, int ld, int adds,
                                     int count) {
-    gather(columns, output, window, c, ld, adds, count);
+    gather<Sum4>(columns, output, window, c, ld, adds, count);
 }

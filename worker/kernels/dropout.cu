@@ -33,10 +33,11 @@ extern "C" __global__ void dropout_factors(const Coordinates* coordinates, int l
 }
 
 // One factor for each number, or for each channel of an image of `pixels` pixels.
-extern "C" __global__ void dropout(float* tensor, const float* factors, Matrix matrix, int pixels, int count) {
+extern "C" __global__ void dropout(Number* tensor, const float* factors, Matrix matrix, int pixels, int count) {
     int index = item();
     if (index >= count) return;
     int channel = index % matrix.c, row = index / matrix.c;
     int decision = pixels ? row / pixels * matrix.c + channel : index;
-    tensor[row * matrix.ld + channel] *= factors[decision];
+    Number& to = tensor[row * matrix.ld + channel];
+    to = rounded(value(to) * factors[decision]);
 }

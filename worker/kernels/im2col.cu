@@ -22,11 +22,11 @@ __device__ void spread(const V* input, V* columns, Window window, int c, int ld,
 }
 
 // input (n, h, w, c); columns (n * out_h * out_w, k, k, c); `count` numbers of columns.
-extern "C" __global__ void im2col_1(const float* input, float* columns, Window window, int c, int ld, int count) {
+extern "C" __global__ void im2col_1(const Number* input, Number* columns, Window window, int c, int ld, int count) {
     spread(input, columns, window, c, ld, count);
 }
 
 // The same in fours: c, ld and count are a quarter of theirs.
-extern "C" __global__ void im2col_4(const float4* input, float4* columns, Window window, int c, int ld, int count) {
+extern "C" __global__ void im2col_4(const Four* input, Four* columns, Window window, int c, int ld, int count) {
     spread(input, columns, window, c, ld, count);
 }

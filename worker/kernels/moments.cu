@@ -6,14 +6,14 @@
 // Occupancy: 50 % or more.
 
 // sums (c, blocks), one pair for each block of rows.
-extern "C" __global__ void __launch_bounds__(256) moments_of_blocks(const float* input, Pair* sums, Matrix matrix) {
+extern "C" __global__ void __launch_bounds__(256) moments_of_blocks(const Number* input, Pair* sums, Matrix matrix) {
     __shared__ Pair shared[LANES * ROW_LANES];
     int channel = blockIdx.y * LANES + threadIdx.x;
     int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, matrix.rows);
     Pair mine = {0.0, 0.0};
     if (channel < matrix.c)
         for (int row = first + threadIdx.y; row < end; row += ROW_LANES) {
-            double x = input[row * matrix.ld + channel];
+            double x = value(input[row * matrix.ld + channel]);
             mine = add(mine, Pair{x, x * x});
         }
     Pair all = sum_of_lanes(shared, mine);

@@ -1,7 +1,30 @@
-// Before every kernel: sizes, which travel by value, and what several kernels share.
+// Before every kernel: numbers, sizes, which travel by value, and what several kernels share.
 //
 // An activation (n, h, w, c) is a matrix of pixels: element (row, channel) lies at row * ld + channel,
 // row = (n * h + y) * w + x. Indices of one tensor are ints.
+
+// What activations and their gradients lie in memory as: bfloat16 if BF16 is defined, else f32.
+#ifdef BF16
+struct Number { unsigned short bits; };
+
+__device__ __forceinline__ float value(Number number) { return __uint_as_float(unsigned(number.bits) << 16); }
+
+// To nearest, of two to the even one. A NaN stays one.
+__device__ __forceinline__ Number rounded(float value) {
+    unsigned bits = __float_as_uint(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return Number{(unsigned short)(bits >> 16 | 0x40u)};
+    return Number{(unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
+}
+#else
+typedef float Number;
+
+__device__ __forceinline__ float rounded(float value) { return value; }
+#endif
+
+__device__ __forceinline__ float value(float number) { return number; }
+
+// Four that are read or written at once.
+struct alignas(4 * sizeof(Number)) Four { Number at[4]; };
 
 // Pixels of all images, channels, and numbers from one pixel to the next.
 struct Matrix { int rows, c, ld; };

@@ -25,7 +25,7 @@ __device__ Best best_of_warp(Best best) {
 
 // results (n): loss and hit of each row.
 extern "C" __global__ void __launch_bounds__(32)
-softmax_rows(const float* logits, const float* labels, float* grad_logits, int classes, int ld, int grad_ld, int n,
+softmax_rows(const float* logits, const float* labels, Number* grad_logits, int classes, int ld, int grad_ld, int n,
              Pair* results) {
     int row = blockIdx.x, lane = threadIdx.x, label = int(labels[row]);
     const float* z = logits + row * ld;
@@ -43,7 +43,7 @@ softmax_rows(const float* logits, const float* labels, float* grad_logits, int c
     sum = sum_of_warp(sum);
     for (int c = lane; c < classes; c += 32) {
         double p = exp(double(z[c]) - largest) / sum;
-        grad_logits[row * grad_ld + c] = float((p - (c == label ? 1.0 : 0.0)) / n);
+        grad_logits[row * grad_ld + c] = rounded(float((p - (c == label ? 1.0 : 0.0)) / n));
     }
     if (lane == 0) {
         double loss = log(sum) - (double(z[label]) - largest);

@@ -38,14 +38,17 @@ impl Ranks {
 }
 
 impl Classifier {
-    /// Loads `checkpoint` onto a device.
+    /// Loads `checkpoint` onto a device, in the precision of its run if the device has that.
     ///
     /// # Errors
     /// The device is not there, or the checkpoint's job makes no network.
     pub fn new(checkpoint: &Checkpoint, device: &Choice) -> anyhow::Result<Self> {
         let job = checkpoint.job.clone();
         let network = job.network()?;
-        let mut engine = Engine::new(device.open()?, &network, job.config.batch_size as usize);
+        let device = device.resolve();
+        let precision = device.precision(job.config.precision);
+        let batch_size = job.config.batch_size as usize;
+        let mut engine = Engine::new(device.open(precision)?, &network, batch_size, precision);
         engine.load_params(&checkpoint.state.vectors.ema);
         engine.load_buffers(&checkpoint.state.vectors.buffers);
         Ok(Self { job, engine, threads: device.threads })

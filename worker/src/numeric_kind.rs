@@ -1,6 +1,6 @@
 //! What computes alike: the same bits from a fixed small job, from an image file to a gradient.
 
-use hw2_common::config::Images;
+use hw2_common::config::{Images, Precision};
 use hw2_common::ids::{GlobalStep, ReplicaId};
 use hw2_common::layout::ParamLayout;
 use hw2_common::model::{Block, ConvSpec, ModelSpec, Shape};
@@ -33,7 +33,7 @@ pub(crate) enum KindError {
 ///
 /// # Errors
 /// The device is not there, or fails.
-pub(crate) fn numeric_kind(choice: &Choice) -> Result<String, KindError> {
+pub(crate) fn numeric_kind(choice: &Choice, precision: Precision) -> Result<String, KindError> {
     let mut hash = Sha256::new();
     let mut add = |values: &[f32]| values.iter().for_each(|value| hash.update(value.to_le_bytes()));
     let recipe = Images { rotation_degrees: 10.0, ..Images::default() };
@@ -44,7 +44,7 @@ pub(crate) fn numeric_kind(choice: &Choice) -> Result<String, KindError> {
 
     let network = model().network(CLASSES).expect("a valid model");
     let layout = ParamLayout::new(&network);
-    let mut engine = Engine::new(choice.open()?, &network, BATCH);
+    let mut engine = Engine::new(choice.open(precision)?, &network, BATCH, precision);
     engine.load_params(&layout.initial_params(SEED));
     let images = synthetic(network.input);
     let labels: Vec<u32> = (0..BATCH as u32).collect();
@@ -92,8 +92,10 @@ mod tests {
 
     #[test]
     fn the_numeric_kind_depends_on_the_device_and_not_on_its_threads() {
-        let kind =
-            |kind, threads| numeric_kind(&Choice { kind, threads, cuda_lib_dir: None }).unwrap();
+        let kind = |kind, threads| {
+            let choice = Choice { kind, threads, cuda_lib_dir: None };
+            numeric_kind(&choice, Precision::Fp32).unwrap()
+        };
         let one = kind(Kind::Cpu, 1);
         for threads in [2, 3, 7] {
             assert_eq!(kind(Kind::Cpu, threads), one, "{threads} threads");

@@ -13,6 +13,9 @@ mod section;
 mod validate;
 mod value;
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 pub use canonical::Difference;
@@ -42,6 +45,8 @@ section! {
         replicas: u32 = 1, Run, integer(1, 65_535);
         /// Images of one replica's micro-batch.
         batch_size: u32 = 128, Run, integer(1, 65_536);
+        /// Of activations and products on a GPU; bf16 and tf32 need one that has them.
+        precision: Precision = Precision::Fp32, Run, ValueType::OneOf(&["fp32", "tf32", "bf16"]);
         /// Steps between evaluations, each followed by a checkpoint.
         checkpoint_every: u64 = 300, Run, integer(1, STEPS_MAX);
         /// Committed steps at which training ends.
@@ -167,6 +172,43 @@ section! {
         image_cache_mib: u64 = 512, Place, integer(0, 1 << 24);
         /// Time for an orderly end after SIGTERM or Ctrl-C.
         grace_ms: u64 = 20_000, Place, integer(0, DAY_MS);
+    }
+}
+
+/// How exact activations are, and the products that make them. Parameters, statistics and all sums
+/// are f32 or better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// f32 throughout.
+    #[default]
+    Fp32,
+    /// Activations in f32, of which products see the upper 19 bits.
+    Tf32,
+    /// Activations in bfloat16.
+    Bf16,
+}
+
+impl Precision {
+    /// All, with the words for them.
+    pub const ALL: [(Self, &str); 3] =
+        [(Self::Fp32, "fp32"), (Self::Tf32, "tf32"), (Self::Bf16, "bf16")];
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = Self::ALL.into_iter().find(|(precision, _)| precision == self);
+        f.write_str(word.expect("all are there").1)
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let word = Self::ALL.into_iter().find(|(_, word)| *word == text);
+        let named = || format!("`{text}` is no precision: choose fp32, tf32 or bf16");
+        word.map(|(precision, _)| precision).ok_or_else(named)
     }
 }
 

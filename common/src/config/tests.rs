@@ -108,6 +108,7 @@ fn rows_are_what_a_person_would_write() {
 fn a_config_survives_its_own_file() {
     let mut config = Config {
         seed: i64::MAX as u64,
+        precision: Precision::Bf16,
         on_non_finite: NonFinite::Skip,
         data: "a \"quoted\" \\ path\n".into(),
         ..Config::default()

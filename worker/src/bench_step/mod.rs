@@ -9,12 +9,13 @@ use std::hint::black_box;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use hw2_common::config::Precision;
 use hw2_common::ids::{GlobalStep, ReplicaId};
 use hw2_common::layout::ParamLayout;
 use hw2_common::model::Network;
 use serde::Serialize;
 
-use crate::device::{Choice, Device, DeviceError, DropoutCoordinates};
+use crate::device::{Choice, DeviceError, DropoutCoordinates, Pipeline, Serial};
 use crate::nn::{Engine, Model};
 use crate::verify::fill;
 pub use timed::PrimitiveTime;
@@ -30,6 +31,8 @@ pub struct StepBenchOptions {
     pub device: Choice,
     /// What to compute.
     pub network: Network,
+    /// Of activations.
+    pub precision: Precision,
     /// Images of a batch.
     pub batch_size: usize,
     /// Measured steps, of which the median counts.
@@ -45,6 +48,8 @@ pub struct StepBench {
     pub device: String,
     /// Numbers that are trained.
     pub parameters: usize,
+    /// Of activations.
+    pub precision: Precision,
     /// Images of a batch.
     pub batch_size: usize,
     /// Median time of a training step, without the optimizer.
@@ -67,8 +72,8 @@ pub struct StepBench {
 /// The device is not there, or fails.
 pub fn bench_step(options: &StepBenchOptions) -> Result<StepBench, DeviceError> {
     let options = &StepBenchOptions { device: options.device.resolve(), ..options.clone() };
-    let StepBenchOptions { device, network, batch_size, repeats, .. } = options;
-    let mut engine = Engine::new(device.open()?, network, *batch_size);
+    let StepBenchOptions { device, network, precision, batch_size, repeats, .. } = options;
+    let mut engine = Engine::new(device.open(*precision)?, network, *batch_size, *precision);
     let mut batch = Batch::new(network, *batch_size);
     batch.load(&mut engine);
     let train = median_ms(*repeats, || batch.train(&mut engine))?;
@@ -79,6 +84,7 @@ pub fn bench_step(options: &StepBenchOptions) -> Result<StepBench, DeviceError> 
     Ok(StepBench {
         device: engine.describe(),
         parameters: batch.params.len(),
+        precision: *precision,
         batch_size: *batch_size,
         train_step_ms: train,
         train_images_per_second: per_second(train),
@@ -111,12 +117,12 @@ impl Batch {
         }
     }
 
-    fn load<D: Device<Elem = f32>>(&self, engine: &mut Model<D>) {
+    fn load<D: Pipeline<Elem = f32>>(&self, engine: &mut Model<D>) {
         engine.load_params(&self.params);
         engine.load_buffers(&self.buffers);
     }
 
-    fn train<D: Device<Elem = f32>>(&mut self, engine: &mut Model<D>) -> Result<(), DeviceError> {
+    fn train<D: Pipeline<Elem = f32>>(&mut self, engine: &mut Model<D>) -> Result<(), DeviceError> {
         let Self { images, labels, statistics, .. } = self;
         let dropout = DropoutCoordinates { seed: 1, step: GlobalStep(0), replica: ReplicaId(0) };
         engine.train_step(images, labels, Some(dropout), statistics, &mut |_, gradient| {
@@ -146,8 +152,9 @@ fn median_ms(
 /// The same training steps with a clock around every primitive.
 fn primitives(options: &StepBenchOptions) -> Result<Vec<PrimitiveTime>, DeviceError> {
     let times = Arc::new(Mutex::default());
-    let device = Timed::new(options.device.open()?, Arc::clone(&times));
-    let mut model = Model::new(device, &options.network, options.batch_size);
+    let StepBenchOptions { device, network, precision, batch_size, .. } = options;
+    let device = Timed::new(device.open(*precision)?, Arc::clone(&times));
+    let mut model = Model::new(Serial::new(device), network, *batch_size, *precision);
     let mut batch = Batch::new(&options.network, options.batch_size);
     batch.load(&mut model);
     for call in 0..WARM_UP + options.repeats.max(1) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::device::{Buffer, Device, DeviceError, DropoutCoordinates, Op, Span};
+use crate::device::{Buffer, Device, DeviceError, DropoutCoordinates, Op, Request, Span};
 
 /// What one primitive costs in a training step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -80,8 +80,8 @@ impl<D: Device> Device for Timed<D> {
         self.device.describe()
     }
 
-    fn alloc(&mut self, len: usize) -> Buffer {
-        self.device.alloc(len)
+    fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {
+        self.device.alloc(requests)
     }
 
     fn upload(&mut self, target: Span, values: &[D::Elem]) {

@@ -92,6 +92,20 @@ impl Loader {
         self.finish(Work::Train(assignment))
     }
 
+    /// The same if it has been made already.
+    ///
+    /// # Errors
+    /// As [`Self::batch`].
+    pub fn batch_if_ready(&self, assignment: Assignment) -> Result<Option<Batch>, DataError> {
+        let work = Work::Train(assignment);
+        let mut ahead = lock(&self.ahead);
+        let index = ahead.iter().position(|ahead| ahead.making.work == work);
+        let ready = index.and_then(|index| Some((index, ahead[index].batch.try_recv().ok()?)));
+        let Some((index, batch)) = ready else { return Ok(None) };
+        ahead.remove(index);
+        batch.map(Some)
+    }
+
     /// The validation images of `block`: `batch_size`, or fewer in the last block.
     ///
     /// # Errors

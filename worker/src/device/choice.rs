@@ -4,13 +4,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use hw2_common::config::Precision;
+
 use super::cpu::Cpu;
 use super::cuda::{Cuda, first_free};
 use super::plain::Plain;
-use super::{Device, DeviceError};
+use super::{DeviceError, Pipeline, Serial};
 
 /// A device whose kind is known only when the program runs.
-pub type AnyDevice = Box<dyn Device<Elem = f32>>;
+pub type AnyDevice = Box<dyn Pipeline<Elem = f32>>;
 
 /// What to compute on, and what that needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,16 +57,33 @@ impl Choice {
         Self { kind, ..self.clone() }
     }
 
-    /// Starts the device.
+    /// `wanted`, or fp32 where there is nothing else because this is no GPU.
+    pub fn precision(&self, wanted: Precision) -> Precision {
+        match self.kind {
+            Kind::Auto | Kind::Gpu(_) => wanted,
+            Kind::Cpu | Kind::PlainF32 | Kind::PlainF64 => Precision::Fp32,
+        }
+    }
+
+    /// Starts the device, for activations of `precision`.
     ///
     /// # Errors
-    /// It is not there.
-    pub fn open(&self) -> Result<AnyDevice, DeviceError> {
+    /// It is not there, or does not have that precision.
+    pub fn open(&self, precision: Precision) -> Result<AnyDevice, DeviceError> {
+        if self.precision(precision) != precision {
+            return Err(DeviceError {
+                device: self.kind.to_string(),
+                problem: format!(
+                    "it computes in fp32 and not in {precision}: use a GPU of compute capability \
+                     8.0 or above, or precision = \"fp32\""
+                ),
+            });
+        }
         Ok(match self.kind {
-            Kind::Auto => self.resolve().open()?,
-            Kind::Gpu(ordinal) => self.gpu(ordinal)?,
+            Kind::Auto => self.resolve().open(precision)?,
+            Kind::Gpu(ordinal) => self.gpu(ordinal, precision)?,
             Kind::Cpu => self.cpu()?,
-            Kind::PlainF32 => Box::new(Plain::<f32>::new()),
+            Kind::PlainF32 => Box::new(Serial::new(Plain::<f32>::new())),
             Kind::PlainF64 => {
                 return Err(DeviceError {
                     device: self.kind.to_string(),
@@ -74,12 +93,12 @@ impl Choice {
         })
     }
 
-    fn gpu(&self, ordinal: usize) -> Result<AnyDevice, DeviceError> {
-        Ok(Box::new(Cuda::new(ordinal, self.cuda_lib_dir.as_deref())?))
+    fn gpu(&self, ordinal: usize, precision: Precision) -> Result<AnyDevice, DeviceError> {
+        Ok(Box::new(Cuda::new(ordinal, self.cuda_lib_dir.as_deref(), precision)?))
     }
 
     fn cpu(&self) -> Result<AnyDevice, DeviceError> {
-        Ok(Box::new(Cpu::new(self.threads)?))
+        Ok(Box::new(Serial::new(Cpu::new(self.threads)?)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Buffer, Float, Operand, Span, Tensor};
+use super::{Buffer, Float, Operand, Request, Span, Tensor};
 
 /// The buffers of a device whose memory is the host's.
 #[derive(Debug, Default)]
@@ -11,21 +11,25 @@ pub(super) struct Memory<T> {
 }
 
 impl<T: Float> Memory<T> {
-    pub(super) fn alloc(&mut self, len: usize) -> Buffer {
-        self.buffers.push(vec![T::ZERO; len]);
-        Buffer::numbered(self.buffers.len() - 1)
+    /// Each in memory of its own: what a program may share is not worth the copies here.
+    pub(super) fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {
+        let made = |request: &Request| {
+            self.buffers.push(vec![T::ZERO; request.len]);
+            Buffer::numbered(self.buffers.len() - 1, request.format)
+        };
+        requests.iter().map(made).collect()
     }
 
     pub(super) fn span(&self, span: Span) -> &[T] {
-        &self.buffers[span.buffer.0 as usize][span.range()]
+        &self.buffers[span.buffer.number()][span.range()]
     }
 
     pub(super) fn span_mut(&mut self, span: Span) -> &mut [T] {
-        &mut self.buffers[span.buffer.0 as usize][span.range()]
+        &mut self.buffers[span.buffer.number()][span.range()]
     }
 
     pub(super) fn view(&self, tensor: Tensor) -> View<'_, T> {
-        View { data: &self.buffers[tensor.buffer.0 as usize][tensor.range()], tensor }
+        View { data: &self.buffers[tensor.buffer.number()][tensor.range()], tensor }
     }
 
     /// Calls `write` with the numbers of `tensor`, from its first to its last pixel, and everything
@@ -35,9 +39,9 @@ impl<T: Float> Memory<T> {
         tensor: Tensor,
         write: impl FnOnce(&Self, &mut [T]) -> R,
     ) -> R {
-        let mut taken = std::mem::take(&mut self.buffers[tensor.buffer.0 as usize]);
+        let mut taken = std::mem::take(&mut self.buffers[tensor.buffer.number()]);
         let result = write(self, &mut taken[tensor.range()]);
-        self.buffers[tensor.buffer.0 as usize] = taken;
+        self.buffers[tensor.buffer.number()] = taken;
         result
     }
 
@@ -48,7 +52,7 @@ impl<T: Float> Memory<T> {
         other: Option<Tensor>,
         write: impl FnOnce(&Self, &mut [T], Option<&mut [T]>) -> R,
     ) -> R {
-        let index = |tensor: Tensor| tensor.buffer.0 as usize;
+        let index = |tensor: Tensor| tensor.buffer.number();
         let mut taken = std::mem::take(&mut self.buffers[index(tensor)]);
         let mut other = other.map(|other| (other, std::mem::take(&mut self.buffers[index(other)])));
         let second = other.as_mut().map(|(tensor, values)| &mut values[tensor.range()]);
@@ -66,9 +70,9 @@ impl<T: Float> Memory<T> {
         span: Span,
         write: impl FnOnce(&Self, &mut [T]) -> R,
     ) -> R {
-        let mut taken = std::mem::take(&mut self.buffers[span.buffer.0 as usize]);
+        let mut taken = std::mem::take(&mut self.buffers[span.buffer.number()]);
         let result = write(self, &mut taken[span.range()]);
-        self.buffers[span.buffer.0 as usize] = taken;
+        self.buffers[span.buffer.number()] = taken;
         result
     }
 }

@@ -3,7 +3,8 @@
 //! A device knows no layers. It owns flat buffers of numbers, named by handles, and a set of
 //! primitives, each an [`Op`] that reads some and overwrites others. All buffers are allocated before
 //! the first step, so that addresses never change; an operation returns nothing, so that a device may
-//! run behind its caller: an error surfaces at the next download.
+//! run behind its caller: an error surfaces at the next download. [`Pipeline`] is what a training step
+//! asks of one.
 
 mod choice;
 pub mod cpu;
@@ -12,6 +13,7 @@ mod float;
 mod memory;
 mod op;
 mod operand;
+mod pipeline;
 pub mod plain;
 mod tensor;
 
@@ -22,7 +24,10 @@ pub use choice::{AnyDevice, Choice, Kind};
 pub use float::Float;
 pub use op::Op;
 pub use operand::Operand;
-pub use tensor::{BatchNorm, Buffer, Epilogue, Gemm, Mask, Span, Tensor, Update, Window};
+pub use pipeline::{Pipeline, Segment, Serial};
+pub use tensor::{
+    BatchNorm, Buffer, Epilogue, Format, Gemm, Mask, Request, Span, Tensor, Update, Window,
+};
 
 use hw2_common::ids::{GlobalStep, ReplicaId};
 
@@ -59,8 +64,8 @@ pub trait Device: Send {
     /// The device in words, for a person: what it is and how much of it is used.
     fn describe(&self) -> String;
 
-    /// A new buffer of `len` zeros. Lives as long as the device. They are numbered from 0 on.
-    fn alloc(&mut self, len: usize) -> Buffer;
+    /// New buffers, which live as long as the device. They are numbered from 0 on.
+    fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer>;
 
     /// Overwrites `target` with `values`, which has its length.
     fn upload(&mut self, target: Span, values: &[Self::Elem]);
@@ -91,8 +96,8 @@ impl<D: Device + ?Sized> Device for Box<D> {
         (**self).describe()
     }
 
-    fn alloc(&mut self, len: usize) -> Buffer {
-        (**self).alloc(len)
+    fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {
+        (**self).alloc(requests)
     }
 
     fn upload(&mut self, target: Span, values: &[D::Elem]) {

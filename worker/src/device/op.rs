@@ -142,6 +142,13 @@ pub enum Op {
         /// (m, n).
         c: Span,
     },
+    /// output = input, in the format of output.
+    Cast {
+        /// Any number of them.
+        input: Span,
+        /// As many.
+        output: Span,
+    },
     /// Adds decay * weight to grad_weight and writes decay * sum(weight^2) / 2 to penalty.
     WeightDecay {
         /// Factor, which an f32 device rounds.
@@ -199,6 +206,7 @@ impl Op {
             Self::AddBias { bias, tensor } => vec![bias.into(), tensor.into()],
             Self::BiasBackward { grad_output, .. } => vec![grad_output.into()],
             Self::Gemm { a, b, .. } => vec![a.into(), b.into()],
+            Self::Cast { input, .. } => vec![input.into()],
             Self::WeightDecay { weight, grad_weight, .. } => {
                 vec![weight.into(), grad_weight.into()]
             }
@@ -232,6 +240,7 @@ impl Op {
             Self::ReluBackward { grad, .. } => vec![grad.into()],
             Self::BiasBackward { grad_bias, .. } => vec![grad_bias.into()],
             Self::Gemm { c, .. } => vec![c.into()],
+            Self::Cast { output, .. } => vec![output.into()],
             Self::WeightDecay { grad_weight, penalty, .. } => {
                 vec![grad_weight.into(), penalty.into()]
             }
@@ -311,6 +320,7 @@ impl fmt::Display for Op {
                 write!(f, "bias_backward {}", grad_output.shape)
             }
             Self::Gemm { gemm: Gemm { m, n, k, .. }, .. } => write!(f, "gemm {m}x{n}x{k}"),
+            Self::Cast { input, .. } => write!(f, "cast {}", input.len),
             Self::WeightDecay { .. } => f.write_str("weight_decay"),
             Self::SoftmaxCrossEntropy { .. } => f.write_str("softmax_cross_entropy"),
         }
@@ -322,14 +332,16 @@ mod tests {
     use hw2_common::model::Shape;
 
     use super::*;
-    use crate::device::Buffer;
+    use crate::device::{Buffer, Format};
 
     #[test]
     fn a_convolution_has_one_name_and_one_size_in_every_direction() {
-        let tensor = |h, c| Tensor::new(Buffer(0), 2, Shape { h, w: 7, c });
+        let tensor = |h, c| Tensor::new(Buffer::numbered(0, Format::Full), 2, Shape { h, w: 7, c });
         let (input, output) = (tensor(6, 3), tensor(5, 4));
-        let (window, span) =
-            (Window { kernel_size: 3, stride: 1 }, Span { buffer: Buffer(1), offset: 0, len: 108 });
+        let (window, span) = (
+            Window { kernel_size: 3, stride: 1 },
+            Span { buffer: Buffer::numbered(1, Format::Full), offset: 0, len: 108 },
+        );
         let (update, epilogue) = (Update::Add, Epilogue::None);
         let forward = Op::Conv2dForward { window, input, weight: span, epilogue, output };
         let (grad_output, grad_input) = (output, input);

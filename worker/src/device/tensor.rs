@@ -1,15 +1,65 @@
 //! Descriptors: which numbers of which buffer a primitive reads or overwrites.
 
+use std::ops::RangeInclusive;
+
 use hw2_common::model::Shape;
+
+/// How the numbers of a buffer lie in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// As the device computes.
+    #[default]
+    Full,
+    /// bfloat16: the upper half of an f32, rounded to nearest even.
+    Bf16,
+    /// Whole numbers from 0 to 255. Where memory is no concern they may as well lie there in full.
+    Byte,
+}
 
 /// A flat piece of device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Buffer(pub(super) u32);
+pub struct Buffer {
+    number: u32,
+    /// Of its numbers.
+    pub format: Format,
+}
 
 impl Buffer {
     /// The buffer that a device makes after `number` others.
-    pub fn numbered(number: usize) -> Self {
-        Self(u32::try_from(number).expect("a network has few buffers"))
+    pub fn numbered(number: usize, format: Format) -> Self {
+        let number = u32::try_from(number).expect("a network has few buffers");
+        Self { number, format }
+    }
+
+    /// How many others were made before it.
+    pub fn number(self) -> usize {
+        self.number as usize
+    }
+}
+
+/// A buffer to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// How many numbers.
+    pub len: usize,
+    /// Of each.
+    pub format: Format,
+    /// The first and the last operation that touches it, by their places in whatever order of
+    /// operations the other requests mean too; outside of them its memory may be another buffer's,
+    /// and at first it holds anything. None: it is there for good, and holds zeros at first.
+    pub used: Option<RangeInclusive<usize>>,
+}
+
+impl Request {
+    /// For good.
+    pub fn lasting(len: usize) -> Self {
+        Self { len, format: Format::Full, used: None }
+    }
+
+    /// The buffers that a device without any makes of `requests`.
+    pub fn buffers(requests: &[Self]) -> Vec<Buffer> {
+        let numbered = requests.iter().enumerate();
+        numbered.map(|(number, request)| Buffer::numbered(number, request.format)).collect()
     }
 }
 

@@ -1,17 +1,20 @@
 //! Gives a layer, while it is built, its place in the flat vectors and its activations.
 
+use hw2_common::config::Precision;
 use hw2_common::layout::{ParamLayout, Tensors};
 use hw2_common::model::Shape;
 
 use super::batch_norm::{BatchNorm, Statistics};
 use super::{Param, Signal};
-use crate::device::{Buffer, Span, Tensor};
+use crate::device::{Buffer, Format, Request, Span, Tensor};
 
 /// The flat vectors.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Vectors {
     /// Weights, in the layout of `params`.
     pub(super) params: Buffer,
+    /// The same as products read them: rounded to the precision of the activations.
+    pub(super) operands: Buffer,
     /// Their gradient.
     pub(super) grads: Buffer,
     /// BN statistics of the batch, in the layout of `buffers`.
@@ -20,6 +23,13 @@ pub(super) struct Vectors {
     pub(super) running_statistics: Buffer,
     /// [`LOSS`], [`TOP1`], and from [`PENALTIES`] on the penalty of each dense layer.
     pub(super) results: Buffer,
+}
+
+impl Vectors {
+    pub(super) fn all(self) -> [Buffer; 6] {
+        let Self { params, operands, grads, batch_statistics, running_statistics, results } = self;
+        [params, operands, grads, batch_statistics, running_statistics, results]
+    }
 }
 
 /// Index of the mean cross-entropy among the results.
@@ -33,8 +43,10 @@ pub(super) struct Builder<'a> {
     layout: &'a ParamLayout,
     /// Images of a batch.
     batch_size: usize,
-    /// Length of each buffer so far.
-    buffers: Vec<usize>,
+    /// Of activations and their gradients.
+    format: Format,
+    /// For each buffer so far.
+    requests: Vec<Request>,
     pub(super) vectors: Vectors,
     /// Dropout layers built so far.
     dropouts: u16,
@@ -44,27 +56,46 @@ pub(super) struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// Of batches of `batch_size` images, with room for `penalties` penalties.
-    pub(super) fn new(layout: &'a ParamLayout, batch_size: usize, penalties: usize) -> Self {
-        let mut buffers = Vec::new();
-        let vectors = Vectors {
-            params: alloc(&mut buffers, layout.params.len()),
-            grads: alloc(&mut buffers, layout.params.len()),
-            batch_statistics: alloc(&mut buffers, layout.buffers.len()),
-            running_statistics: alloc(&mut buffers, layout.buffers.len()),
-            results: alloc(&mut buffers, PENALTIES + penalties),
+    pub(super) fn new(
+        layout: &'a ParamLayout,
+        batch_size: usize,
+        precision: Precision,
+        penalties: usize,
+    ) -> Self {
+        let mut requests = Vec::new();
+        let mut lasting = |len| alloc(&mut requests, Request::lasting(len));
+        let params = lasting(layout.params.len());
+        let grads = lasting(layout.params.len());
+        let batch_statistics = lasting(layout.buffers.len());
+        let running_statistics = lasting(layout.buffers.len());
+        let results = lasting(PENALTIES + penalties);
+        let (format, operands) = match precision {
+            Precision::Fp32 | Precision::Tf32 => (Format::Full, params),
+            Precision::Bf16 => {
+                let format = Format::Bf16;
+                let request = Request { format, ..Request::lasting(layout.params.len()) };
+                (format, alloc(&mut requests, request))
+            }
         };
-        Self { layout, batch_size, buffers, vectors, dropouts: 0, penalties: 0 }
+        let vectors =
+            Vectors { params, operands, grads, batch_statistics, running_statistics, results };
+        Self { layout, batch_size, format, requests, vectors, dropouts: 0, penalties: 0 }
     }
 
-    /// The length of each buffer that anybody has asked for, in the order of their numbers.
-    pub(super) fn finish(self) -> Vec<usize> {
-        self.buffers
+    /// Every buffer that anybody has asked for, in the order of their numbers; those of activations
+    /// do not say yet when they are used.
+    pub(super) fn finish(self) -> Vec<Request> {
+        self.requests
     }
 
     /// Parameter `{prefix}.{part}`.
     pub(super) fn param(&self, prefix: &str, part: &str) -> Param {
         let of = |buffer| place(&self.layout.params, buffer, prefix, part);
-        Param { value: of(self.vectors.params), grad: of(self.vectors.grads) }
+        Param {
+            value: of(self.vectors.params),
+            operand: of(self.vectors.operands),
+            grad: of(self.vectors.grads),
+        }
     }
 
     /// The BN `{prefix}.bn`.
@@ -82,16 +113,22 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Memory for a batch of `shape`.
+    /// Memory for a batch of `shape` of activations.
     pub(super) fn tensor(&mut self, shape: Shape) -> Tensor {
-        let buffer = alloc(&mut self.buffers, self.batch_size * shape.len());
+        self.tensor_of(self.format, shape)
+    }
+
+    /// Memory for a batch of `shape`.
+    pub(super) fn tensor_of(&mut self, format: Format, shape: Shape) -> Tensor {
+        let len = self.batch_size * shape.len();
+        let buffer = alloc(&mut self.requests, Request { format, ..Request::lasting(len) });
         Tensor::new(buffer, self.batch_size, shape)
     }
 
     /// Memory for one number for each image of a batch.
     pub(super) fn per_image(&mut self) -> Span {
         let len = self.batch_size;
-        Span { buffer: alloc(&mut self.buffers, len), offset: 0, len }
+        Span { buffer: alloc(&mut self.requests, Request::lasting(len)), offset: 0, len }
     }
 
     /// An activation of `shape` with its gradient.
@@ -113,9 +150,10 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn alloc(buffers: &mut Vec<usize>, len: usize) -> Buffer {
-    buffers.push(len);
-    Buffer::numbered(buffers.len() - 1)
+fn alloc(requests: &mut Vec<Request>, request: Request) -> Buffer {
+    let buffer = Buffer::numbered(requests.len(), request.format);
+    requests.push(request);
+    buffer
 }
 
 /// The range of tensor `{prefix}.{part}` in `buffer`.

@@ -49,7 +49,7 @@ impl Conv2d {
         ops.push(Op::Conv2dForward {
             window: self.window,
             input: pass.of(self.input.value),
-            weight: self.weight.value,
+            weight: self.weight.operand,
             epilogue,
             output: pass.of(self.output.value),
         });
@@ -67,7 +67,7 @@ impl Conv2d {
         let (window, input, grad_weight) = (self.window, self.input.value, self.weight.grad);
         ops.push(Op::Conv2dGradWeight { window, input, grad_output, grad_weight });
         if let Some(grad_input) = self.input.grad {
-            let weight = self.weight.value;
+            let weight = self.weight.operand;
             ops.push(Op::Conv2dGradInput { window, grad_output, weight, update, grad_input });
         }
     }

@@ -80,7 +80,7 @@ impl Layer for Dense {
 pub(super) fn linear(ops: &mut Vec<Op>, input: Tensor, weight: Param, output: Tensor) {
     let (m, k, n) = (input.n, input.shape.len(), output.shape.len());
     let gemm = Gemm { m, n, k, transpose_a: false, transpose_b: false };
-    ops.push(Op::Gemm { gemm, a: input.span(), b: weight.value, c: output.span() });
+    ops.push(Op::Gemm { gemm, a: input.span(), b: weight.operand, c: output.span() });
 }
 
 /// The gradients of weight (in, out) and of input (n, in) from that of the output (n, out).
@@ -98,6 +98,6 @@ pub(super) fn linear_backward(
     if let Some(grad_input) = input.grad {
         let gemm = Gemm { m: batch, n: inputs, k: outputs, transpose_a: false, transpose_b: true };
         let (a, c) = (grad_output.span(), grad_input.span());
-        ops.push(Op::Gemm { gemm, a, b: weight.value, c });
+        ops.push(Op::Gemm { gemm, a, b: weight.operand, c });
     }
 }

@@ -4,7 +4,7 @@ use hw2_common::model::Shape;
 
 use super::builder::Builder;
 use super::{Layer, Pass, Signal};
-use crate::device::{Op, Tensor, Update, Window};
+use crate::device::{Format, Op, Tensor, Update, Window};
 
 pub(super) struct MaxPool {
     window: Window,
@@ -23,7 +23,7 @@ impl MaxPool {
         input: Signal,
     ) -> (Self, Signal) {
         let output = builder.signal(shape);
-        let places = builder.tensor(shape);
+        let places = builder.tensor_of(Format::Byte, shape);
         (Self { window, input, output, places }, output)
     }
 

@@ -19,8 +19,8 @@ mod spatial_dropout;
 #[cfg(test)]
 mod tests;
 
-pub use model::{Engine, Model, StepOutcome};
-pub use program::{Program, Segment};
+pub use model::{Engine, Made, Model, StepOutcome};
+pub use program::Program;
 
 use crate::device::{Op, Span, Tensor};
 
@@ -81,9 +81,11 @@ impl Signal {
     }
 }
 
-/// A parameter and its gradient: the same range of two flat vectors.
+/// A parameter and its gradient: the same range of flat vectors.
 #[derive(Clone, Copy, Debug)]
 struct Param {
     value: Span,
+    /// Its value as products read it.
+    operand: Span,
     grad: Span,
 }

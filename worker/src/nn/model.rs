@@ -1,15 +1,28 @@
 //! The network on a device: a training step, an evaluation.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
+use hw2_common::config::Precision;
 use hw2_common::model::Network;
 
 use super::builder::{LOSS, PENALTIES, TOP1};
 use super::program::{Program, whole};
-use crate::device::{AnyDevice, Buffer, Device, DeviceError, DropoutCoordinates, Float};
+use crate::device::{
+    AnyDevice, DeviceError, DropoutCoordinates, Float, Pipeline, Request, Segment, Span,
+};
 
 /// Receives each bucket of a gradient, with its range of the flat vector, as backward finishes it.
 pub(super) type OnBucket<'a, T> = &'a mut dyn FnMut(Range<usize>, &[T]);
+
+/// Something that a training step has made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Made<'a, T> {
+    /// The BN statistics of the batch, in the layout of `buffers`.
+    Statistics(&'a [T]),
+    /// A bucket of the gradient, which begins there in the flat vector.
+    Bucket(usize, &'a [T]),
+}
 
 /// What a training step says of itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,24 +37,24 @@ pub struct StepOutcome {
 pub type Engine = Model<AnyDevice>;
 
 /// A network with its memory on a device. Its numbers are the device's.
-pub struct Model<D: Device> {
+pub struct Model<D: Pipeline> {
     device: D,
     program: Program,
-    /// Host memory for one bucket.
-    bucket: Vec<D::Elem>,
+    /// A training step with dropout and one without.
+    steps: [Vec<Segment>; 2],
+    /// What the segments that were begun make, in order.
+    making: VecDeque<Span>,
 }
 
-impl<D: Device> Model<D> {
+impl<D: Pipeline> Model<D> {
     /// Allocates everything that batches of up to `batch_size` images need, on a device without
-    /// buffers. Parameters and statistics are 0 until they are loaded.
-    pub fn new(mut device: D, network: &Network, batch_size: usize) -> Self {
-        let program = Program::new(network, batch_size);
-        for (number, len) in program.buffers().iter().enumerate() {
-            let buffer = device.alloc(*len);
-            assert_eq!(buffer, Buffer::numbered(number), "the device had no buffers");
-        }
-        let bucket = program.layout.buckets().iter().map(Range::len).max().unwrap_or(0);
-        Self { device, program, bucket: vec![D::Elem::ZERO; bucket] }
+    /// buffers, for activations of `precision`. Parameters and statistics are 0 until they are loaded.
+    pub fn new(mut device: D, network: &Network, batch_size: usize, precision: Precision) -> Self {
+        let program = Program::new(network, batch_size, precision);
+        let buffers = device.alloc(program.requests());
+        assert_eq!(buffers, Request::buffers(program.requests()), "the device had no buffers");
+        let steps = [true, false].map(|dropout| program.train(dropout));
+        Self { device, program, steps, making: VecDeque::new() }
     }
 
     /// The device in words.
@@ -53,6 +66,7 @@ impl<D: Device> Model<D> {
     pub fn load_params(&mut self, params: &[D::Elem]) {
         let Program { layout, vectors, .. } = &self.program;
         self.device.upload(whole(vectors.params, layout.params.len()), params);
+        self.device.run_all(&self.program.load());
     }
 
     /// Replaces the running BN statistics, in the layout of `buffers`.
@@ -61,9 +75,57 @@ impl<D: Device> Model<D> {
         self.device.upload(whole(vectors.running_statistics, layout.buffers.len()), buffers);
     }
 
-    /// Forward and backward over images (batch_size, h, w, 3) and their labels, without dropout if
-    /// there are no coordinates. BN statistics of the batch go to `statistics`, in the layout of
-    /// `buffers`; each bucket of the gradient, with its range, to `on_bucket` as soon as it is made.
+    /// Hands over the batch of the next training step, whatever the device does now: images
+    /// (batch_size, h, w, 3) and their labels.
+    pub fn stage(&mut self, images: &[D::Elem], labels: &[u32]) {
+        let labels: Vec<_> =
+            labels.iter().map(|label| D::Elem::from_f64((*label).into())).collect();
+        self.device.stage(self.program.images.span(), images);
+        self.device.stage(self.program.labels, &labels);
+    }
+
+    /// Begins forward and backward over the batch that was staged, without dropout if there are no
+    /// coordinates. [`Self::made`] gives what is made until there is nothing more.
+    pub fn begin(&mut self, dropout: Option<DropoutCoordinates>) {
+        if let Some(coordinates) = dropout {
+            self.device.set_dropout(coordinates);
+        }
+        let segments = &self.steps[usize::from(dropout.is_none())];
+        self.making.extend(segments.iter().map(|segment| segment.made));
+        self.device.begin(segments);
+    }
+
+    /// The next thing that the step has made: the statistics first, then each bucket of the gradient as
+    /// soon as it is there.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn made(&mut self) -> Result<Option<Made<'_, D::Elem>>, DeviceError> {
+        let Some(made) = self.making.pop_front() else { return Ok(None) };
+        let values = self.device.next()?;
+        Ok(Some(match made.buffer == self.program.vectors.grads {
+            true => Made::Bucket(made.offset, values),
+            false => Made::Statistics(values),
+        }))
+    }
+
+    /// What the step says of itself, when it has made everything.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn outcome(&mut self) -> Result<StepOutcome, DeviceError> {
+        let span = self.program.results();
+        let mut results = vec![D::Elem::ZERO; span.len];
+        self.device.download(span, &mut results)?;
+        let penalty: f64 = results[PENALTIES..].iter().map(|penalty| penalty.to_f64()).sum();
+        Ok(StepOutcome {
+            loss: results[LOSS].to_f64() + penalty,
+            top1: results[TOP1].to_f64() as u32,
+        })
+    }
+
+    /// A whole training step: statistics go to `statistics`, each bucket of the gradient, with its
+    /// range, to `on_bucket`.
     ///
     /// # Errors
     /// Those of the device.
@@ -75,40 +137,20 @@ impl<D: Device> Model<D> {
         statistics: &mut [D::Elem],
         on_bucket: OnBucket<'_, D::Elem>,
     ) -> Result<StepOutcome, DeviceError> {
-        if let Some(coordinates) = dropout {
-            self.device.set_dropout(coordinates);
-        }
-        let labels: Vec<_> =
-            labels.iter().map(|label| D::Elem::from_f64((*label).into())).collect();
-        self.device.upload(self.program.images.span(), images);
-        self.device.upload(self.program.labels, &labels);
-        for segment in self.program.train(dropout.is_some()) {
-            self.device.run_all(&segment.ops);
-            let made = segment.made;
-            if made.buffer == self.program.vectors.grads {
-                let values = &mut self.bucket[..made.len];
-                self.device.download(made, values)?;
-                on_bucket(made.offset..made.offset + made.len, values);
-            } else {
-                self.device.download(made, statistics)?;
+        self.stage(images, labels);
+        self.begin(dropout);
+        while let Some(made) = self.made()? {
+            match made {
+                Made::Statistics(values) => statistics.copy_from_slice(values),
+                Made::Bucket(start, values) => on_bucket(start..start + values.len(), values),
             }
         }
         self.outcome()
     }
 
-    fn outcome(&mut self) -> Result<StepOutcome, DeviceError> {
-        let span = self.program.results();
-        let mut results = vec![D::Elem::ZERO; span.len];
-        self.device.download(span, &mut results)?;
-        let penalty: f64 = results[PENALTIES..].iter().map(|penalty| penalty.to_f64()).sum();
-        Ok(StepOutcome {
-            loss: results[LOSS].to_f64() + penalty,
-            top1: results[TOP1].to_f64() as u32,
-        })
-    }
-
     /// Logits (n, classes) of images (n, h, w, 3), n at most batch_size, with the running statistics.
-    /// Those of an image do not depend on what else is in the batch.
+    /// Those of an image do not depend on what else is in the batch; on a GPU their last bits may
+    /// depend on n.
     ///
     /// # Errors
     /// Those of the device.

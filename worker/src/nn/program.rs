@@ -1,5 +1,6 @@
 //! What a network asks of a device: memory, the operations of a training step, those of an evaluation.
 
+use hw2_common::config::Precision;
 use hw2_common::layout::ParamLayout;
 use hw2_common::model::{self, LayerKind, Network};
 
@@ -11,7 +12,7 @@ use super::max_pool::MaxPool;
 use super::softmax_linear::SoftmaxLinear;
 use super::spatial_dropout::SpatialDropout;
 use super::{Layer, Pass, Signal};
-use crate::device::{Buffer, Op, Span, Tensor, Window};
+use crate::device::{Buffer, Op, Operand, Request, Segment, Span, Tensor, Window};
 
 /// A network for batches of a certain size, tied to numbered buffers.
 pub struct Program {
@@ -21,30 +22,21 @@ pub struct Program {
     pub(super) labels: Span,
     logits: Signal,
     penalties: usize,
-    buffers: Vec<usize>,
+    requests: Vec<Request>,
     layers: Vec<Box<dyn Layer>>,
     /// For each layer the index of the first parameter that is its own or of a later layer.
     first_params: Vec<usize>,
 }
 
-/// Some of the operations of a training step, after which something is final.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Segment {
-    /// In order.
-    pub ops: Vec<Op>,
-    /// What nothing writes to any more: the statistics of the batch, or a bucket of the gradient.
-    pub made: Span,
-}
-
 impl Program {
-    /// For batches of up to `batch_size` images.
-    pub fn new(network: &Network, batch_size: usize) -> Self {
+    /// For batches of up to `batch_size` images, with activations of `precision`.
+    pub fn new(network: &Network, batch_size: usize, precision: Precision) -> Self {
         assert!(batch_size > 0, "a batch holds an image");
         let layout = ParamLayout::new(network);
         let dense =
             network.layers.iter().filter(|layer| matches!(layer.kind, LayerKind::Dense { .. }));
         let penalties = dense.count();
-        let mut builder = Builder::new(&layout, batch_size, penalties);
+        let mut builder = Builder::new(&layout, batch_size, precision, penalties);
         let vectors = builder.vectors;
         let labels = builder.per_image();
         let images = builder.tensor(network.input);
@@ -55,24 +47,40 @@ impl Program {
             layers.push(built);
             signal = output;
         }
-        let buffers = builder.finish();
+        let requests = builder.finish();
         let first_params = (0..layers.len()).map(|layer| first_param(&layout, layer)).collect();
-        Self {
+        let mut program = Self {
             vectors,
             images,
             labels,
             logits: signal,
             penalties,
-            buffers,
+            requests,
             layers,
             first_params,
             layout,
-        }
+        };
+        program.note_uses();
+        program
     }
 
-    /// The length of each buffer, in the order of their numbers.
-    pub fn buffers(&self) -> &[usize] {
-        &self.buffers
+    /// The buffers, in the order of their numbers. Those of activations are used between places in a
+    /// training step with dropout; an evaluation, which is a part of it in the same order, uses none
+    /// for longer.
+    pub fn requests(&self) -> &[Request] {
+        &self.requests
+    }
+
+    /// The most images of a batch.
+    pub fn batch_size(&self) -> usize {
+        self.images.n
+    }
+
+    /// To be done when parameters have been replaced.
+    pub fn load(&self) -> Vec<Op> {
+        let Vectors { params, operands, .. } = self.vectors;
+        let cast = |len| Op::Cast { input: whole(params, len), output: whole(operands, len) };
+        (params != operands).then(|| cast(self.layout.params.len())).into_iter().collect()
     }
 
     /// Forward and backward over a whole batch. The first segment makes the statistics, each other one
@@ -120,6 +128,29 @@ impl Program {
     /// Loss, hits and penalties.
     pub(super) fn results(&self) -> Span {
         whole(self.vectors.results, PENALTIES + self.penalties)
+    }
+
+    /// Says of the buffers of activations when they are used.
+    fn note_uses(&mut self) {
+        let ops: Vec<Op> = self.train(true).into_iter().flat_map(|segment| segment.ops).collect();
+        let mut uses = vec![None; self.requests.len()];
+        let mut use_at = |buffer: Buffer, place: usize| {
+            let (first, _) = *uses[buffer.number()].get_or_insert((place, place));
+            uses[buffer.number()] = Some((first, place));
+        };
+        // The batch is there before the first operation, the logits may be asked for after the last.
+        [self.images.buffer, self.labels.buffer].into_iter().for_each(|buffer| use_at(buffer, 0));
+        for (place, op) in ops.iter().enumerate() {
+            let operands = op.reads().into_iter().chain(op.writes());
+            operands.for_each(|Operand { buffer, .. }| use_at(buffer, place));
+        }
+        use_at(self.logits.value.buffer, ops.len());
+        let lasting = self.vectors.all().map(Buffer::number);
+        for (number, use_) in uses.into_iter().enumerate() {
+            if !lasting.contains(&number) {
+                self.requests[number].used = use_.map(|(first, last)| first..=last);
+            }
+        }
     }
 
     fn result(&self, offset: usize) -> Span {

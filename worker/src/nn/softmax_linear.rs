@@ -5,7 +5,7 @@ use hw2_common::model::Shape;
 use super::builder::Builder;
 use super::dense::{linear, linear_backward};
 use super::{Layer, Param, Pass, Signal};
-use crate::device::Op;
+use crate::device::{Format, Op};
 
 pub(super) struct SoftmaxLinear {
     weight: Param,
@@ -23,7 +23,9 @@ impl SoftmaxLinear {
         input: Signal,
     ) -> (Self, Signal) {
         let (weight, bias) = (builder.param(name, "weight"), builder.param(name, "bias"));
-        let logits = builder.signal(shape);
+        // A rounded logit would make ties of different ones.
+        let value = builder.tensor_of(Format::Full, shape);
+        let logits = Signal { value, grad: Some(builder.tensor(shape)) };
         (Self { weight, bias, input, logits }, logits)
     }
 }

@@ -10,9 +10,9 @@ use hw2_common::layout::ParamLayout;
 
 use super::Tally;
 use crate::args::WorkerArgs;
-use crate::data::{DataError, Loader};
+use crate::data::{Batch, DataError, Loader};
 use crate::device::{DeviceError, DropoutCoordinates};
-use crate::nn::Engine;
+use crate::nn::{Engine, Made, StepOutcome};
 use crate::numeric_kind::numeric_kind;
 use crate::ps::{Contribution, Credentials, Held, Push, StepResult};
 
@@ -26,6 +26,14 @@ pub(super) struct Prepared {
     pub(super) credentials: Credentials,
     engine: Engine,
     loader: Loader,
+    staged: Option<Staged>,
+}
+
+/// The batch that the engine has for its next training step.
+struct Staged {
+    assignment: Assignment,
+    samples: u32,
+    bad_images: Vec<String>,
 }
 
 /// Why an assignment or a block could not be computed.
@@ -54,16 +62,17 @@ impl Prepared {
         let threads = args.threads.unwrap_or(job.config.threads);
         let batch_size = job.config.batch_size as usize;
         let device = args.device.choice(threads).resolve();
-        let engine = Engine::new(device.open()?, &network, batch_size);
+        let precision = job.config.precision;
+        let engine = Engine::new(device.open(precision)?, &network, batch_size, precision);
         let credentials = Credentials {
             layout_fingerprint: layout.fingerprint(),
             config_fingerprint: job.config.fingerprint(),
             dataset_fingerprint: dataset.card().fingerprint,
-            numeric_kind: numeric_kind(&device)?,
+            numeric_kind: numeric_kind(&device, precision)?,
             label: format!("{} {}", process_label(), engine.describe()),
         };
         let loader = Loader::new(&job, Arc::new(dataset), threads)?;
-        Ok(Self { job, layout, credentials, engine, loader })
+        Ok(Self { job, layout, credentials, engine, loader, staged: None })
     }
 
     /// Makes the weights those of `held`.
@@ -86,34 +95,45 @@ impl Prepared {
         contribution: &mut Contribution,
         push: &mut Option<Push>,
     ) -> Result<(), ComputeError> {
-        let batch = self.loader.batch(assignment)?;
+        let staged = self.staged.take().filter(|staged| staged.assignment == assignment);
+        let Staged { samples, bad_images, .. } = match staged {
+            Some(staged) => staged,
+            None => self.stage(assignment, self.loader.batch(assignment)?),
+        };
         self.loader.prefetch(next);
         let dropout = DropoutCoordinates {
             seed: self.job.config.seed,
             step: assignment.step,
             replica: assignment.replica,
         };
-        let mut statistics = vec![0.0; self.layout.buffers.len()];
-        let outcome = self.engine.train_step(
-            &batch.images,
-            &batch.labels,
-            Some(dropout),
-            &mut statistics,
-            &mut |range, gradient| {
-                contribution.set_bucket(range, gradient);
-                if let Some(push) = push {
-                    push.send_next_bucket(contribution);
+        self.engine.begin(Some(dropout));
+        while let Some(made) = self.engine.made()? {
+            match made {
+                Made::Statistics(values) => contribution.statistics_mut().copy_from_slice(values),
+                Made::Bucket(start, gradient) => {
+                    contribution.set_bucket(start..start + gradient.len(), gradient);
+                    if let Some(push) = push {
+                        push.send_next_bucket(contribution);
+                    }
                 }
-            },
-        )?;
-        contribution.statistics_mut().copy_from_slice(&statistics);
-        contribution.set_result(StepResult {
-            loss: outcome.loss,
-            samples: batch.labels.len() as u32,
-            top1: outcome.top1,
-            bad_images: batch.bad_images,
-        });
+            }
+            // What a GPU has begun it does by itself, and meanwhile it can be given the next batch.
+            if self.staged.is_none()
+                && let Some(batch) = self.loader.batch_if_ready(next)?
+            {
+                self.staged = Some(self.stage(next, batch));
+            }
+        }
+        let StepOutcome { loss, top1 } = self.engine.outcome()?;
+        contribution.set_result(StepResult { loss, samples, top1, bad_images });
         Ok(())
+    }
+
+    /// Hands `batch` to the engine for the next training step.
+    fn stage(&mut self, assignment: Assignment, batch: Batch) -> Staged {
+        self.engine.stage(&batch.images, &batch.labels);
+        let Batch { labels, bad_images, .. } = batch;
+        Staged { assignment, samples: labels.len() as u32, bad_images }
     }
 
     /// Counts the right answers on one block, with the names of the images that had to be replaced.

@@ -13,7 +13,7 @@ use super::report::{LockstepReport, OperationError};
 use super::watched::Watch;
 use crate::device::plain::Plain;
 use crate::device::{
-    BN_EPSILON, Buffer, Device, DeviceError, DropoutCoordinates, Float, Op, Operand,
+    BN_EPSILON, Device, DeviceError, DropoutCoordinates, Float, Op, Operand, Request,
 };
 
 /// What an operation in f32 may be off.
@@ -39,8 +39,8 @@ pub(super) fn report(errors: &Errors, repeats: bool) -> LockstepReport {
 }
 
 impl<D: Device> Watch<D> for Lockstep {
-    fn allocated(&mut self, buffer: Buffer, len: usize) {
-        assert_eq!(self.exact.alloc(len), buffer, "devices count their buffers alike");
+    fn allocated(&mut self, requests: &[Request]) {
+        self.exact.alloc(requests);
     }
 
     fn dropout_set(&mut self, coordinates: DropoutCoordinates) {
@@ -144,8 +144,9 @@ mod tests {
         let mut device = Plain::<f32>::new();
         let mut lockstep = Lockstep::new(Arc::clone(&errors));
         let mut buffer = |values: &[f32]| {
-            let span = Span { buffer: device.alloc(values.len()), offset: 0, len: values.len() };
-            <Lockstep as Watch<Plain<f32>>>::allocated(&mut lockstep, span.buffer, span.len);
+            let request = [Request::lasting(values.len())];
+            <Lockstep as Watch<Plain<f32>>>::allocated(&mut lockstep, &request);
+            let span = Span { buffer: device.alloc(&request)[0], offset: 0, len: values.len() };
             device.upload(span, values);
             span
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hw2_common::config::Precision;
 use hw2_common::layout::{ParamLayout, Tensors};
 use hw2_common::model::{Block, ModelSpec, Network};
 
@@ -12,7 +13,7 @@ use super::reference::Case;
 use super::report::{CaseReport, Decisions, LockstepReport, Outcome};
 use super::watched::Watched;
 use super::{VerifyError, fill};
-use crate::device::{Device, DeviceError, Float};
+use crate::device::{Device, DeviceError, Float, Pipeline, Serial};
 use crate::nn::Model;
 
 /// What came of a case.
@@ -48,7 +49,7 @@ impl Measured {
 }
 
 /// Evaluates and trains one step on `device`, and compares everything that `case` gives.
-pub(super) fn measure<D: Device>(
+pub(super) fn measure<D: Pipeline>(
     device: D,
     case: &Case,
     limits: Limits,
@@ -66,7 +67,7 @@ pub(super) fn measure_and_record<D: Device>(
     limits: Limits,
 ) -> Result<(Measured, Vec<u8>), VerifyError> {
     let record = Record::default();
-    let watched = Watched::new(device, Recorder(Arc::clone(&record)));
+    let watched = Serial::new(Watched::new(device, Recorder(Arc::clone(&record))));
     let mut run = Run::new(watched, case, limits)?;
     let take = || std::mem::take(&mut *record.lock().expect("no operation panicked"));
     run.evaluate()?;
@@ -76,7 +77,7 @@ pub(super) fn measure_and_record<D: Device>(
 }
 
 /// A case on its way through a device.
-struct Run<'a, D: Device> {
+struct Run<'a, D: Pipeline> {
     case: &'a Case,
     layout: ParamLayout,
     model: Model<D>,
@@ -84,11 +85,11 @@ struct Run<'a, D: Device> {
     comparison: Comparison,
 }
 
-impl<'a, D: Device> Run<'a, D> {
+impl<'a, D: Pipeline> Run<'a, D> {
     fn new(device: D, case: &'a Case, limits: Limits) -> Result<Self, VerifyError> {
         let network = network(case)?;
         let layout = ParamLayout::new(&network);
-        let mut model = Model::new(device, &network, case.batch);
+        let mut model = Model::new(device, &network, case.batch, Precision::Fp32);
         let inputs: BTreeMap<&str, Vec<f32>> =
             case.order.iter().map(|tensor| (tensor.name.as_str(), tensor.values())).collect();
         model.load_params(&flat::<D::Elem>(&layout.params, &inputs));

@@ -16,8 +16,10 @@ mod watched;
 
 use std::sync::Arc;
 
+use hw2_common::config::Precision;
+
 use crate::device::plain::Plain;
-use crate::device::{Choice, Device, DeviceError, Kind};
+use crate::device::{Choice, DeviceError, Kind, Pipeline, Serial};
 use compare::{Limits, excuse};
 pub use fill::fill;
 use lockstep::{Errors, Lockstep};
@@ -66,7 +68,7 @@ pub fn run(reference: &Reference, choice: &Choice) -> Result<Report, VerifyError
     for case in &reference.cases {
         let (name, report) = match choice.kind {
             Kind::PlainF64 => in_f64(case)?,
-            _ => in_f32(|| choice.open(), case)?,
+            _ => in_f32(|| choice.open(Precision::Fp32), case)?,
         };
         device = name;
         cases.push(report);
@@ -77,13 +79,13 @@ pub fn run(reference: &Reference, choice: &Choice) -> Result<Report, VerifyError
 
 /// The plain loops in f64, in words, and what they make of `case`.
 fn in_f64(case: &Case) -> Result<(String, CaseReport), VerifyError> {
-    let measured = measure(Plain::<f64>::new(), case, Limits::F64)?;
+    let measured = measure(Serial::new(Plain::<f64>::new()), case, Limits::F64)?;
     Ok((measured.device.clone(), measured.report(case, None, None)))
 }
 
 /// A device in words, and what it makes of `case`: once undisturbed, and once operation by operation.
 /// `make` starts it.
-fn in_f32<D: Device<Elem = f32>>(
+fn in_f32<D: Pipeline<Elem = f32>>(
     make: impl Fn() -> Result<D, DeviceError>,
     case: &Case,
 ) -> Result<(String, CaseReport), VerifyError> {

@@ -1,6 +1,8 @@
 use super::*;
 use crate::device::cpu::Cpu;
-use crate::device::{Buffer, DropoutCoordinates, Op, Span, Tensor, Window};
+use crate::device::{
+    Buffer, Device, DropoutCoordinates, Op, Request, Serial, Span, Tensor, Window,
+};
 
 const GOLDEN: &str = include_str!("../../golden/hw2_net.json");
 /// Two cases that f32 does not bring within 1e-4, in PyTorch neither:
@@ -122,8 +124,8 @@ impl Device for Faulty {
         self.device.describe()
     }
 
-    fn alloc(&mut self, len: usize) -> Buffer {
-        self.device.alloc(len)
+    fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {
+        self.device.alloc(requests)
     }
 
     fn upload(&mut self, target: Span, values: &[f32]) {
@@ -146,7 +148,8 @@ impl Device for Faulty {
 
 /// Case `f` of [`FLIPS`] on a CPU with that fault: not excused, and the operations to blame.
 fn blamed(fault: fn(&mut Faulty, Op)) -> Vec<String> {
-    let (_, case) = in_f32(|| Faulty::new(fault), &only(FLIPS, "f").cases[0]).unwrap();
+    let (_, case) =
+        in_f32(|| Faulty::new(fault).map(Serial::new), &only(FLIPS, "f").cases[0]).unwrap();
     let excused = |row: &Row| matches!(row.outcome, Outcome::Flipped | Outcome::Magnified);
     assert!(!case.passed() && !case.rows.iter().any(excused), "{case:#?}");
     let LockstepReport { limit, operations, repeats } = case.lockstep.unwrap();
@@ -223,6 +226,7 @@ fn a_device_that_does_not_wait_for_its_own_results_does_not_pass() {
             Op::ReluBackward { .. } => faulty.waiting = Some(op),
             _ => faulty.device.run(op),
         })
+        .map(Serial::new)
     };
     let (_, case) = in_f32(make, &only(FLIPS, "f").cases[0]).unwrap();
     let lockstep = case.lockstep.as_ref().unwrap();

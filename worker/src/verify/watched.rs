@@ -1,11 +1,11 @@
 //! A device with somebody who looks on at every operation.
 
-use crate::device::{Buffer, Device, DeviceError, DropoutCoordinates, Op, Span};
+use crate::device::{Buffer, Device, DeviceError, DropoutCoordinates, Op, Request, Span};
 
 /// Who looks on.
 pub(super) trait Watch<D>: Send {
-    /// The device has made `buffer`, of `len` numbers.
-    fn allocated(&mut self, _buffer: Buffer, _len: usize) {}
+    /// The device has made buffers of `_requests`.
+    fn allocated(&mut self, _requests: &[Request]) {}
 
     /// The device draws its dropout masks from `_coordinates`.
     fn dropout_set(&mut self, _coordinates: DropoutCoordinates) {}
@@ -38,10 +38,9 @@ impl<D: Device, W: Watch<D>> Device for Watched<D, W> {
         self.device.describe()
     }
 
-    fn alloc(&mut self, len: usize) -> Buffer {
-        let buffer = self.device.alloc(len);
-        self.watch.allocated(buffer, len);
-        buffer
+    fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {
+        self.watch.allocated(requests);
+        self.device.alloc(requests)
     }
 
     fn upload(&mut self, target: Span, values: &[D::Elem]) {

@@ -1,8 +1,8 @@
 //! `hw2 bench plan`: what a training step costs on a kind of GPU, without one.
 
 use clap::Args;
+use hw2_common::config::Precision;
 use hw2_common::model::ModelSpec;
-use hw2_worker::device::Op;
 use hw2_worker::device::cuda::{GpuKind, Plan, PlannedOp};
 use hw2_worker::nn::Program;
 use serde::Serialize;
@@ -17,6 +17,10 @@ pub(crate) struct PlanArgs {
     /// Kind of GPU
     #[arg(long, value_name = "k80|v100|a100|h100")]
     gpu: GpuKind,
+
+    /// Of activations and products: fp32, tf32 or bf16
+    #[arg(long, value_name = "PRECISION", default_value_t = Precision::Fp32)]
+    precision: Precision,
 
     /// Images of a batch
     #[arg(long, value_name = "N", default_value_t = 128)]
@@ -40,9 +44,9 @@ pub(crate) struct PlanArgs {
 pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
     let spec = ModelSpec { image_size: args.image_size, ..ModelSpec::default() };
     let batch = args.batch as usize;
-    let program = Program::new(&spec.network(args.classes)?, batch);
-    let ops: Vec<Op> = program.train(true).into_iter().flat_map(|segment| segment.ops).collect();
-    output::report(&Planned(Plan::new(&ops, batch, &args.gpu)), args.json)
+    let program = Program::new(&spec.network(args.classes)?, batch, args.precision);
+    let plan = Plan::new(&program, &args.gpu, args.precision).map_err(anyhow::Error::msg)?;
+    output::report(&Planned(plan), args.json)
 }
 
 #[derive(Serialize)]
@@ -65,9 +69,13 @@ impl Report for Planned {
             table.row([op.clone(), launches.to_string(), flops, bytes, columns]);
         }
         let Plan { batch_size, flops, bytes, bytes_with_columns, images_per_second, .. } = &self.0;
+        let Plan { buffer_bytes, buffer_bytes_apart, workspace_bytes, .. } = &self.0;
+        let [buffers, apart, workspace] =
+            [buffer_bytes, buffer_bytes_apart, workspace_bytes].map(|bytes| mega(*bytes as f64));
         format!(
             "{table}\n\nfor one image of a batch of {batch_size}: {} MFLOP, {} MB of device memory \
-             read and written ({} MB with all columns)\nat most {} images/s",
+             read and written ({} MB with all columns)\nat most {} images/s\nmemory: {buffers} MB of \
+             buffers ({apart} MB if none shared a place), {workspace} MB of workspace",
             mega(*flops),
             mega(*bytes),
             mega(*bytes_with_columns),

@@ -1,6 +1,7 @@
 //! `hw2 bench step`: how fast this machine trains and evaluates, on images in memory.
 
 use clap::Args;
+use hw2_common::config::Precision;
 use hw2_common::model::ModelSpec;
 use hw2_worker::bench_step::{PrimitiveTime, StepBench, StepBenchOptions, bench_step};
 use serde::Serialize;
@@ -13,6 +14,10 @@ use crate::output::{self, Column, Report, Table, count, rate};
 pub(crate) struct StepArgs {
     #[command(flatten)]
     compute: ComputeArgs,
+
+    /// Of activations and products: fp32, tf32 or bf16
+    #[arg(long, value_name = "PRECISION", default_value_t = Precision::Fp32)]
+    precision: Precision,
 
     /// Images of a batch
     #[arg(long, value_name = "N", default_value_t = 32)]
@@ -47,6 +52,7 @@ pub(crate) fn run(args: &StepArgs) -> anyhow::Result<()> {
     let options = StepBenchOptions {
         device: args.compute.choice()?,
         network: spec.network(args.classes)?,
+        precision: args.precision,
         batch_size: args.batch as usize,
         repeats: args.repeats,
         primitives: args.primitives,
@@ -60,9 +66,12 @@ struct Step(StepBench);
 
 impl Report for Step {
     fn text(&self) -> String {
-        let StepBench { device, parameters, batch_size, .. } = &self.0;
+        let StepBench { device, parameters, precision, batch_size, .. } = &self.0;
         let mut lines = vec![
-            format!("{device}, batch {batch_size}, {} parameters", count(*parameters as u64)),
+            format!(
+                "{device}, {precision}, batch {batch_size}, {} parameters",
+                count(*parameters as u64)
+            ),
             pace("training", self.0.train_step_ms, self.0.train_images_per_second),
             pace("evaluation", self.0.evaluate_ms, self.0.evaluate_images_per_second),
         ];
@@ -103,6 +112,7 @@ mod tests {
         let primitive =
             PrimitiveTime { primitive: "gemm".into(), calls: 4, ms: 12.345, gflops: Some(112.4) };
         let text = Step(StepBench {
+            precision: Precision::Fp32,
             device: "cpu, 2 threads".into(),
             parameters: 2_958_689,
             batch_size: 32,
@@ -116,7 +126,7 @@ mod tests {
         .text();
         assert_eq!(
             text,
-            "cpu, 2 threads, batch 32, 2,958,689 parameters\n\
+            "cpu, 2 threads, fp32, batch 32, 2,958,689 parameters\n\
              training       640.0 ms a step    50.0 images/s\n\
              evaluation     150.0 ms a step     213 images/s\n\
              peak memory 700 MiB\n\

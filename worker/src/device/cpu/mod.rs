@@ -19,7 +19,7 @@ mod strip;
 mod weight_decay;
 
 use super::memory::Memory;
-use super::{Buffer, Device, DeviceError, DropoutCoordinates, Op, Span, plain};
+use super::{Buffer, Device, DeviceError, DropoutCoordinates, Op, Request, Span, plain};
 use simd::Simd;
 
 /// Threads and vectors of this machine's processors.
@@ -65,8 +65,8 @@ impl Device for Cpu {
         format!("CPU, {threads} threads, {}", self.team.simd.name())
     }
 
-    fn alloc(&mut self, len: usize) -> Buffer {
-        self.memory.alloc(len)
+    fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {
+        self.memory.alloc(requests)
     }
 
     fn upload(&mut self, target: Span, values: &[f32]) {
@@ -119,6 +119,7 @@ impl Device for Cpu {
                 bias::backward(memory, team, grad_output, grad_bias);
             }
             Op::Gemm { gemm, a, b, c } => gemm::multiply(memory, team, gemm, a, b, c),
+            Op::Cast { input, output } => plain::cast::cast(memory, input, output),
             Op::WeightDecay { decay, weight, grad_weight, penalty } => {
                 weight_decay::apply(memory, team, decay, weight, grad_weight, penalty);
             }

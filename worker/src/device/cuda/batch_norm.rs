@@ -1,6 +1,6 @@
 //! Batch normalisation with the ReLU that follows it; see [`crate::device::plain::batch_norm`].
 
-use super::launch::{Arg, Place, Traffic, int, matrix, numbers};
+use super::launch::{Arg, Place, Traffic, int, matrix};
 use super::lower::{Lowering, row_blocks};
 use crate::device::{BN_EPSILON, BatchNorm, Span, Tensor};
 
@@ -11,26 +11,30 @@ pub(super) fn moments(to: &mut Lowering, input: Tensor, mean: Span, var: Span) {
     let sums = sums(to, input);
     let (blocks, rows) = (int(row_blocks(input)), int(input.rows()));
     let args = vec![sums.into(), blocks, rows, mean.into(), var.into()];
-    to.blocks("moments", input.shape.c, combines(input, 2), args);
+    to.blocks("moments", input.shape.c, combines(input).writes(mean).writes(var), args);
 }
 
 /// Sums of x and x^2 over each block of rows.
 fn sums(to: &mut Lowering, input: Tensor) -> Place {
     let sums = to.pairs(input.shape.c * row_blocks(input));
     let args = vec![input.into(), sums.into(), matrix(input)];
-    to.over_rows("moments_of_blocks", input, sums_up(input, 1), args);
+    to.over_rows("moments_of_blocks", input, sums_up(input).reads(input), args);
     sums
 }
 
-/// Reads so many tensors like `input` and writes a pair for each block and channel.
-fn sums_up(input: Tensor, tensors: usize) -> Traffic {
-    Traffic::of(tensors * numbers(input), 0).writes_pairs(input.shape.c * row_blocks(input))
+/// Writes a pair for each block and channel.
+fn sums_up(input: Tensor) -> Traffic {
+    Traffic::default().writes_pairs(input.shape.c * row_blocks(input))
 }
 
-/// Reads these pairs and writes so many numbers for each channel.
-fn combines(input: Tensor, written: usize) -> Traffic {
-    let c = input.shape.c;
-    Traffic::of(0, written * c).reads_pairs(c * row_blocks(input))
+/// Reads these pairs.
+fn combines(input: Tensor) -> Traffic {
+    Traffic::default().reads_pairs(input.shape.c * row_blocks(input))
+}
+
+/// Reads mean, variance, weight and bias.
+fn reads_channels(traffic: Traffic, bn: BatchNorm) -> Traffic {
+    [bn.mean, bn.var, bn.weight, bn.bias].into_iter().fold(traffic, Traffic::reads)
 }
 
 /// Mean, variance, weight, bias, epsilon.
@@ -44,7 +48,7 @@ pub(super) fn relu_forward(to: &mut Lowering, bn: BatchNorm, input: Tensor, outp
     let mut args = vec![input.into(), output.into()];
     args.extend(channels(bn));
     args.extend([matrix(input), int(output.ld)]);
-    let traffic = Traffic::of(numbers(input), numbers(input));
+    let traffic = reads_channels(Traffic::default().reads(input).writes(output), bn);
     to.over_rows("batch_norm_relu", input, traffic, args);
 }
 
@@ -66,16 +70,18 @@ pub(super) fn relu_backward(
     let sums = to.pairs(c * blocks);
     let mut args = common.clone();
     args.extend([matrix(input), int(grad.ld), sums.into()]);
-    to.over_rows("batch_norm_sums", input, sums_up(input, 2), args);
+    let traffic = reads_channels(sums_up(input).reads(input).reads(grad), bn).reads_pairs(c);
+    to.over_rows("batch_norm_sums", input, traffic, args);
 
     let means = to.pairs(c);
     let mut args = vec![sums.into(), int(blocks), int(rows), means.into()];
     args.extend([grad_weight, grad_bias].map(Arg::from));
-    to.blocks("batch_norm_means", c, combines(input, 2).writes_pairs(c), args);
+    let traffic = combines(input).writes_pairs(c).writes(grad_weight).writes(grad_bias);
+    to.blocks("batch_norm_means", c, traffic, args);
 
     common.extend([means.into(), matrix(input), int(grad.ld)]);
-    let traffic = Traffic::of(2 * numbers(input), numbers(input));
-    to.over_rows("batch_norm_backward", input, traffic, common);
+    let traffic = reads_channels(Traffic::default().reads(input).updates(grad), bn);
+    to.over_rows("batch_norm_backward", input, traffic.reads_pairs(2 * c), common);
 }
 
 /// Mean and 1 / sqrt(var + epsilon) of each channel in f64.
@@ -85,12 +91,13 @@ fn normalisers(to: &mut Lowering, bn: BatchNorm, input: Tensor) -> Place {
     if input.rows() > FEW_ROWS {
         let epsilon = Arg::Double(BN_EPSILON);
         let args = vec![bn.mean.into(), bn.var.into(), epsilon, normalisers.into()];
-        to.for_each("normaliser", c, Traffic::of(2 * c, 0).writes_pairs(c), args);
+        let traffic = Traffic::default().reads(bn.mean).reads(bn.var).writes_pairs(c);
+        to.for_each("normaliser", c, traffic, args);
         return normalisers;
     }
     let sums = sums(to, input);
     let (blocks, rows) = (int(row_blocks(input)), int(input.rows()));
     let args = vec![sums.into(), blocks, rows, Arg::Double(BN_EPSILON), normalisers.into()];
-    to.blocks("moments_exact", c, combines(input, 0).writes_pairs(c), args);
+    to.blocks("moments_exact", c, combines(input).writes_pairs(c), args);
     normalisers
 }

@@ -1,9 +1,9 @@
 //! Convolution as matrix products over columns, some images at a time.
 
-use super::launch::{Arg, Place, Traffic, int, numbers, window as window_arg};
+use super::launch::{Arg, Place, Traffic, int, number_bytes, numbers, window as window_arg};
 use super::lower::{Lowering, Rows};
 use super::{batch_norm, bias};
-use crate::device::{Epilogue, Span, Tensor, Update, Window};
+use crate::device::{Epilogue, Format, Span, Tensor, Update, Window};
 
 /// Some images of a convolution, whose columns are in the workspace together.
 struct Strip {
@@ -23,16 +23,44 @@ fn taps(window: Window, c: usize) -> usize {
 }
 
 fn strips(to: &Lowering, window: Window, input: Tensor, output: Tensor) -> Vec<Strip> {
-    let image = 4 * output.shape.h * output.shape.w * taps(window, input.shape.c);
+    let row = number_bytes(input.buffer.format) * taps(window, input.shape.c);
+    let image = output.shape.h * output.shape.w * row;
     let images = (to.limits.column_bytes / image).clamp(1, input.n);
     let strip = |first| Strip { first, images: images.min(input.n - first) };
     (0..input.n).step_by(images).map(strip).collect()
 }
 
-/// Columns of the first strip, which is the largest.
-fn columns(to: &mut Lowering, strips: &[Strip], window: Window, c: usize, output: Tensor) -> Place {
+/// Columns of the first strip of images like `input`; it is the largest.
+fn columns(
+    to: &mut Lowering,
+    strips: &[Strip],
+    window: Window,
+    input: Tensor,
+    output: Tensor,
+) -> Columns {
     let rows = strips[0].images * output.shape.h * output.shape.w;
-    to.scratch(4 * rows * taps(window, c))
+    let (format, taps) = (input.buffer.format, taps(window, input.shape.c));
+    Columns { place: to.scratch(number_bytes(format) * rows * taps), format, taps }
+}
+
+/// Room for the columns of a strip.
+#[derive(Clone, Copy)]
+struct Columns {
+    place: Place,
+    format: Format,
+    /// Numbers of a row.
+    taps: usize,
+}
+
+impl Columns {
+    fn rows(self) -> Rows {
+        Rows::columns(self.place, self.format, self.taps)
+    }
+
+    /// Of images that make `output`.
+    fn bytes(self, places: usize) -> usize {
+        number_bytes(self.format) * places * self.taps
+    }
 }
 
 /// Images `strip` of a tensor.
@@ -47,25 +75,25 @@ fn by_fours(tensor: Tensor) -> bool {
     fits(tensor.shape.c) && fits(tensor.ld) && Place::from(tensor).is_aligned()
 }
 
-fn im2col(to: &mut Lowering, window: Window, input: Tensor, output: Tensor, columns: Place) {
-    let count = output.rows() * taps(window, input.shape.c);
+fn im2col(to: &mut Lowering, window: Window, input: Tensor, output: Tensor, columns: Columns) {
+    let count = output.rows() * columns.taps;
     let (name, width) = if by_fours(input) { ("im2col_4", 4) } else { ("im2col_1", 1) };
-    let mut args = vec![input.into(), columns.into(), window_arg(window, input)];
+    let mut args = vec![input.into(), columns.place.into(), window_arg(window, input)];
     args.extend([int(input.shape.c / width), int(input.ld / width)]);
-    let traffic = Traffic::of(numbers(input), 0).columns(count);
+    let traffic = Traffic::default().reads(input).columns(columns.bytes(output.rows()));
     to.for_each(name, count / width, traffic, args);
 }
 
-fn col2im(to: &mut Lowering, window: Window, columns: Place, update: Update, output: Tensor) {
+fn col2im(to: &mut Lowering, window: Window, columns: Columns, update: Update, output: Tensor) {
     let count = numbers(output);
     let places = output.n * window.places(output.shape.h) * window.places(output.shape.w);
-    let columns_of = places * taps(window, output.shape.c);
     let (name, width) = if by_fours(output) { ("col2im_4", 4) } else { ("col2im_1", 1) };
-    let mut args: Vec<Arg> = vec![columns.into(), output.into(), window_arg(window, output)];
+    let mut args: Vec<Arg> = vec![columns.place.into(), output.into(), window_arg(window, output)];
     args.extend([int(output.shape.c / width), int(output.ld / width)]);
     let adds = usize::from(update == Update::Add);
     args.push(int(adds));
-    let traffic = Traffic::of(adds * count, count).columns(columns_of);
+    let traffic = Traffic::default().writes(output).columns(columns.bytes(places));
+    let traffic = if adds == 1 { traffic.reads(output) } else { traffic };
     to.for_each(name, count / width, traffic, args);
 }
 
@@ -84,12 +112,12 @@ pub(super) fn forward(
         to.product(size, Rows::of(input), weight, 0.0, Rows::of(output));
     } else {
         let strips = strips(to, window, input, output);
-        let columns = columns(to, &strips, window, input.shape.c, output);
+        let columns = columns(to, &strips, window, input, output);
         for strip in &strips {
             let (input, output) = (images(input, strip), images(output, strip));
             im2col(to, window, input, output, columns);
             let size = [output.rows(), co, k];
-            to.product(size, Rows::new(columns, k), weight, 0.0, Rows::of(output));
+            to.product(size, columns.rows(), weight, 0.0, Rows::of(output));
         }
     }
     match epilogue {
@@ -117,11 +145,11 @@ pub(super) fn grad_input(
         return;
     }
     let strips = strips(to, window, grad_input, grad_output);
-    let columns = columns(to, &strips, window, grad_input.shape.c, grad_output);
+    let columns = columns(to, &strips, window, grad_input, grad_output);
     for strip in &strips {
         let (grad_input, grad_output) = (images(grad_input, strip), images(grad_output, strip));
         let size = [grad_output.rows(), k, co];
-        to.product(size, Rows::of(grad_output), weight, 0.0, Rows::new(columns, k));
+        to.product(size, Rows::of(grad_output), weight, 0.0, columns.rows());
         col2im(to, window, columns, update, grad_input);
     }
 }
@@ -142,13 +170,12 @@ pub(super) fn grad_weight(
         return;
     }
     let strips = strips(to, window, input, grad_output);
-    let columns = columns(to, &strips, window, input.shape.c, grad_output);
+    let columns = columns(to, &strips, window, input, grad_output);
     for strip in &strips {
         let (input, grad_output) = (images(input, strip), images(grad_output, strip));
         im2col(to, window, input, grad_output, columns);
         let size = [k, co, grad_output.rows()];
         let beta = if strip.first == 0 { 0.0 } else { 1.0 };
-        let columns = Rows::new(columns, k).transposed();
-        to.product(size, columns, Rows::of(grad_output), beta, grad_weight);
+        to.product(size, columns.rows().transposed(), Rows::of(grad_output), beta, grad_weight);
     }
 }

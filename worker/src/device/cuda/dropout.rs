@@ -17,8 +17,14 @@ pub(super) fn apply(to: &mut Lowering, mask: Mask, tensor: Tensor) {
         factors.into(),
         int(decisions),
     ];
-    to.threads("dropout_factors", decisions.div_ceil(4), Traffic::of(0, decisions), args);
+    to.threads(
+        "dropout_factors",
+        decisions.div_ceil(4),
+        Traffic { written: 4 * decisions, ..Traffic::default() },
+        args,
+    );
     let pixels = if mask.spatial { tensor.shape.h * tensor.shape.w } else { 0 };
     let args = vec![tensor.into(), factors.into(), matrix(tensor), int(pixels)];
-    to.for_each("dropout", count, Traffic::of(count + decisions, count), args);
+    let traffic = Traffic { read: 4 * decisions, ..Traffic::default() };
+    to.for_each("dropout", count, traffic.updates(tensor), args);
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::library::{self, Name};
 use super::nvrtc::Nvrtc;
 use super::source::{FILES, source};
+use crate::device::Format;
 
 /// Architectures, with the major version of CUDA whose compiler is asked.
 const ARCHS: [(u32, u32); 10] = [
@@ -127,10 +128,12 @@ fn every_kernel_compiles_for_every_gpu_without_spills() {
     let claims = claims();
     // Least and most registers, shared memory, and least occupancy.
     let mut rows: BTreeMap<&str, (usize, usize, usize, usize)> = BTreeMap::new();
-    for (arch, major) in ARCHS {
+    let builds =
+        ARCHS.iter().flat_map(|arch| [Format::Full, Format::Bf16].map(|format| (arch, format)));
+    for (&(arch, major), format) in builds {
         let found = library::load(Name::Nvrtc, &[major], std::slice::from_ref(&folder)).unwrap();
         let nvrtc = Nvrtc::new(found.library).unwrap();
-        let compiled = nvrtc.compile(&source(), arch, &["--ptxas-options=-v"]).unwrap();
+        let compiled = nvrtc.compile(&source(format), arch, &["--ptxas-options=-v"]).unwrap();
         assert!(!compiled.log.contains("warning"), "sm_{arch}: {}", compiled.log);
         let usages = usages(&compiled.log);
         assert!(usages.keys().eq(claims.keys()), "sm_{arch}: {usages:?}");

@@ -4,6 +4,8 @@
 
 use std::str::FromStr;
 
+use hw2_common::config::Precision;
+
 use super::lower::Limits;
 
 /// A kind of GPU, as its maker describes it.
@@ -17,8 +19,8 @@ pub struct GpuKind {
     pub l2_bytes: usize,
     /// Bytes a second from and to its memory.
     pub bytes_per_second: f64,
-    /// Multiplications and additions a second in f32.
-    pub flops_per_second: f64,
+    /// Multiplications and additions a second in fp32, tf32 and bf16, as far as it has them.
+    flops_per_second: [Option<f64>; 3],
 }
 
 /// In the order of their architectures. Rates are the peaks of the makers' data sheets; a K80 is one of
@@ -29,28 +31,28 @@ const KINDS: [GpuKind; 4] = [
         arch: 37,
         l2_bytes: 3 << 19,
         bytes_per_second: 240e9,
-        flops_per_second: 4.37e12,
+        flops_per_second: [Some(4.37e12), None, None],
     },
     GpuKind {
         name: "v100",
         arch: 70,
         l2_bytes: 6 << 20,
         bytes_per_second: 900e9,
-        flops_per_second: 15.7e12,
+        flops_per_second: [Some(15.7e12), None, None],
     },
     GpuKind {
         name: "a100",
         arch: 80,
         l2_bytes: 40 << 20,
         bytes_per_second: 1555e9,
-        flops_per_second: 19.5e12,
+        flops_per_second: [Some(19.5e12), Some(156e12), Some(312e12)],
     },
     GpuKind {
         name: "h100",
         arch: 90,
         l2_bytes: 50 << 20,
         bytes_per_second: 3350e9,
-        flops_per_second: 66.9e12,
+        flops_per_second: [Some(66.9e12), Some(494.7e12), Some(989.4e12)],
     },
 ];
 
@@ -62,6 +64,16 @@ impl GpuKind {
     /// The newest kind that is not newer than `arch`.
     pub(super) fn of(arch: u32) -> Self {
         KINDS.into_iter().rev().find(|kind| kind.arch <= arch).unwrap_or(KINDS[0])
+    }
+
+    /// Multiplications and additions a second, if it has that precision.
+    pub(super) fn flops_per_second(&self, precision: Precision) -> Option<f64> {
+        let [fp32, tf32, bf16] = self.flops_per_second;
+        match precision {
+            Precision::Fp32 => fp32,
+            Precision::Tf32 => tf32,
+            Precision::Bf16 => bf16,
+        }
     }
 
     pub(super) fn limits(&self) -> Limits {

@@ -1,6 +1,6 @@
 //! What the GPU is asked to do, as data: kernels with their arguments, and matrix products.
 
-use crate::device::{Buffer, Span, Tensor, Window};
+use crate::device::{Buffer, Format, Operand, Span, Tensor, Window};
 
 /// Bytes of two f64 side by side.
 pub(super) const PAIR_BYTES: usize = 16;
@@ -30,9 +30,19 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// Of so many f32 numbers.
-    pub(super) fn of(read: usize, written: usize) -> Self {
-        Self { read: 4 * read, written: 4 * written, columns: 0 }
+    /// `operand` is read too.
+    pub(super) fn reads(self, operand: impl Into<Operand>) -> Self {
+        Self { read: self.read + bytes(operand.into()), ..self }
+    }
+
+    /// `operand` is written too.
+    pub(super) fn writes(self, operand: impl Into<Operand>) -> Self {
+        Self { written: self.written + bytes(operand.into()), ..self }
+    }
+
+    /// `operand` is read and written too.
+    pub(super) fn updates(self, operand: impl Into<Operand> + Copy) -> Self {
+        self.reads(operand).writes(operand)
     }
 
     /// And a pair of f64 for each of `count`, read.
@@ -45,10 +55,23 @@ impl Traffic {
         Self { written: self.written + PAIR_BYTES * count, ..self }
     }
 
-    /// And so many f32 numbers of columns.
-    pub(super) fn columns(self, numbers: usize) -> Self {
-        Self { columns: self.columns + 4 * numbers, ..self }
+    /// And so many bytes of columns.
+    pub(super) fn columns(self, bytes: usize) -> Self {
+        Self { columns: self.columns + bytes, ..self }
     }
+}
+
+/// Bytes of a number.
+pub(super) fn number_bytes(format: Format) -> usize {
+    match format {
+        Format::Full => 4,
+        Format::Bf16 => 2,
+        Format::Byte => 1,
+    }
+}
+
+fn bytes(operand: Operand) -> usize {
+    number_bytes(operand.buffer.format) * operand.len()
 }
 
 impl Product {
@@ -57,14 +80,28 @@ impl Product {
         (2 * self.m * self.n * self.k) as u64
     }
 
+    /// Of c.
+    pub(super) fn result_format(&self) -> Format {
+        match self.c {
+            Place::Buffer { buffer, .. } => buffer.format,
+            Place::Workspace { .. } | Place::Device { .. } => self.format,
+        }
+    }
+
     /// Every number once.
     fn traffic(&self) -> Traffic {
-        let Self { m, n, k, .. } = *self;
+        let Self { m, n, k, format, .. } = *self;
         let mut traffic = Traffic::default();
         let mut add = |place: Place, numbers: usize, is_read: bool| match (place, is_read) {
-            (Place::Workspace { .. }, _) => traffic = traffic.columns(numbers),
-            (Place::Buffer { .. }, true) => traffic.read += 4 * numbers,
-            (Place::Buffer { .. }, false) => traffic.written += 4 * numbers,
+            (Place::Workspace { .. } | Place::Device { .. }, _) => {
+                traffic = traffic.columns(number_bytes(format) * numbers);
+            }
+            (Place::Buffer { buffer, .. }, true) => {
+                traffic.read += number_bytes(buffer.format) * numbers;
+            }
+            (Place::Buffer { buffer, .. }, false) => {
+                traffic.written += number_bytes(buffer.format) * numbers;
+            }
         };
         add(self.a.place, m * k, true);
         add(self.b.place, k * n, true);
@@ -101,6 +138,8 @@ pub(super) struct Product {
     pub(super) k: usize,
     pub(super) a: Matrix,
     pub(super) b: Matrix,
+    /// Of a and b, and of c unless its buffer says otherwise.
+    pub(super) format: Format,
     pub(super) beta: f32,
     pub(super) c: Place,
     /// Numbers from one column of c to the next.
@@ -124,6 +163,8 @@ pub(super) enum Place {
     Buffer { buffer: Buffer, offset: usize },
     /// Byte `offset` of the workspace, which holds nothing from one operation to the next.
     Workspace { offset: usize },
+    /// Memory of the runtime's own.
+    Device { address: u64 },
 }
 
 /// An argument of a kernel.
@@ -146,6 +187,7 @@ impl Place {
         match self {
             Self::Buffer { offset, .. } => offset.is_multiple_of(4),
             Self::Workspace { offset } => offset.is_multiple_of(16),
+            Self::Device { address } => address.is_multiple_of(16),
         }
     }
 }

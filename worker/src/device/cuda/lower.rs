@@ -5,12 +5,13 @@
 
 use super::launch::{Arg, Kernel, Launch, Matrix, PAIR_BYTES, Place, Product, Task, Traffic, int};
 use super::{
-    batch_norm, bias, conv2d, dropout, gemm, max_pool, relu, softmax_cross_entropy, weight_decay,
+    batch_norm, bias, cast, conv2d, dropout, gemm, max_pool, relu, softmax_cross_entropy,
+    weight_decay,
 };
-use crate::device::{Op, Tensor};
+use crate::device::{Format, Op, Span, Tensor};
 
 /// Threads of a block that runs along a row of numbers.
-const THREADS: usize = 256;
+pub(super) const THREADS: usize = 256;
 /// Channels of a block that sums over rows.
 const LANES: usize = 32;
 /// Rows that such a block takes at once.
@@ -66,6 +67,7 @@ pub(super) fn lower(op: Op, limits: Limits) -> Lowering {
             bias::backward(&mut to, grad_output, grad_bias);
         }
         Op::Gemm { gemm, a, b, c } => gemm::multiply(&mut to, gemm, a, b, c),
+        Op::Cast { input, output } => cast::cast(&mut to, input, output),
         Op::WeightDecay { decay, weight, grad_weight, penalty } => {
             weight_decay::apply(&mut to, decay, weight, grad_weight, penalty);
         }
@@ -157,18 +159,32 @@ impl Lowering {
     ) {
         let small = |count: usize| u32::try_from(count).expect("a tensor has few blocks");
         let (grid, block) = (grid.map(small), block.map(small));
-        let task = Task::Kernel(Kernel { name, grid, block, args });
-        self.launches.push(Launch { task, traffic });
+        self.push(Kernel { name, grid, block, args }, traffic);
+    }
+
+    pub(super) fn push(&mut self, kernel: Kernel, traffic: Traffic) {
+        self.launches.push(Launch { task: Task::Kernel(kernel), traffic });
     }
 
     /// c (m, n) = a (m, k) * b (k, n) + beta * c, all row-major: each is the transpose of what lies
     /// there column by column, so that cuBLAS is asked for c^T = b^T * a^T.
     pub(super) fn product(&mut self, [m, n, k]: [usize; 3], a: Rows, b: Rows, beta: f32, c: Rows) {
         assert!(!c.transposed, "a product is written as it is");
+        assert_eq!(a.format, b.format, "a product is of numbers of one format");
         let matrix =
             |rows: Rows| Matrix { place: rows.place, ld: rows.ld, transposed: rows.transposed };
-        let product =
-            Product { m: n, n: m, k, a: matrix(b), b: matrix(a), beta, c: c.place, ldc: c.ld };
+        let format = a.format;
+        let product = Product {
+            m: n,
+            n: m,
+            k,
+            a: matrix(b),
+            b: matrix(a),
+            format,
+            beta,
+            c: c.place,
+            ldc: c.ld,
+        };
         self.launches.push(product.into());
     }
 }
@@ -177,6 +193,7 @@ impl Lowering {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rows {
     pub(super) place: Place,
+    pub(super) format: Format,
     /// Numbers from one row to the next.
     pub(super) ld: usize,
     /// Whether it is the transpose of what is meant.
@@ -184,13 +201,20 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn new(place: impl Into<Place>, ld: usize) -> Self {
-        Self { place: place.into(), ld, transposed: false }
+    /// A matrix whose rows follow each other.
+    pub(super) fn new(span: Span, columns: usize) -> Self {
+        Self { place: span.into(), format: span.buffer.format, ld: columns, transposed: false }
     }
 
     /// The pixels of a tensor.
     pub(super) fn of(tensor: Tensor) -> Self {
-        Self::new(tensor, tensor.ld)
+        let Tensor { buffer, ld, .. } = tensor;
+        Self { place: tensor.into(), format: buffer.format, ld, transposed: false }
+    }
+
+    /// Columns in the workspace.
+    pub(super) fn columns(place: Place, format: Format, columns: usize) -> Self {
+        Self { place, format, ld: columns, transposed: false }
     }
 
     pub(super) fn transposed(self) -> Self {

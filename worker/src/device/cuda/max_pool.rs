@@ -18,8 +18,9 @@ pub(super) fn forward(
     let mut args = vec![input.into(), output.into(), place, window_arg(window, input)];
     args.extend([input.shape.c, input.ld, output.ld, places_ld].map(int));
     let count = numbers(output);
-    let written = count + places.map_or(0, numbers);
-    to.for_each("max_pool_forward", count, Traffic::of(numbers(input), written), args);
+    let traffic = Traffic::default().reads(input).writes(output);
+    let traffic = places.map_or(traffic, |places| traffic.writes(places));
+    to.for_each("max_pool_forward", count, traffic, args);
 }
 
 pub(super) fn backward(
@@ -35,6 +36,7 @@ pub(super) fn backward(
     let adds = usize::from(update == Update::Add);
     args.extend([grad_input.shape.c, grad_output.ld, places.ld, grad_input.ld, adds].map(int));
     let count = numbers(grad_input);
-    let traffic = Traffic::of(2 * numbers(grad_output) + adds * count, count);
+    let traffic = Traffic::default().reads(grad_output).reads(places).writes(grad_input);
+    let traffic = if adds == 1 { traffic.reads(grad_input) } else { traffic };
     to.for_each("max_pool_backward", count, traffic, args);
 }

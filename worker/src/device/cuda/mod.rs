@@ -1,11 +1,13 @@
 //! A GPU: our kernels for everything but matrix products, which are cuBLAS's.
 //!
 //! An operation is lowered to launches by pure functions, one file for each kind of operation; the
-//! `runtime` puts them into a stream. Only it, `driver`, and the bindings
-//! in `library` and `nvrtc` are unsafe.
+//! `runtime` puts them into a stream, and what is done at every step into a `graph`. Only these two,
+//! `transfer`, `driver`, and the bindings in `library` and `nvrtc` are unsafe.
 
+mod arena;
 mod batch_norm;
 mod bias;
+mod cast;
 mod claim;
 mod conv2d;
 mod driver;
@@ -13,6 +15,7 @@ mod dropout;
 #[cfg(test)]
 mod gate;
 mod gemm;
+mod graph;
 mod kinds;
 mod launch;
 mod library;
@@ -25,20 +28,35 @@ mod runtime;
 mod softmax_cross_entropy;
 mod source;
 mod survey;
+mod transfer;
 mod weight_decay;
 
+use std::collections::VecDeque;
 use std::path::Path;
 
+use hw2_common::config::Precision;
+
+use arena::Arena;
 use driver::Gpu;
+use graph::Graph;
 pub use kinds::GpuKind;
+use launch::Launch;
 use lower::{Limits, lower};
 pub use plan::{Plan, PlannedOp};
 use runtime::{Runtime, RuntimeError};
 pub(crate) use survey::first_free;
 use survey::{Found, find};
 pub use survey::{GpuSurvey, Survey, survey};
+use transfer::{Download, Upload};
 
-use super::{Buffer, Device, DeviceError, DropoutCoordinates, Op, Span};
+use super::{
+    Buffer, Device, DeviceError, DropoutCoordinates, Format, Op, Pipeline, Request, Segment, Span,
+};
+
+/// The oldest compute capability that has TF32 and bfloat16.
+const REDUCED_PRECISION_MIN: u32 = 80;
+/// Lists of operations that are kept; a training run has some twenty.
+const ROUTINES_MAX: usize = 64;
 
 /// One GPU.
 pub struct Cuda {
@@ -47,25 +65,77 @@ pub struct Cuda {
     limits: Limits,
     /// Buffers so far, those included that did not fit.
     allocated: usize,
+    routines: Vec<Routine>,
+    staged: Vec<(Upload, Span)>,
+    /// What is on its way from the device, and what was, for the next time.
+    downloads: VecDeque<Download>,
+    spare: VecDeque<Download>,
+    /// The one that the caller looks at.
+    shown: Option<Download>,
     /// For the next download to report.
     failure: Option<DeviceError>,
 }
 
+/// Operations that were asked for once and are expected again.
+struct Routine {
+    ops: Vec<Op>,
+    launches: Vec<Launch>,
+    form: Form,
+}
+
+/// How a routine is done.
+enum Form {
+    /// Launch by launch this time, since a first launch may do what a graph cannot hold.
+    New,
+    /// Launch by launch once more, to make the graph.
+    Known,
+    Graph(Graph),
+    /// Launch by launch: the driver knows no graphs.
+    Plain,
+}
+
 impl Cuda {
-    /// GPU number `ordinal`, with the libraries of CUDA from `folder`, or from where the system has
-    /// them.
+    /// GPU number `ordinal` for activations of `precision`, with the libraries of CUDA from `folder`,
+    /// or from where the system has them.
     ///
     /// # Errors
-    /// A library is missing, there is no such GPU, or it does not work.
-    pub fn new(ordinal: usize, folder: Option<&Path>) -> Result<Self, DeviceError> {
+    /// A library is missing, there is no such GPU, it does not have that precision, or it does not
+    /// work.
+    pub fn new(
+        ordinal: usize,
+        folder: Option<&Path>,
+        precision: Precision,
+    ) -> Result<Self, DeviceError> {
         let Found { gpu, nvrtc } = find(ordinal, folder)?;
+        if precision != Precision::Fp32 && gpu.arch < REDUCED_PRECISION_MIN {
+            let (major, minor) = (gpu.arch / 10, gpu.arch % 10);
+            let problem = format!(
+                "{} is of compute capability {major}.{minor}, and {precision} needs 8.0 or above: \
+                 set precision = \"fp32\", or use another GPU",
+                gpu.name
+            );
+            return Err(failed(ordinal, problem));
+        }
         // Whoever asks for a GPU gets it; the claim keeps away those who take any.
         claim::claim(&gpu.id);
-        let compiled = nvrtc.compile(&source::source(), gpu.arch, &[]);
+        let format = if precision == Precision::Bf16 { Format::Bf16 } else { Format::Full };
+        let compiled = nvrtc.compile(&source::source(format), gpu.arch, &[]);
         let compiled = compiled.map_err(|log| failed(ordinal, format!("the kernels: {log}")))?;
-        let runtime = Runtime::new(&gpu, compiled.code).map_err(|error| failed(ordinal, error))?;
+        let runtime = Runtime::new(&gpu, compiled.code, precision);
+        let runtime = runtime.map_err(|error| failed(ordinal, error))?;
         let limits = GpuKind::of(gpu.arch).limits();
-        Ok(Self { gpu, runtime, limits, allocated: 0, failure: None })
+        Ok(Self {
+            gpu,
+            runtime,
+            limits,
+            allocated: 0,
+            routines: Vec::new(),
+            staged: Vec::new(),
+            downloads: VecDeque::new(),
+            spare: VecDeque::new(),
+            shown: None,
+            failure: None,
+        })
     }
 
     /// Whether GPU number `ordinal` and the libraries are there.
@@ -84,16 +154,80 @@ impl Cuda {
     }
 
     /// Does `work`, unless something failed before.
-    fn attempt(&mut self, work: impl FnOnce(&mut Runtime) -> Result<(), RuntimeError>) {
-        if self.failure.is_none() {
-            let error = work(&mut self.runtime).err();
-            self.failure = error.map(|error| failed(self.gpu.ordinal, error));
+    fn attempt<T>(
+        &mut self,
+        work: impl FnOnce(&mut Runtime) -> Result<T, RuntimeError>,
+    ) -> Option<T> {
+        if self.failure.is_some() {
+            return None;
+        }
+        let result = work(&mut self.runtime);
+        result.map_err(|error| self.failure = Some(failed(self.gpu.ordinal, error))).ok()
+    }
+
+    /// What went wrong so far.
+    fn health(&self) -> Result<(), DeviceError> {
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// The routine for `ops`, with the workspace that it needs.
+    fn routine(&mut self, ops: &[Op]) -> usize {
+        if let Some(index) = self.routines.iter().position(|routine| routine.ops == ops) {
+            return index;
+        }
+        let mut launches = Vec::new();
+        let mut workspace_bytes = 0;
+        for op in ops {
+            let lowered = lower(*op, self.limits);
+            workspace_bytes = workspace_bytes.max(lowered.workspace_bytes);
+            launches.extend(lowered.launches);
+        }
+        self.reserve(workspace_bytes);
+        if self.routines.len() == ROUTINES_MAX {
+            self.routines.clear();
+        }
+        self.routines.push(Routine { ops: ops.to_vec(), launches, form: Form::New });
+        self.routines.len() - 1
+    }
+
+    fn reserve(&mut self, workspace_bytes: usize) {
+        let is_new = self.attempt(|runtime| runtime.reserve(workspace_bytes));
+        if is_new == Some(true) {
+            // The graphs have the address of the old one.
+            self.routines.clear();
         }
     }
 }
 
 fn failed(ordinal: usize, problem: impl ToString) -> DeviceError {
     DeviceError { device: format!("GPU {ordinal}"), problem: problem.to_string() }
+}
+
+impl Routine {
+    fn run(&mut self, runtime: &mut Runtime) -> Result<(), RuntimeError> {
+        let launches = &self.launches;
+        let one_by_one =
+            |runtime: &mut Runtime| launches.iter().try_for_each(|launch| runtime.launch(launch));
+        match &self.form {
+            Form::New => {
+                self.form = Form::Known;
+                one_by_one(runtime)
+            }
+            Form::Known => match runtime.capture(one_by_one)? {
+                Some(graph) => {
+                    graph.launch()?;
+                    self.form = Form::Graph(graph);
+                    Ok(())
+                }
+                None => {
+                    self.form = Form::Plain;
+                    one_by_one(runtime)
+                }
+            },
+            Form::Graph(graph) => Ok(graph.launch()?),
+            Form::Plain => one_by_one(runtime),
+        }
+    }
 }
 
 impl Device for Cuda {
@@ -103,19 +237,24 @@ impl Device for Cuda {
         format!("GPU {}: {}", self.gpu.ordinal, self.gpu.name)
     }
 
-    fn alloc(&mut self, len: usize) -> Buffer {
-        self.attempt(|runtime| runtime.alloc(len));
-        self.allocated += 1;
-        Buffer::numbered(self.allocated - 1)
+    fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {
+        self.attempt(|runtime| runtime.alloc(&Arena::new(requests)));
+        let first = self.allocated;
+        self.allocated += requests.len();
+        let numbered = (first..).zip(requests);
+        numbered.map(|(number, request)| Buffer::numbered(number, request.format)).collect()
     }
 
     fn upload(&mut self, target: Span, values: &[f32]) {
-        self.attempt(|runtime| runtime.upload(target, values));
+        self.attempt(|runtime| {
+            let upload = runtime.stage(values)?;
+            runtime.take(upload, target)
+        });
     }
 
     fn download(&mut self, source: Span, values: &mut [f32]) -> Result<(), DeviceError> {
         self.attempt(|runtime| runtime.download(source, values));
-        self.failure.clone().map_or(Ok(()), Err)
+        self.health()
     }
 
     fn set_dropout(&mut self, coordinates: DropoutCoordinates) {
@@ -124,9 +263,56 @@ impl Device for Cuda {
 
     fn run(&mut self, op: Op) {
         let lowered = lower(op, self.limits);
+        self.reserve(lowered.workspace_bytes);
         self.attempt(|runtime| {
-            runtime.reserve(lowered.workspace_bytes)?;
             lowered.launches.iter().try_for_each(|launch| runtime.launch(launch))
         });
+    }
+
+    fn run_all(&mut self, ops: &[Op]) {
+        let index = self.routine(ops);
+        if self.failure.is_none() {
+            let result = self.routines[index].run(&mut self.runtime);
+            self.failure = result.map_err(|error| failed(self.gpu.ordinal, error)).err();
+        }
+    }
+}
+
+impl Pipeline for Cuda {
+    fn stage(&mut self, target: Span, values: &[f32]) {
+        if let Some(upload) = self.attempt(|runtime| runtime.stage(values)) {
+            self.staged.push((upload, target));
+        }
+    }
+
+    fn begin(&mut self, segments: &[Segment]) {
+        assert!(self.downloads.is_empty(), "what was made before has been taken");
+        self.spare.extend(self.shown.take());
+        for (upload, target) in std::mem::take(&mut self.staged) {
+            self.attempt(|runtime| runtime.take(upload, target));
+        }
+        for Segment { ops, made } in segments {
+            self.run_all(ops);
+            let spare = self.spare.iter().position(|spare| spare.len_max() >= made.len);
+            let spare = spare.and_then(|index| self.spare.remove(index));
+            let download = self.attempt(|runtime| {
+                let mut download = match spare {
+                    Some(download) => download,
+                    None => runtime.new_download(made.len)?,
+                };
+                runtime.begin_download(*made, &mut download)?;
+                Ok(download)
+            });
+            self.downloads.extend(download);
+        }
+    }
+
+    fn next(&mut self) -> Result<&[f32], DeviceError> {
+        self.spare.extend(self.shown.take());
+        self.health()?;
+        let download = self.downloads.pop_front().expect("a segment was begun");
+        let ordinal = self.gpu.ordinal;
+        let shown = self.shown.insert(download);
+        shown.wait().map_err(|error| failed(ordinal, RuntimeError::from(error)))
     }
 }

@@ -1,11 +1,14 @@
 //! What a program costs on a kind of GPU, counted from its launches.
 
+use hw2_common::config::Precision;
 use serde::Serialize;
 
+use super::arena::Arena;
 use super::kinds::GpuKind;
 use super::launch::{Launch, Task};
 use super::lower::{Lowering, lower};
-use crate::device::Op;
+use crate::device::{Op, Request};
+use crate::nn::Program;
 
 /// What a training step costs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,6 +25,12 @@ pub struct Plan {
     pub bytes_with_columns: f64,
     /// What no launch can beat: each takes as long as its arithmetic or its traffic does.
     pub images_per_second: f64,
+    /// Bytes of all buffers, where those that are never used at once share a place.
+    pub buffer_bytes: usize,
+    /// The same if each had a place of its own.
+    pub buffer_bytes_apart: usize,
+    /// Bytes that one operation needs besides: columns, partial sums.
+    pub workspace_bytes: usize,
 }
 
 /// One operation of it, for one image.
@@ -40,23 +49,38 @@ pub struct PlannedOp {
 }
 
 impl Plan {
-    /// Of `ops` over batches of `batch_size` images on a GPU of `kind`.
-    pub fn new(ops: &[Op], batch_size: usize, kind: &GpuKind) -> Self {
-        let lowered: Vec<(Op, Lowering)> =
-            ops.iter().map(|op| (*op, lower(*op, kind.limits()))).collect();
+    /// Of a training step with dropout of `program`, which is of `precision`, on a GPU of `kind`.
+    ///
+    /// # Errors
+    /// The GPU does not have the precision.
+    pub fn new(program: &Program, kind: &GpuKind, precision: Precision) -> Result<Self, String> {
+        let flops_per_second = kind.flops_per_second(precision);
+        let flops_per_second = flops_per_second
+            .ok_or_else(|| format!("a {} has no {precision}: choose fp32", kind.name))?;
+        let segments = program.train(true);
+        let lowered: Vec<(Op, Lowering)> = (segments.iter().flat_map(|segment| &segment.ops))
+            .map(|op| (*op, lower(*op, kind.limits())))
+            .collect();
+        let batch_size = program.batch_size();
         let ops: Vec<PlannedOp> =
             lowered.iter().map(|(op, lowering)| planned(*op, lowering, batch_size, kind)).collect();
         let launches = lowered.iter().flat_map(|(_, lowering)| &lowering.launches);
-        let seconds: f64 = launches.map(|launch| seconds(launch, kind)).sum();
+        let seconds: f64 = launches.map(|launch| seconds(launch, kind, flops_per_second)).sum();
         let sum = |of: fn(&PlannedOp) -> f64| ops.iter().map(of).sum::<f64>();
-        Self {
+        let workspace = lowered.iter().map(|(_, lowering)| lowering.workspace_bytes).max();
+        let lasting = |request: &Request| Request { used: None, ..request.clone() };
+        let apart: Vec<Request> = program.requests().iter().map(lasting).collect();
+        Ok(Self {
             batch_size,
             flops: sum(|op| op.flops),
             bytes: sum(|op| op.bytes),
             bytes_with_columns: sum(|op| op.bytes) + sum(|op| op.column_bytes),
             images_per_second: batch_size as f64 / seconds,
+            buffer_bytes: Arena::new(program.requests()).bytes,
+            buffer_bytes_apart: Arena::new(&apart).bytes,
+            workspace_bytes: workspace.unwrap_or(0),
             ops,
-        }
+        })
     }
 }
 
@@ -90,7 +114,7 @@ fn bytes(launch: &Launch, kind: &GpuKind) -> f64 {
     (traffic.read + traffic.written + traffic.columns) as f64 - kept_bytes(launch, kind)
 }
 
-fn seconds(launch: &Launch, kind: &GpuKind) -> f64 {
-    let arithmetic = flops(launch) / kind.flops_per_second;
+fn seconds(launch: &Launch, kind: &GpuKind, flops_per_second: f64) -> f64 {
+    let arithmetic = flops(launch) / flops_per_second;
     arithmetic.max(bytes(launch, kind) / kind.bytes_per_second)
 }

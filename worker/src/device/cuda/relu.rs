@@ -7,5 +7,5 @@ use crate::device::Tensor;
 pub(super) fn backward(to: &mut Lowering, output: Tensor, grad: Tensor) {
     let args = vec![output.into(), grad.into(), matrix(output), int(grad.ld)];
     let count = numbers(output);
-    to.for_each("relu_backward", count, Traffic::of(2 * count, count), args);
+    to.for_each("relu_backward", count, Traffic::default().reads(output).updates(grad), args);
 }

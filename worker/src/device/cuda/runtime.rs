@@ -10,12 +10,18 @@ use std::sync::Arc;
 use cudarc::cublas::{self, CudaBlas};
 use cudarc::driver::{
     self, CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
+    result,
 };
 use cudarc::nvrtc::Ptx;
+use hw2_common::config::Precision;
 
+use super::arena::Arena;
+use super::cast;
 use super::driver::Gpu;
-use super::launch::{Arg, Kernel, Launch, Matrix, Place, Product, Task};
-use crate::device::{DropoutCoordinates, Span};
+use super::graph::Graph;
+use super::launch::{Arg, Kernel, Launch, Matrix, Place, Product, Task, number_bytes};
+use super::transfer::{Download, Upload, Uploads};
+use crate::device::{DropoutCoordinates, Format, Span};
 
 /// For cuBLAS, which would otherwise allocate its own: the same bits every time need the same memory.
 const BLAS_WORKSPACE_BYTES: usize = 32 << 20;
@@ -26,12 +32,25 @@ pub(super) struct Runtime {
     stream: Arc<CudaStream>,
     /// Its drop would panic on a GPU that is lost.
     blas: ManuallyDrop<CudaBlas>,
+    precision: Precision,
     module: Arc<CudaModule>,
     functions: HashMap<&'static str, CudaFunction>,
-    buffers: Vec<CudaSlice<f32>>,
+    arenas: Vec<CudaSlice<u8>>,
+    buffers: Vec<Placed>,
     workspace: CudaSlice<u8>,
     coordinates: CudaSlice<u32>,
+    uploads: Uploads,
+    download_stream: Arc<CudaStream>,
+    /// For one download at a time.
+    download: Download,
     _blas_workspace: CudaSlice<u8>,
+}
+
+/// Where a buffer lies.
+struct Placed {
+    arena: usize,
+    /// In bytes.
+    offset: usize,
 }
 
 /// Why the GPU does not do what it should.
@@ -54,8 +73,13 @@ fn words(error: &DriverError) -> String {
 }
 
 impl Runtime {
-    /// `gpu` with `code`, our kernels compiled for its architecture. libcublas is loaded.
-    pub(super) fn new(gpu: &Gpu, code: Vec<u8>) -> Result<Self, RuntimeError> {
+    /// `gpu` with `code`, our kernels compiled for its architecture and `precision`. libcublas is
+    /// loaded.
+    pub(super) fn new(
+        gpu: &Gpu,
+        code: Vec<u8>,
+        precision: Precision,
+    ) -> Result<Self, RuntimeError> {
         let context = CudaContext::new(gpu.ordinal)?;
         // SAFETY: nothing is allocated yet, and everything runs on streams that we order ourselves.
         unsafe { context.disable_event_tracking() };
@@ -74,51 +98,142 @@ impl Runtime {
             let mode = cublas::sys::cublasMath_t::CUBLAS_DEFAULT_MATH;
             cublas::sys::cublasSetMathMode(*blas.handle(), mode).result()?;
         }
+        let (workspace, coordinates) = (stream.alloc_zeros(256)?, stream.alloc_zeros(4)?);
+        // Other streams use memory only after the one that asked for it has got it.
+        stream.synchronize()?;
         Ok(Self {
             blas,
+            precision,
             module,
             functions: HashMap::new(),
+            arenas: Vec::new(),
             buffers: Vec::new(),
-            workspace: stream.alloc_zeros(256)?,
-            coordinates: stream.alloc_zeros(4)?,
+            workspace,
+            coordinates,
+            uploads: Uploads::new(&context)?,
+            download_stream: context.new_stream()?,
+            download: Download::new(&context, 1)?,
             _blas_workspace: blas_workspace,
             context,
             stream,
         })
     }
 
-    /// One more buffer of `len` zeros.
-    pub(super) fn alloc(&mut self, len: usize) -> Result<(), RuntimeError> {
-        // The driver has no empty memory.
-        self.buffers.push(self.stream.alloc_zeros(len.max(1))?);
+    /// Buffers in `arena`, a new one, of which what lasts is zeros.
+    pub(super) fn alloc(&mut self, arena: &Arena) -> Result<(), RuntimeError> {
+        // SAFETY: what does not last is written before it is read.
+        let mut memory = unsafe { self.stream.alloc::<u8>(arena.bytes.max(1)) }?;
+        self.stream.memset_zeros(&mut memory.slice_mut(..arena.lasting_bytes))?;
+        self.stream.synchronize()?;
+        let number = self.arenas.len();
+        self.arenas.push(memory);
+        let placed = |offset: &usize| Placed { arena: number, offset: *offset };
+        self.buffers.extend(arena.offsets.iter().map(placed));
         Ok(())
     }
 
-    /// Makes the workspace at least so large; what it holds is lost.
-    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), RuntimeError> {
-        if self.workspace.len() < bytes {
+    /// Makes the workspace at least so large, and says whether it is another one now.
+    pub(super) fn reserve(&mut self, bytes: usize) -> Result<bool, RuntimeError> {
+        let is_small = self.workspace.len() < bytes;
+        if is_small {
             self.stream.synchronize()?;
-            self.workspace = self.stream.alloc_zeros(bytes)?;
+            // SAFETY: what is in it is written before it is read.
+            self.workspace = unsafe { self.stream.alloc(bytes) }?;
         }
+        Ok(is_small)
+    }
+
+    /// Sends `values` off for whoever takes them.
+    pub(super) fn stage(&mut self, values: &[f32]) -> Result<Upload, RuntimeError> {
+        Ok(self.uploads.begin(values)?)
+    }
+
+    /// Puts what was sent off into `target`, in the order of the stream.
+    pub(super) fn take(&mut self, upload: Upload, target: Span) -> Result<(), RuntimeError> {
+        let from = self.uploads.take(upload, &self.stream)?;
+        let to = self.address(target.into());
+        if target.buffer.format == Format::Full {
+            // SAFETY: both are that long.
+            unsafe {
+                result::memcpy_dtod_async(to, from, 4 * target.len, self.stream.cu_stream())?;
+            }
+        } else {
+            self.cast(Format::Full, from, target.buffer.format, to, target.len)?;
+        }
+        Ok(self.uploads.taken(upload, &self.stream)?)
+    }
+
+    /// Waits for everything asked so far and copies `source` to `values`.
+    pub(super) fn download(
+        &mut self,
+        source: Span,
+        values: &mut [f32],
+    ) -> Result<(), RuntimeError> {
+        if self.download.len_max() < source.len {
+            self.download = Download::new(&self.context, source.len)?;
+        }
+        let mut address = self.address(source.into());
+        let mut full = None;
+        if source.buffer.format != Format::Full {
+            // SAFETY: it is written before it is read.
+            let memory = unsafe { self.stream.alloc::<f32>(source.len) }?;
+            let to = memory.device_ptr(&self.stream).0;
+            self.cast(source.buffer.format, address, Format::Full, to, source.len)?;
+            (address, full) = (to, Some(memory));
+        }
+        self.download.begin(address, source.len, &self.stream, &self.download_stream)?;
+        values.copy_from_slice(self.download.wait()?);
+        drop(full);
         Ok(())
     }
 
-    pub(super) fn upload(&mut self, target: Span, values: &[f32]) -> Result<(), RuntimeError> {
-        let buffer = &mut self.buffers[target.buffer.0 as usize];
-        let mut view = buffer.slice_mut(target.offset..target.offset + target.len);
-        Ok(self.stream.memcpy_htod(values, &mut view)?)
+    /// Room for `len` numbers of a download.
+    pub(super) fn new_download(&self, len: usize) -> Result<Download, RuntimeError> {
+        Ok(Download::new(&self.context, len)?)
     }
 
-    pub(super) fn download(&self, source: Span, values: &mut [f32]) -> Result<(), RuntimeError> {
-        let buffer = &self.buffers[source.buffer.0 as usize];
-        let view = buffer.slice(source.offset..source.offset + source.len);
-        self.stream.memcpy_dtoh(&view, values)?;
-        Ok(self.stream.synchronize()?)
+    /// Begins to copy `source`, which is in full, to `download`, when everything asked so far is done.
+    pub(super) fn begin_download(
+        &self,
+        source: Span,
+        download: &mut Download,
+    ) -> Result<(), RuntimeError> {
+        assert_eq!(source.buffer.format, Format::Full, "what is made is in full");
+        let address = self.address(source.into());
+        Ok(download.begin(address, source.len, &self.stream, &self.download_stream)?)
+    }
+
+    /// What `ask` asks of this, to be repeated; none where graphs are unknown.
+    pub(super) fn capture(
+        &mut self,
+        ask: impl FnOnce(&mut Self) -> Result<(), RuntimeError>,
+    ) -> Result<Option<Graph>, RuntimeError> {
+        let stream = Arc::clone(&self.stream);
+        Graph::capture(&stream, || ask(self))
+    }
+
+    /// `len` numbers from one format and address to another.
+    fn cast(
+        &mut self,
+        from: Format,
+        input: u64,
+        into: Format,
+        output: u64,
+        len: usize,
+    ) -> Result<(), RuntimeError> {
+        let place = |address| Arg::Address(Place::Device { address });
+        let kernel = cast::launch(from, place(input), into, place(output), len);
+        self.kernel(&kernel)
     }
 
     pub(super) fn set_dropout(&mut self, at: DropoutCoordinates) -> Result<(), RuntimeError> {
         let words = [at.seed as u32, (at.seed >> 32) as u32, at.step.0 as u32, at.replica.0];
-        Ok(self.stream.memcpy_htod(&words, &mut self.coordinates)?)
+        let upload = self.uploads.begin(bytemuck::cast_slice(&words))?;
+        let from = self.uploads.take(upload, &self.stream)?;
+        let (to, _) = self.coordinates.device_ptr(&self.stream);
+        // SAFETY: both are that long.
+        unsafe { result::memcpy_dtod_async(to, from, 16, self.stream.cu_stream())? };
+        Ok(self.uploads.taken(upload, &self.stream)?)
     }
 
     /// Puts `launch` into the stream.
@@ -175,51 +290,93 @@ impl Runtime {
     fn address(&self, place: Place) -> u64 {
         match place {
             Place::Buffer { buffer, offset } => {
-                let (base, _) = self.buffers[buffer.0 as usize].device_ptr(&self.stream);
-                base + 4 * offset as u64
+                let Placed { arena, offset: start } = self.buffers[buffer.number()];
+                let bytes = start + number_bytes(buffer.format) * offset;
+                self.arenas[arena].device_ptr(&self.stream).0 + bytes as u64
             }
             Place::Workspace { offset } => {
                 self.workspace.device_ptr(&self.stream).0 + offset as u64
             }
+            Place::Device { address } => address,
         }
     }
 
     fn product(&mut self, product: &Product) -> Result<(), RuntimeError> {
-        let Product { m, n, k, a, b, beta, c, ldc } = *product;
+        use cublas::sys::cublasComputeType_t::{
+            CUBLAS_COMPUTE_32F as FULL, CUBLAS_COMPUTE_32F_FAST_TF32 as TF32,
+        };
+        let Product { m, n, k, a, b, beta, c, ldc, .. } = *product;
         let operation = |matrix: Matrix| match matrix.transposed {
             true => cublas::sys::cublasOperation_t::CUBLAS_OP_T,
             false => cublas::sys::cublasOperation_t::CUBLAS_OP_N,
         };
         let [m, n, k, lda, ldb, ldc] = [m, n, k, a.ld, b.ld, ldc].map(super::launch::to_int);
-        let address = |place: Place| self.address(place) as *mut f32;
         self.context.bind_to_thread()?;
-        // SAFETY: lowering gives matrices that lie within their buffers; alpha and beta are read
-        // before the call returns.
+        if product.format == Format::Full && self.precision != Precision::Tf32 {
+            let address = |place: Place| self.address(place) as *mut f32;
+            // SAFETY: lowering gives matrices that lie within their buffers; alpha and beta are read
+            // before the call returns. A K80 has this function and not the one below.
+            unsafe {
+                cublas::result::sgemm(
+                    *self.blas.handle(),
+                    operation(a),
+                    operation(b),
+                    m,
+                    n,
+                    k,
+                    &1.0,
+                    address(a.place),
+                    lda,
+                    address(b.place),
+                    ldb,
+                    &beta,
+                    address(c),
+                    ldc,
+                )?;
+            }
+            return Ok(());
+        }
+        let address = |place: Place| self.address(place) as *mut c_void;
+        let (alpha, beta) = (std::ptr::from_ref(&1.0_f32), std::ptr::from_ref(&beta));
+        // SAFETY: as above.
         unsafe {
-            cublas::result::sgemm(
+            cublas::result::gemm_ex(
                 *self.blas.handle(),
                 operation(a),
                 operation(b),
                 m,
                 n,
                 k,
-                &1.0,
+                alpha.cast(),
                 address(a.place),
+                data_type(product.format),
                 lda,
                 address(b.place),
+                data_type(product.format),
                 ldb,
-                &beta,
+                beta.cast(),
                 address(c),
+                data_type(product.result_format()),
                 ldc,
+                if product.format == Format::Full { TF32 } else { FULL },
+                cublas::sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )?;
         }
         Ok(())
     }
 }
 
+fn data_type(format: Format) -> cublas::sys::cudaDataType_t {
+    match format {
+        Format::Full => cublas::sys::cudaDataType_t::CUDA_R_32F,
+        Format::Bf16 => cublas::sys::cudaDataType_t::CUDA_R_16BF,
+        Format::Byte => unreachable!("no product is of bytes"),
+    }
+}
+
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if self.stream.synchronize().is_ok() {
+        if self.context.synchronize().is_ok() {
             // SAFETY: it is dropped once, here, and before the workspace that it uses.
             unsafe { ManuallyDrop::drop(&mut self.blas) };
         }

@@ -1,6 +1,6 @@
 //! Softmax, cross-entropy and their gradient, row by row.
 
-use super::launch::{Traffic, int, numbers};
+use super::launch::{Traffic, int};
 use super::lower::Lowering;
 use crate::device::{Span, Tensor};
 
@@ -17,8 +17,8 @@ pub(super) fn apply(
     let mut args = vec![logits.into(), labels.into(), grad_logits.into()];
     args.extend([logits.shape.c, logits.ld, grad_logits.ld, n].map(int));
     args.push(results.into());
-    let count = numbers(logits);
-    to.warps("softmax_rows", n, Traffic::of(count + n, count).writes_pairs(n), args);
+    let traffic = Traffic::default().reads(logits).reads(labels).writes(grad_logits);
+    to.warps("softmax_rows", n, traffic.writes_pairs(n), args);
     let args = vec![results.into(), int(n), loss.into(), top1.into()];
-    to.blocks("softmax_sums", 1, Traffic::of(0, 2).reads_pairs(n), args);
+    to.blocks("softmax_sums", 1, Traffic::default().reads_pairs(n).writes(loss).writes(top1), args);
 }

@@ -1,7 +1,9 @@
 //! The source of all kernels as one program.
 
+use crate::device::Format;
+
 /// Name and text of each file, in the order in which they are compiled.
-pub(super) const FILES: [(&str, &str); 11] = [
+pub(super) const FILES: [(&str, &str); 12] = [
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
     ("im2col.cu", include_str!("../../../kernels/im2col.cu")),
     ("col2im.cu", include_str!("../../../kernels/col2im.cu")),
@@ -12,10 +14,14 @@ pub(super) const FILES: [(&str, &str); 11] = [
     ("relu.cu", include_str!("../../../kernels/relu.cu")),
     ("dropout.cu", include_str!("../../../kernels/dropout.cu")),
     ("softmax_cross_entropy.cu", include_str!("../../../kernels/softmax_cross_entropy.cu")),
+    ("cast.cu", include_str!("../../../kernels/cast.cu")),
     ("weight_decay.cu", include_str!("../../../kernels/weight_decay.cu")),
 ];
 
-/// All files one after the other; an error of the compiler names file and line.
-pub(super) fn source() -> String {
-    FILES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n")).collect()
+/// All files one after the other, for activations in `format`; an error of the compiler names file and
+/// line.
+pub(super) fn source(format: Format) -> String {
+    let define = if format == Format::Bf16 { "#define BF16\n" } else { "" };
+    let files = FILES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n"));
+    std::iter::once(define.to_owned()).chain(files).collect()
 }

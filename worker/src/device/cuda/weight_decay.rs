@@ -13,8 +13,13 @@ pub(super) fn apply(to: &mut Lowering, decay: f64, weight: Span, grad_weight: Sp
     let sums = to.pairs(blocks);
     let mut args = vec![weight.into(), grad_weight.into(), decay.clone(), int(weight.len)];
     args.push(sums.into());
-    let traffic = Traffic::of(2 * weight.len, weight.len).writes_pairs(blocks);
+    let traffic = Traffic::default().reads(weight).updates(grad_weight).writes_pairs(blocks);
     to.blocks("weight_decay", blocks, traffic, args);
     let args = vec![sums.into(), int(blocks), decay, penalty.into()];
-    to.blocks("weight_decay_penalty", 1, Traffic::of(0, 1).reads_pairs(blocks), args);
+    to.blocks(
+        "weight_decay_penalty",
+        1,
+        Traffic::default().reads_pairs(blocks).writes(penalty),
+        args,
+    );
 }

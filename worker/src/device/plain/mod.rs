@@ -1,10 +1,12 @@
 //! The specification: every primitive as plain loops, for f32 and f64.
 //!
-//! One primitive, one file, with the name that it has on every device. Speed is no concern here, but
+//! One primitive, one file, with the name that it has on every device. What goes to a buffer in bfloat16
+//! is rounded when the operation is done. Speed is no concern here, but
 //! inner loops run along channels, so that the full network in f64 takes seconds and not minutes.
 
 pub(super) mod batch_norm;
 pub(super) mod bias;
+pub(super) mod cast;
 pub(super) mod conv2d;
 pub(super) mod dropout;
 pub(super) mod gemm;
@@ -14,7 +16,7 @@ pub(super) mod softmax_cross_entropy;
 pub(super) mod weight_decay;
 
 use super::memory::Memory;
-use super::{Buffer, Device, DeviceError, DropoutCoordinates, Float, Op, Span};
+use super::{Buffer, Device, DeviceError, DropoutCoordinates, Float, Op, Request, Span};
 
 /// Plain loops in host memory, on the calling thread.
 #[derive(Debug, Default)]
@@ -37,12 +39,13 @@ impl<T: Float> Device for Plain<T> {
         format!("plain loops in f{}", 8 * size_of::<T>())
     }
 
-    fn alloc(&mut self, len: usize) -> Buffer {
-        self.memory.alloc(len)
+    fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {
+        self.memory.alloc(requests)
     }
 
     fn upload(&mut self, target: Span, values: &[T]) {
         self.memory.span_mut(target).copy_from_slice(values);
+        cast::round(&mut self.memory, target.into());
     }
 
     fn download(&mut self, source: Span, values: &mut [T]) -> Result<(), DeviceError> {
@@ -89,6 +92,7 @@ impl<T: Float> Device for Plain<T> {
                 bias::backward(memory, grad_output, grad_bias);
             }
             Op::Gemm { gemm, a, b, c } => gemm::multiply(memory, gemm, a, b, c),
+            Op::Cast { input, output } => cast::cast(memory, input, output),
             Op::WeightDecay { decay, weight, grad_weight, penalty } => {
                 weight_decay::apply(memory, decay, weight, grad_weight, penalty);
             }
@@ -96,5 +100,6 @@ impl<T: Float> Device for Plain<T> {
                 softmax_cross_entropy::apply(memory, logits, labels, grad_logits, loss, top1);
             }
         }
+        op.writes().into_iter().for_each(|written| cast::round(memory, written));
     }
 }

@@ -9,7 +9,8 @@ const CHANNELS: usize = 37;
 /// to 1 above 0.3 and those of odd rows as far below, so that no channel has a small variance.
 fn batch_norm<D: Device>(device: &mut D, rows: usize) -> [Vec<f64>; 4] {
     let shape = Shape { h: 1, w: 1, c: CHANNELS };
-    let [input, output, grad] = [1, 2, 3].map(|number| tensor(device, rows, shape, number));
+    let [input, output, grad] =
+        [1, 2, 3].map(|number| tensor(device, Format::Full, rows, shape, number));
     let ld = input.ld;
     let far = numbers::<f64>(rows * ld, 1).into_iter().enumerate().map(|(i, number)| {
         let side = if i / ld % 2 == 0 { 1.0 } else { -1.0 };
@@ -44,7 +45,7 @@ fn the_gradient_is_exact_where_it_cancels() {
         for values in [
             batch_norm(&mut Plain::<f32>::new(), rows),
             batch_norm(&mut Cpu::new(2).unwrap(), rows),
-            batch_norm(&mut gpus()[0], rows),
+            batch_norm(&mut gpus(Precision::Fp32)[0], rows),
         ] {
             for (index, (values, reference)) in values.iter().zip(&reference).enumerate() {
                 let error = error(values, reference);

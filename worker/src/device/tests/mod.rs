@@ -1,5 +1,6 @@
 //! Every fast primitive, with odd sizes and strides, against the plain loops in f64.
 
+use hw2_common::config::Precision;
 use hw2_common::model::Shape;
 
 use hw2_common::ids::{GlobalStep, ReplicaId};
@@ -8,8 +9,8 @@ use super::cpu::Cpu;
 use super::cuda::Cuda;
 use super::plain::Plain;
 use super::{
-    BatchNorm, Device, DropoutCoordinates, Epilogue, Float, Gemm, Mask, Op, Span, Tensor, Update,
-    Window,
+    BatchNorm, Device, DropoutCoordinates, Epilogue, Float, Format, Gemm, Mask, Op, Request, Span,
+    Tensor, Update, Window,
 };
 
 mod few_rows;
@@ -43,17 +44,39 @@ fn numbers<T: Float>(len: usize, tensor: usize) -> Vec<T> {
 }
 
 fn span<D: Device>(device: &mut D, len: usize, tensor: usize) -> Span {
-    let span = Span { buffer: device.alloc(len), offset: 0, len };
+    span_of(device, Format::Full, len, tensor)
+}
+
+fn span_of<D: Device>(device: &mut D, format: Format, len: usize, tensor: usize) -> Span {
+    let request = Request { format, ..Request::lasting(len) };
+    let span = Span { buffer: device.alloc(&[request])[0], offset: 0, len };
     device.upload(span, &numbers(len, tensor));
     span
 }
 
 /// A tensor that is a slice of the channels of a wider one, where four numbers can be moved at once if
 /// its channels let them.
-fn tensor<D: Device>(device: &mut D, n: usize, shape: Shape, number: usize) -> Tensor {
+fn tensor<D: Device>(
+    device: &mut D,
+    format: Format,
+    n: usize,
+    shape: Shape,
+    number: usize,
+) -> Tensor {
     let wide = Shape { c: shape.c + 8, ..shape };
-    let whole = Tensor::new(span(device, n * wide.len(), number).buffer, n, wide);
+    let whole = Tensor::new(span_of(device, format, n * wide.len(), number).buffer, n, wide);
     whole.channels(4, shape.c)
+}
+
+/// Places of a pool, in the midst of a buffer of bytes.
+fn places<D: Device>(device: &mut D, n: usize, shape: Shape) -> Tensor {
+    let wide = Shape { c: shape.c + 8, ..shape };
+    let len = n * wide.len();
+    let request = Request { format: Format::Byte, ..Request::lasting(len) };
+    let buffer = device.alloc(&[request])[0];
+    let bytes: Vec<_> = (0..len).map(|i| D::Elem::from_f64((i % 256) as f64)).collect();
+    device.upload(Span { buffer, offset: 0, len }, &bytes);
+    Tensor::new(buffer, n, wide).channels(4, shape.c)
 }
 
 /// All numbers of the buffer of a tensor made by [`tensor`]: what lies beside it must not change.
@@ -68,13 +91,13 @@ fn read_span<D: Device>(device: &mut D, span: Span) -> Vec<f64> {
     values.into_iter().map(Float::to_f64).collect()
 }
 
-fn convolution<D: Device>(device: &mut D, sizes: [usize; 7]) -> Vec<Vec<f64>> {
+fn convolution<D: Device>(device: &mut D, format: Format, sizes: [usize; 7]) -> Vec<Vec<f64>> {
     let [n, h, w, ci, co, kernel_size, stride] = sizes;
     let window = Window { kernel_size, stride };
     let shape = Shape { h, w, c: ci };
-    let input = tensor(device, n, shape, 1);
-    let output = tensor(device, n, shape.same(stride, co), 2);
-    let weight = span(device, kernel_size * kernel_size * ci * co, 3);
+    let input = tensor(device, format, n, shape, 1);
+    let output = tensor(device, format, n, shape.same(stride, co), 2);
+    let weight = span_of(device, format, kernel_size * kernel_size * ci * co, 3);
     let [bias, mean, var] = [4, 5, 6].map(|number| span(device, co, number));
     let mut results = Vec::new();
     let moments = Epilogue::Moments { mean, var };
@@ -83,7 +106,7 @@ fn convolution<D: Device>(device: &mut D, sizes: [usize; 7]) -> Vec<Vec<f64>> {
         results.push(read(device, output));
     }
     results.extend([read_span(device, mean), read_span(device, var)]);
-    let (grad_output, grad_input) = (output, tensor(device, n, shape, 7));
+    let (grad_output, grad_input) = (output, tensor(device, format, n, shape, 7));
     for update in [Update::Add, Update::Overwrite] {
         device.run(Op::Conv2dGradInput { window, grad_output, weight, update, grad_input });
         results.push(read(device, grad_input));
@@ -94,9 +117,13 @@ fn convolution<D: Device>(device: &mut D, sizes: [usize; 7]) -> Vec<Vec<f64>> {
     results
 }
 
-fn activation<D: Device>(device: &mut D, [n, h, w, c]: [usize; 4]) -> Vec<Vec<f64>> {
+fn activation<D: Device>(
+    device: &mut D,
+    format: Format,
+    [n, h, w, c]: [usize; 4],
+) -> Vec<Vec<f64>> {
     let shape = Shape { h, w, c };
-    let [input, output, grad] = [1, 2, 3].map(|number| tensor(device, n, shape, number));
+    let [input, output, grad] = [1, 2, 3].map(|number| tensor(device, format, n, shape, number));
     let [mean, var, weight, bias] = [4, 5, 6, 7].map(|number| span(device, c, number));
     let [grad_weight, grad_bias] = [8, 9].map(|number| span(device, c, number));
     let bn = BatchNorm { mean, var, weight, bias };
@@ -113,7 +140,8 @@ fn activation<D: Device>(device: &mut D, [n, h, w, c]: [usize; 4]) -> Vec<Vec<f6
     for window in [(3, 1), (3, 2), (2, 2)] {
         let window = Window { kernel_size: window.0, stride: window.1 };
         let pooled = shape.same(window.stride, c);
-        let [output, places] = [10, 11].map(|number| tensor(device, n, pooled, number));
+        let output = tensor(device, format, n, pooled, 10);
+        let places = places(device, n, pooled);
         device.run(Op::MaxPoolForward { window, input, output, places: Some(places) });
         results.extend([read(device, output), read(device, places)]);
         for update in [Update::Add, Update::Overwrite] {
@@ -125,8 +153,12 @@ fn activation<D: Device>(device: &mut D, [n, h, w, c]: [usize; 4]) -> Vec<Vec<f6
     results
 }
 
-fn matrices<D: Device>(device: &mut D, [m, n, k]: [usize; 3]) -> Vec<Vec<f64>> {
-    let (a, b, c) = (span(device, m * k, 1), span(device, k * n, 2), span(device, m * n, 3));
+fn matrices<D: Device>(device: &mut D, format: Format, [m, n, k]: [usize; 3]) -> Vec<Vec<f64>> {
+    let (a, b, c) = (
+        span_of(device, format, m * k, 1),
+        span_of(device, format, k * n, 2),
+        span(device, m * n, 3),
+    );
     let mut results = Vec::new();
     for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true), (true, true)] {
         let gemm = Gemm { m, n, k, transpose_a, transpose_b };
@@ -134,14 +166,22 @@ fn matrices<D: Device>(device: &mut D, [m, n, k]: [usize; 3]) -> Vec<Vec<f64>> {
         results.push(read_span(device, c));
     }
     let (penalty, grad_weight) = (span(device, 1, 4), span(device, a.len, 5));
-    device.run(Op::WeightDecay { decay: 0.25, weight: a, grad_weight, penalty });
+    let weight = span(device, a.len, 6);
+    device.run(Op::Cast { input: weight, output: a });
+    results.push(read_span(device, a));
+    device.run(Op::WeightDecay { decay: 0.25, weight, grad_weight, penalty });
     results.extend([read_span(device, penalty), read_span(device, grad_weight)]);
     results
 }
 
-fn classification<D: Device>(device: &mut D, [n, classes]: [usize; 2]) -> Vec<Vec<f64>> {
+fn classification<D: Device>(
+    device: &mut D,
+    format: Format,
+    [n, classes]: [usize; 2],
+) -> Vec<Vec<f64>> {
     let shape = Shape { h: 1, w: 1, c: classes };
-    let [logits, grad_logits] = [1, 2].map(|number| tensor(device, n, shape, number));
+    let logits = tensor(device, Format::Full, n, shape, 1);
+    let grad_logits = tensor(device, format, n, shape, 2);
     let [loss, top1] = [3, 4].map(|number| span(device, 1, number));
     let labels = span(device, n, 5);
     let label = |row: usize| D::Elem::from_f64((row * 7 % classes) as f64);
@@ -149,7 +189,7 @@ fn classification<D: Device>(device: &mut D, [n, classes]: [usize; 2]) -> Vec<Ve
     device.run(Op::SoftmaxCrossEntropy { logits, labels, grad_logits, loss, top1 });
     let mut results =
         vec![read(device, grad_logits), read_span(device, loss), read_span(device, top1)];
-    let maps = tensor(device, n, Shape { h: 3, w: 2, c: classes }, 6);
+    let maps = tensor(device, format, n, Shape { h: 3, w: 2, c: classes }, 6);
     let coordinates = DropoutCoordinates {
         seed: 0x1234_5678_9abc_def0,
         step: GlobalStep(7),
@@ -174,35 +214,54 @@ fn error(values: &[f64], reference: &[f64]) -> f64 {
     }
 }
 
+fn check_within(
+    results: &[Vec<f64>],
+    reference: &[Vec<f64>],
+    limit: f64,
+    sizes: impl std::fmt::Debug,
+    device: &str,
+) {
+    for (index, (values, reference)) in results.iter().zip(reference).enumerate() {
+        let error = error(values, reference);
+        assert!(error < limit, "{sizes:?} on {device}, result {index}: {error:e}");
+    }
+}
+
 /// A GPU, and one that takes a single image at a time.
-fn gpus() -> [Cuda; 2] {
-    let gpu = || Cuda::new(0, Some(hw2_softgpu::libraries())).unwrap();
+fn gpus(precision: Precision) -> [Cuda; 2] {
+    let gpu = || Cuda::new(0, Some(hw2_softgpu::libraries()), precision).unwrap();
     [gpu(), gpu().one_image_at_a_time()]
 }
 
 /// Runs `case` on every device: within 1e-5 of the plain loops in f64, and for several numbers of
-/// threads, or twice, equal bits.
+/// threads, or twice, equal bits. With activations in bfloat16 they are rounded now and then where the
+/// plain loops round once.
 macro_rules! compare {
     ($sizes:expr, $case:ident) => {
         for sizes in $sizes {
-            let reference = $case(&mut Plain::<f64>::new(), sizes);
+            let full = Format::Full;
+            let reference = $case(&mut Plain::<f64>::new(), full, sizes);
             let check = |results: &[Vec<f64>], device: &str| {
-                for (index, (values, reference)) in results.iter().zip(&reference).enumerate() {
-                    let error = error(values, reference);
-                    assert!(error < 1e-5, "{sizes:?} on {device}, result {index}: {error:e}");
-                }
+                check_within(results, &reference, 1e-5, sizes, device);
             };
-            check(&$case(&mut Plain::<f32>::new(), sizes), "plain loops in f32");
-            let first = $case(&mut Cpu::new(1).unwrap(), sizes);
+            check(&$case(&mut Plain::<f32>::new(), full, sizes), "plain loops in f32");
+            let first = $case(&mut Cpu::new(1).unwrap(), full, sizes);
             check(&first, "CPU");
             for threads in [2, 3, 7] {
-                let values = $case(&mut Cpu::new(threads).unwrap(), sizes);
+                let values = $case(&mut Cpu::new(threads).unwrap(), full, sizes);
                 assert_eq!(values, first, "{sizes:?} with {threads} threads");
             }
-            for (mut gpu, mut again) in gpus().into_iter().zip(gpus()) {
-                let first = $case(&mut gpu, sizes);
+            for (mut gpu, mut again) in gpus(Precision::Fp32).into_iter().zip(gpus(Precision::Fp32))
+            {
+                let first = $case(&mut gpu, full, sizes);
                 check(&first, "GPU");
-                assert_eq!($case(&mut again, sizes), first, "{sizes:?} on GPU again");
+                assert_eq!($case(&mut again, full, sizes), first, "{sizes:?} on GPU again");
+            }
+            let half = Format::Bf16;
+            let reference = $case(&mut Plain::<f64>::new(), half, sizes);
+            for mut gpu in gpus(Precision::Bf16) {
+                let results = $case(&mut gpu, half, sizes);
+                check_within(&results, &reference, 8e-3, sizes, "GPU in bfloat16");
             }
         }
     };

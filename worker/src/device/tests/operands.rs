@@ -26,7 +26,7 @@ impl Setup {
     }
 
     fn buffer(&mut self, values: Vec<f64>) -> Buffer {
-        let buffer = self.device.alloc(values.len());
+        let buffer = self.device.alloc(&[Request::lasting(values.len())])[0];
         self.buffers.push(buffer);
         self.numbers.push(values);
         buffer
@@ -144,6 +144,8 @@ fn of_activations() {
     setup.check(Op::ReluBackward { output: input, grad: output });
     setup.check(Op::AddBias { bias, tensor: input });
     setup.check(Op::BiasBackward { grad_output: input, grad_bias });
+    let [numbers, copies] = [(); 2].map(|()| setup.span(7));
+    setup.check(Op::Cast { input: numbers, output: copies });
     for spatial in [false, true] {
         setup.check(Op::Dropout { mask: Mask { keep: 0.5, spatial, layer: 0 }, tensor: input });
     }

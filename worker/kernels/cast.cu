@@ -1,0 +1,44 @@
+// Moves rows of numbers from one place to another, from one format to another: full (f32), number (what
+// activations are), or byte (whole numbers from 0 to 255).
+//
+// Occupancy: 75 % or more.
+
+__device__ __forceinline__ void store(float& to, float value) { to = value; }
+__device__ __forceinline__ void store(unsigned char& to, float value) { to = (unsigned char)value; }
+#ifdef BF16
+__device__ __forceinline__ void store(Number& to, float value) { to = rounded(value); }
+#endif
+__device__ __forceinline__ float value(unsigned char number) { return number; }
+
+// input, `in` says how; output (rows, c), from one row to the next out_ld numbers.
+template <class I, class O>
+__device__ void move(const I* input, O* output, Matrix in, int out_ld, int count) {
+    int index = item();
+    if (index >= count) return;
+    int row = index / in.c, c = index % in.c;
+    store(output[row * out_ld + c], value(input[row * in.ld + c]));
+}
+
+extern "C" __global__ void cast_full_full(const float* input, float* output, Matrix in, int out_ld, int count) {
+    move(input, output, in, out_ld, count);
+}
+
+extern "C" __global__ void cast_full_number(const float* input, Number* output, Matrix in, int out_ld, int count) {
+    move(input, output, in, out_ld, count);
+}
+
+extern "C" __global__ void cast_number_full(const Number* input, float* output, Matrix in, int out_ld, int count) {
+    move(input, output, in, out_ld, count);
+}
+
+extern "C" __global__ void cast_number_number(const Number* input, Number* output, Matrix in, int out_ld, int count) {
+    move(input, output, in, out_ld, count);
+}
+
+extern "C" __global__ void cast_full_byte(const float* input, unsigned char* output, Matrix in, int out_ld, int count) {
+    move(input, output, in, out_ld, count);
+}
+
+extern "C" __global__ void cast_byte_full(const unsigned char* input, float* output, Matrix in, int out_ld, int count) {
+    move(input, output, in, out_ld, count);
+}

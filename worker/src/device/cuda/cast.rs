@@ -1,0 +1,33 @@
+//! From one format to another.
+
+use super::launch::{Arg, Kernel, Traffic, int, to_int};
+use super::lower::{Lowering, THREADS};
+use crate::device::{Format, Span};
+
+pub(super) fn cast(to: &mut Lowering, input: Span, output: Span) {
+    let (from, into) = (input.buffer.format, output.buffer.format);
+    let kernel = launch(from, input.into(), into, output.into(), input.len);
+    to.push(kernel, Traffic::default().reads(input).writes(output));
+}
+
+/// The launch that moves `len` numbers.
+pub(super) fn launch(from: Format, input: Arg, into: Format, output: Arg, len: usize) -> Kernel {
+    let name = kernel(from, into).unwrap_or_else(|| panic!("nobody casts {from:?} to {into:?}"));
+    let rows = Arg::Ints(vec![1, to_int(len), to_int(len)]);
+    let args = vec![input, output, rows, int(len), int(len)];
+    let blocks = u32::try_from(len.div_ceil(THREADS)).expect("a tensor has few blocks");
+    Kernel { name, grid: [blocks, 1], block: [THREADS as u32, 1], args }
+}
+
+/// The kernel that makes `into` from `from`, if there is one.
+fn kernel(from: Format, into: Format) -> Option<&'static str> {
+    match (from, into) {
+        (Format::Full, Format::Full) => Some("cast_full_full"),
+        (Format::Full, Format::Bf16) => Some("cast_full_number"),
+        (Format::Full, Format::Byte) => Some("cast_full_byte"),
+        (Format::Bf16, Format::Full) => Some("cast_number_full"),
+        (Format::Bf16, Format::Bf16) => Some("cast_number_number"),
+        (Format::Byte, Format::Full) => Some("cast_byte_full"),
+        (Format::Bf16, Format::Byte) | (Format::Byte, Format::Bf16 | Format::Byte) => None,
+    }
+}

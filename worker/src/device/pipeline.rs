@@ -1,0 +1,112 @@
+//! A training step as a device sees it: operations in pieces, each with a result to hand over, while
+//! the next batch is already on its way.
+
+use std::collections::VecDeque;
+
+use super::{Buffer, Device, DeviceError, DropoutCoordinates, Float, Op, Request, Span};
+
+/// Some of the operations of a training step, after which something is final.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Segment {
+    /// In order.
+    pub ops: Vec<Op>,
+    /// What nothing writes to any more in this step.
+    pub made: Span,
+}
+
+/// A device that can work ahead of its caller.
+pub trait Pipeline: Device {
+    /// Keeps `values` for `target`, which gets them when the next segments begin.
+    fn stage(&mut self, target: Span, values: &[Self::Elem]);
+
+    /// Begins `segments`, in order, when those before are done. What was staged comes before them.
+    fn begin(&mut self, segments: &[Segment]);
+
+    /// What the next of the begun segments has made, as soon as it is there.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device since the last download.
+    fn next(&mut self) -> Result<&[Self::Elem], DeviceError>;
+}
+
+/// A device that computes when it is asked to: nothing ahead of its caller.
+pub struct Serial<D: Device> {
+    device: D,
+    staged: Vec<(Span, Vec<D::Elem>)>,
+    segments: VecDeque<Segment>,
+    made: Vec<D::Elem>,
+}
+
+impl<D: Device> Serial<D> {
+    /// Computes on `device`.
+    pub fn new(device: D) -> Self {
+        Self { device, staged: Vec::new(), segments: VecDeque::new(), made: Vec::new() }
+    }
+}
+
+impl<D: Device> Pipeline for Serial<D> {
+    fn stage(&mut self, target: Span, values: &[D::Elem]) {
+        self.staged.push((target, values.to_vec()));
+    }
+
+    fn begin(&mut self, segments: &[Segment]) {
+        for (target, values) in self.staged.drain(..) {
+            self.device.upload(target, &values);
+        }
+        self.segments.extend(segments.iter().cloned());
+    }
+
+    fn next(&mut self) -> Result<&[D::Elem], DeviceError> {
+        let Segment { ops, made } = self.segments.pop_front().expect("a segment was begun");
+        self.device.run_all(&ops);
+        self.made.resize(made.len, D::Elem::ZERO);
+        self.device.download(made, &mut self.made)?;
+        Ok(&self.made)
+    }
+}
+
+impl<D: Device> Device for Serial<D> {
+    type Elem = D::Elem;
+
+    fn describe(&self) -> String {
+        self.device.describe()
+    }
+
+    fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {
+        self.device.alloc(requests)
+    }
+
+    fn upload(&mut self, target: Span, values: &[D::Elem]) {
+        self.device.upload(target, values);
+    }
+
+    fn download(&mut self, source: Span, values: &mut [D::Elem]) -> Result<(), DeviceError> {
+        self.device.download(source, values)
+    }
+
+    fn set_dropout(&mut self, coordinates: DropoutCoordinates) {
+        self.device.set_dropout(coordinates);
+    }
+
+    fn run(&mut self, op: Op) {
+        self.device.run(op);
+    }
+
+    fn run_all(&mut self, ops: &[Op]) {
+        self.device.run_all(ops);
+    }
+}
+
+impl<P: Pipeline + ?Sized> Pipeline for Box<P> {
+    fn stage(&mut self, target: Span, values: &[P::Elem]) {
+        (**self).stage(target, values);
+    }
+
+    fn begin(&mut self, segments: &[Segment]) {
+        (**self).begin(segments);
+    }
+
+    fn next(&mut self) -> Result<&[P::Elem], DeviceError> {
+        (**self).next()
+    }
+}
