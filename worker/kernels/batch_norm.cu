@@ -73,10 +73,10 @@ batch_norm_means(const Pair* sums, int blocks, int rows, Pair* means, float* gra
     }
 }
 
-// grad, in place.
+// grad_input, which may be grad_output.
 extern "C" __global__ void __launch_bounds__(256)
-batch_norm_backward(const Number* input, Number* grad, const float* mean, const float* var, const float* weight,
-                    const float* bias, double epsilon, const Pair* normalisers, const Pair* means, Matrix in, int grad_ld) {
+batch_norm_backward(const Number* input, const Number* grad_output, Number* grad_input, const float* mean, const float* var, const float* weight,
+                    const float* bias, double epsilon, const Pair* normalisers, const Pair* means, Matrix in, int out_ld, int in_ld) {
     int c = blockIdx.y * LANES + threadIdx.x;
     if (c >= in.c) return;
     Channel channel = channel_of(mean, var, weight, bias, c, epsilon);
@@ -85,8 +85,7 @@ batch_norm_backward(const Number* input, Number* grad, const float* mean, const 
     int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
     for (int row = first + threadIdx.y; row < end; row += ROW_LANES) {
         float x = value(input[row * in.ld + c]);
-        Number& to = grad[row * grad_ld + c];
-        double g = affine(channel, x) > 0.0f ? value(to) : 0.0f;
-        to = rounded(float(factor * (g - average.a - (x - normaliser.a) * normaliser.b * average.b)));
+        double g = affine(channel, x) > 0.0f ? value(grad_output[row * out_ld + c]) : 0.0f;
+        grad_input[row * in_ld + c] = rounded(float(factor * (g - average.a - (x - normaliser.a) * normaliser.b * average.b)));
     }
 }

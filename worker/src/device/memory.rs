@@ -64,6 +64,14 @@ impl<T: Float> Memory<T> {
         result
     }
 
+    /// Copies one tensor to another, in a buffer of its own.
+    pub(super) fn copy(&mut self, from: Tensor, to: Tensor) {
+        self.write(to, |memory, out| {
+            let rows = rows_mut(out, to).zip(memory.view(from).rows());
+            rows.for_each(|(out, from)| out.copy_from_slice(from));
+        });
+    }
+
     /// As [`Memory::write`], for a span.
     pub(super) fn write_span<R>(
         &mut self,

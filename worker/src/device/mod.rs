@@ -26,7 +26,8 @@ pub use op::Op;
 pub use operand::Operand;
 pub use pipeline::{Pipeline, Segment, Serial};
 pub use tensor::{
-    BatchNorm, Buffer, Epilogue, Format, Gemm, Mask, Request, Span, Tensor, Update, Window,
+    BatchNorm, Buffer, Epilogue, Format, Gemm, Mask, Pointwise, PointwiseGrad, Request, Span,
+    Tensor, Update, Window,
 };
 
 use hw2_common::ids::{GlobalStep, ReplicaId};

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{BatchNorm, Epilogue, Gemm, Mask, Operand, Span, Tensor, Update, Window};
+use super::{
+    BatchNorm, Epilogue, Gemm, Mask, Operand, Pointwise, PointwiseGrad, Span, Tensor, Update,
+    Window,
+};
 
 /// One primitive with its operands. The plain loops in [`super::plain`] say what each computes.
 ///
@@ -46,6 +49,27 @@ pub enum Op {
         /// (k, k, ci, co).
         grad_weight: Span,
     },
+    /// Each output = epilogue(input * weight).
+    PointwiseForward {
+        /// (n, h, w, ci).
+        input: Tensor,
+        /// What reads it.
+        convs: [Pointwise; 3],
+    },
+    /// The gradient of their input: the sum, in order, of what each hands back.
+    PointwiseGradInput {
+        /// With the weights.
+        convs: [PointwiseGrad; 3],
+        /// (n, h, w, ci).
+        grad_input: Tensor,
+    },
+    /// The gradients of their weights.
+    PointwiseGradWeight {
+        /// (n, h, w, ci).
+        input: Tensor,
+        /// With the gradients of the weights.
+        convs: [PointwiseGrad; 3],
+    },
     /// Mean and biased variance over (n, h, w).
     Moments {
         /// (n, h, w, c).
@@ -64,15 +88,17 @@ pub enum Op {
         /// (n, h, w, c).
         output: Tensor,
     },
-    /// Turns `grad` from the gradient of the output of [`Op::BatchNormRelu`] into that of its input,
-    /// and writes the gradients of weight and bias.
+    /// From the gradient of the output of [`Op::BatchNormRelu`] that of its input, which may lie where
+    /// the other one does, and the gradients of weight and bias.
     BatchNormReluBackward {
         /// Each (c); mean and variance are those of `input` itself.
         bn: BatchNorm,
         /// (n, h, w, c).
         input: Tensor,
-        /// (n, h, w, c), in place.
-        grad: Tensor,
+        /// (n, h, w, c).
+        grad_output: Tensor,
+        /// (n, h, w, c).
+        grad_input: Tensor,
         /// (c).
         grad_weight: Span,
         /// (c).
@@ -182,10 +208,24 @@ impl Op {
         match *self {
             Self::Conv2dForward { input, weight, epilogue, .. } => {
                 let mut reads = vec![input.into(), weight.into()];
-                if let Epilogue::Bias(bias) | Epilogue::BiasRelu(bias) = epilogue {
-                    reads.push(bias.into());
+                reads.extend(epilogue.reads());
+                reads
+            }
+            Self::PointwiseForward { input, convs } => {
+                let mut reads = vec![input.into()];
+                for Pointwise { weight, epilogue, .. } in convs {
+                    reads.push(weight.into());
+                    reads.extend(epilogue.reads());
                 }
                 reads
+            }
+            Self::PointwiseGradInput { convs, .. } => {
+                let both = |conv: PointwiseGrad| [conv.grad_output.into(), conv.weight.into()];
+                convs.into_iter().flat_map(both).collect()
+            }
+            Self::PointwiseGradWeight { input, convs } => {
+                let grads = convs.map(|conv| conv.grad_output.into());
+                std::iter::once(input.into()).chain(grads).collect()
             }
             Self::Conv2dGradInput { grad_output, weight, update, grad_input, .. } => {
                 with_sum(vec![grad_output.into(), weight.into()], update, grad_input)
@@ -195,8 +235,8 @@ impl Op {
             }
             Self::Moments { input, .. } | Self::MaxPoolForward { input, .. } => vec![input.into()],
             Self::BatchNormRelu { bn, input, .. } => with_channels(bn, vec![input.into()]),
-            Self::BatchNormReluBackward { bn, input, grad, .. } => {
-                with_channels(bn, vec![input.into(), grad.into()])
+            Self::BatchNormReluBackward { bn, input, grad_output, .. } => {
+                with_channels(bn, vec![input.into(), grad_output.into()])
             }
             Self::MaxPoolBackward { places, grad_output, update, grad_input, .. } => {
                 with_sum(vec![places.into(), grad_output.into()], update, grad_input)
@@ -219,19 +259,28 @@ impl Op {
         match *self {
             Self::Conv2dForward { epilogue, output, .. } => {
                 let mut writes = vec![output.into()];
-                if let Epilogue::Moments { mean, var } = epilogue {
-                    writes.extend([mean, var].map(Operand::from));
+                writes.extend(epilogue.writes());
+                writes
+            }
+            Self::PointwiseForward { convs, .. } => {
+                let mut writes = Vec::new();
+                for Pointwise { epilogue, output, .. } in convs {
+                    writes.push(output.into());
+                    writes.extend(epilogue.writes());
                 }
                 writes
             }
-            Self::Conv2dGradInput { grad_input, .. } | Self::MaxPoolBackward { grad_input, .. } => {
-                vec![grad_input.into()]
+            Self::Conv2dGradInput { grad_input, .. }
+            | Self::PointwiseGradInput { grad_input, .. }
+            | Self::MaxPoolBackward { grad_input, .. } => vec![grad_input.into()],
+            Self::PointwiseGradWeight { convs, .. } => {
+                convs.map(|conv| conv.weight.into()).to_vec()
             }
             Self::Conv2dGradWeight { grad_weight, .. } => vec![grad_weight.into()],
             Self::Moments { mean, var, .. } => vec![mean.into(), var.into()],
             Self::BatchNormRelu { output, .. } => vec![output.into()],
-            Self::BatchNormReluBackward { grad, grad_weight, grad_bias, .. } => {
-                vec![grad.into(), grad_weight.into(), grad_bias.into()]
+            Self::BatchNormReluBackward { grad_input, grad_weight, grad_bias, .. } => {
+                vec![grad_input.into(), grad_weight.into(), grad_bias.into()]
             }
             Self::MaxPoolForward { output, places, .. } => {
                 std::iter::once(output).chain(places).map(Operand::from).collect()
@@ -265,10 +314,33 @@ impl Op {
             Self::Conv2dGradWeight { window, input, grad_output, .. } => {
                 convolution(window, input, grad_output)
             }
+            Self::PointwiseForward { input, convs } => {
+                convs.map(|conv| convolution(Window::POINT, input, conv.output)).iter().sum()
+            }
+            Self::PointwiseGradInput { convs, grad_input: input }
+            | Self::PointwiseGradWeight { input, convs } => {
+                convs.map(|conv| convolution(Window::POINT, input, conv.grad_output)).iter().sum()
+            }
             Self::Gemm { gemm: Gemm { m, n, k, .. }, .. } => 2 * m * n * k,
             _ => 0,
         };
         flops as u64
+    }
+}
+
+impl Epilogue {
+    fn reads(self) -> Option<Operand> {
+        match self {
+            Self::Bias(bias) | Self::BiasRelu(bias) => Some(bias.into()),
+            Self::None | Self::Moments { .. } => None,
+        }
+    }
+
+    fn writes(self) -> Vec<Operand> {
+        match self {
+            Self::Moments { mean, var } => vec![mean.into(), var.into()],
+            Self::None | Self::Bias(_) | Self::BiasRelu(_) => Vec::new(),
+        }
     }
 }
 
@@ -301,6 +373,18 @@ impl fmt::Display for Op {
             }
             Self::Conv2dGradWeight { window, input, grad_output, .. } => {
                 convolution("grad_weight", window, input, grad_output)
+            }
+            Self::PointwiseForward { input, convs } => {
+                let output = Tensor::joined(convs.map(|conv| conv.output));
+                write!(f, "pointwise_forward {} -> {}", input.shape, output.shape)
+            }
+            Self::PointwiseGradInput { convs, grad_input } => {
+                let output = Tensor::joined(convs.map(|conv| conv.grad_output));
+                write!(f, "pointwise_grad_input {} -> {}", grad_input.shape, output.shape)
+            }
+            Self::PointwiseGradWeight { input, convs } => {
+                let output = Tensor::joined(convs.map(|conv| conv.grad_output));
+                write!(f, "pointwise_grad_weight {} -> {}", input.shape, output.shape)
             }
             Self::Moments { input, .. } => write!(f, "moments {}", input.shape),
             Self::BatchNormRelu { input, .. } => write!(f, "batch_norm_relu {}", input.shape),

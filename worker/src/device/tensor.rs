@@ -104,6 +104,18 @@ impl Tensor {
         Self { offset: self.offset + start, shape: Shape { c, ..self.shape }, ..*self }
     }
 
+    /// Three tensors that lie side by side, in order, as the one that they are.
+    pub fn joined(parts: [Self; 3]) -> Self {
+        let first = parts[0];
+        let mut c = 0;
+        for part in parts {
+            let place = Self { offset: first.offset + c, shape: part.shape, ..first };
+            assert_eq!(part, place, "{part:?} does not follow");
+            c += part.shape.c;
+        }
+        Self { shape: Shape { c, ..first.shape }, ..first }
+    }
+
     /// The first `n` images.
     pub fn first(&self, n: usize) -> Self {
         assert!(n <= self.n, "{n} images of {self:?}");
@@ -137,6 +149,9 @@ pub struct Window {
 }
 
 impl Window {
+    /// That of a [`Pointwise`] convolution: a pixel, and every pixel.
+    pub const POINT: Self = Self { kernel_size: 1, stride: 1 };
+
     /// Places along an edge of `len` pixels.
     pub fn places(&self, len: usize) -> usize {
         len.div_ceil(self.stride)
@@ -164,6 +179,28 @@ pub enum Epilogue {
         /// Biased variance (co).
         var: Span,
     },
+}
+
+/// One of three convolutions of kernel size and stride 1 that read the same tensor, as at the head of an
+/// inception block. Their outputs are channels side by side, in order, of one wider tensor, so that a
+/// device may make all three by one product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pointwise {
+    /// (ci, co).
+    pub weight: Span,
+    /// What follows the sum.
+    pub epilogue: Epilogue,
+    /// (n, h, w, co).
+    pub output: Tensor,
+}
+
+/// The way back through a [`Pointwise`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PointwiseGrad {
+    /// (n, h, w, co), side by side as the outputs.
+    pub grad_output: Tensor,
+    /// (ci, co): the weight, or its gradient.
+    pub weight: Span,
 }
 
 /// Whether a result replaces what was there or is added to it.

@@ -1,7 +1,7 @@
 //! Batch normalisation and the ReLU after it: max(0, (x - mean) / sqrt(var + epsilon) * w + b).
 
 use super::{Param, Pass, Signal};
-use crate::device::{self, Epilogue, Op, Span, Tensor};
+use crate::device::{self, Epilogue, Op, Span};
 
 /// Per-channel numbers (c).
 #[derive(Clone, Copy, Debug)]
@@ -22,24 +22,41 @@ pub(super) struct BatchNorm {
 }
 
 impl BatchNorm {
-    /// Lets the convolution that makes channels `start` to `start + c` make their statistics too.
-    pub(super) fn moments(&self, start: usize, c: usize) -> Epilogue {
-        let part = |span: Span| Span { offset: span.offset + start, len: c, ..span };
-        Epilogue::Moments { mean: part(self.batch.mean), var: part(self.batch.var) }
+    /// That of channels `start` to `start + c` alone.
+    pub(super) fn channels(&self, start: usize, c: usize) -> Self {
+        let span = |span: Span| Span { offset: span.offset + start, len: c, ..span };
+        let param = |param: Param| Param {
+            value: span(param.value),
+            operand: span(param.operand),
+            grad: span(param.grad),
+        };
+        let both = |of: Statistics| Statistics { mean: span(of.mean), var: span(of.var) };
+        Self {
+            weight: param(self.weight),
+            bias: param(self.bias),
+            batch: both(self.batch),
+            running: both(self.running),
+        }
     }
 
-    /// output.value (n, h, w, c) from input (n, h, w, c), whose statistics exist.
-    pub(super) fn forward(&self, ops: &mut Vec<Op>, pass: Pass, input: Tensor, output: Signal) {
-        let (input, output) = (pass.of(input), pass.of(output.value));
+    /// Lets the convolution that makes the channels make their statistics too.
+    pub(super) fn moments(&self) -> Epilogue {
+        Epilogue::Moments { mean: self.batch.mean, var: self.batch.var }
+    }
+
+    /// output.value (n, h, w, c) from input.value (n, h, w, c), whose statistics exist.
+    pub(super) fn forward(&self, ops: &mut Vec<Op>, pass: Pass, input: Signal, output: Signal) {
+        let (input, output) = (pass.of(input.value), pass.of(output.value));
         ops.push(Op::BatchNormRelu { bn: self.of(pass), input, output });
     }
 
-    /// Turns output.grad from the gradient of the output into that of the input.
-    pub(super) fn backward(&self, ops: &mut Vec<Op>, pass: Pass, input: Tensor, output: Signal) {
+    /// input.grad, which may lie where output.grad does.
+    pub(super) fn backward(&self, ops: &mut Vec<Op>, pass: Pass, input: Signal, output: Signal) {
         ops.push(Op::BatchNormReluBackward {
             bn: self.of(pass),
-            input,
-            grad: output.own_grad(),
+            input: input.value,
+            grad_output: output.own_grad(),
+            grad_input: input.own_grad(),
             grad_weight: self.weight.grad,
             grad_bias: self.bias.grad,
         });

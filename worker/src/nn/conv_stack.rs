@@ -6,7 +6,7 @@ use super::batch_norm::BatchNorm;
 use super::builder::Builder;
 use super::conv2d::{Conv2d, Finish};
 use super::{Layer, Pass, Signal};
-use crate::device::{Op, Tensor, Update};
+use crate::device::{Op, Update};
 
 pub(super) struct ConvStack {
     stages: Vec<Stage>,
@@ -15,8 +15,8 @@ pub(super) struct ConvStack {
 struct Stage {
     conv: Conv2d,
     bn: BatchNorm,
-    /// What the convolution makes, before BN.
-    raw: Tensor,
+    /// What the convolution makes, before BN. Its gradient lies where that of the output does.
+    raw: Signal,
     output: Signal,
 }
 
@@ -33,10 +33,8 @@ impl ConvStack {
             let bn = builder.batch_norm(&conv.name);
             let raw = builder.tensor(conv.output);
             let output = builder.signal(conv.output);
-            let finish = Finish::Moments(bn.moments(0, conv.output.c));
-            // BN turns the gradient of its output into that of its input where it lies.
-            let made = Signal { value: raw, grad: output.grad };
-            let conv = Conv2d::new(builder, conv, finish, signal, made);
+            let raw = Signal { value: raw, grad: output.grad };
+            let conv = Conv2d::new(builder, conv, Finish::Moments(bn.moments()), signal, raw);
             stages.push(Stage { conv, bn, raw, output });
             signal = output;
         }

@@ -17,8 +17,8 @@ pub(super) struct Dense {
     weight_decay: f64,
     penalty: Span,
     input: Signal,
-    /// What the matrix makes, before BN.
-    raw: Tensor,
+    /// What the matrix makes, before BN. Its gradient lies where that of the output does.
+    raw: Signal,
     output: Signal,
 }
 
@@ -39,7 +39,7 @@ impl Dense {
             weight_decay,
             penalty: builder.penalty(),
             input,
-            raw: builder.tensor(shape),
+            raw: Signal { value: builder.tensor(shape), grad: output.grad },
             output,
         };
         (dense, output)
@@ -48,7 +48,7 @@ impl Dense {
 
 impl Layer for Dense {
     fn forward(&self, ops: &mut Vec<Op>, pass: Pass) {
-        let (input, raw) = (pass.of(self.input.value), pass.of(self.raw));
+        let (input, raw) = (pass.of(self.input.value), pass.of(self.raw.value));
         linear(ops, input, self.weight, raw);
         if let Pass::Train { .. } = pass {
             let Statistics { mean, var } = self.bn.batch;

@@ -164,7 +164,15 @@ mod tests {
             bias: buffer(&[bias; 2]),
         };
         let (grad_weight, grad_bias) = (buffer(&[0.0; 2]), buffer(&[0.0; 2]));
-        let op = Op::BatchNormReluBackward { bn, input, grad, grad_weight, grad_bias };
+        let (grad_output, grad_input) = (grad, grad);
+        let op = Op::BatchNormReluBackward {
+            bn,
+            input,
+            grad_output,
+            grad_input,
+            grad_weight,
+            grad_bias,
+        };
         lockstep.run(&mut device, op).unwrap();
         let report = report(&errors, true);
         assert!(report.passed() && report.operations.len() == 1, "{report:#?}");

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::report::Decisions;
 use super::watched::Watch;
-use crate::device::{Device, DeviceError, Epilogue, Float, Op, Operand};
+use crate::device::{Device, DeviceError, Epilogue, Float, Op, Operand, Pointwise, Tensor};
 
 /// One number for each decision, in order.
 pub(super) type Record = Arc<Mutex<Vec<u8>>>;
@@ -22,22 +22,32 @@ pub(super) fn differing(ours: &[u8], exact: &[u8]) -> Decisions {
 impl<D: Device> Watch<D> for Recorder {
     fn run(&mut self, device: &mut D, op: Op) -> Result<(), DeviceError> {
         device.run(op);
-        let (decided, is_relu) = match op {
-            Op::BatchNormRelu { output, .. } => (output, true),
-            Op::Conv2dForward { epilogue: Epilogue::BiasRelu(_), output, .. } => (output, true),
-            Op::MaxPoolForward { places: Some(places), .. } => (places, false),
-            _ => return Ok(()),
-        };
-        let operand = Operand::from(decided);
-        let mut values = vec![D::Elem::ZERO; operand.hull().len];
-        device.download(operand.hull(), &mut values)?;
-        let decision = |value: &D::Elem| match is_relu {
-            true => u8::from(*value > D::Elem::ZERO),
-            // At most 15 * 15 places.
-            false => value.to_f64() as u8,
-        };
-        let mut record = self.0.lock().expect("no operation panicked");
-        record.extend(operand.rows_of(&values).flatten().map(decision));
+        for (decided, is_relu) in decided(op) {
+            let operand = Operand::from(decided);
+            let mut values = vec![D::Elem::ZERO; operand.hull().len];
+            device.download(operand.hull(), &mut values)?;
+            let decision = |value: &D::Elem| match is_relu {
+                true => u8::from(*value > D::Elem::ZERO),
+                // At most 15 * 15 places.
+                false => value.to_f64() as u8,
+            };
+            let mut record = self.0.lock().expect("no operation panicked");
+            record.extend(operand.rows_of(&values).flatten().map(decision));
+        }
         Ok(())
+    }
+}
+
+/// The results of `op` that show decisions, and whether they are those of a ReLU.
+fn decided(op: Op) -> Vec<(Tensor, bool)> {
+    match op {
+        Op::BatchNormRelu { output, .. }
+        | Op::Conv2dForward { epilogue: Epilogue::BiasRelu(_), output, .. } => vec![(output, true)],
+        Op::PointwiseForward { convs, .. } => {
+            let is_relu = |conv: &Pointwise| matches!(conv.epilogue, Epilogue::BiasRelu(_));
+            convs.into_iter().filter(is_relu).map(|conv| (conv.output, true)).collect()
+        }
+        Op::MaxPoolForward { places: Some(places), .. } => vec![(places, false)],
+        _ => Vec::new(),
     }
 }

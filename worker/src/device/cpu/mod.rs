@@ -12,6 +12,7 @@ mod gemm;
 mod max_pool;
 mod moments;
 mod panels;
+mod pointwise;
 mod relu;
 mod scratch;
 mod simd;
@@ -94,13 +95,30 @@ impl Device for Cpu {
             Op::Conv2dGradWeight { window, input, grad_output, grad_weight } => {
                 conv2d::grad_weight(memory, team, window, input, grad_output, grad_weight);
             }
+            Op::PointwiseForward { input, convs } => pointwise::forward(memory, team, input, convs),
+            Op::PointwiseGradInput { convs, grad_input } => {
+                pointwise::grad_input(memory, team, convs, grad_input);
+            }
+            Op::PointwiseGradWeight { input, convs } => {
+                pointwise::grad_weight(memory, team, input, convs);
+            }
             Op::Moments { input, mean, var } => {
                 plain::batch_norm::moments(memory, input, mean, var);
             }
             Op::BatchNormRelu { bn, input, output } => {
                 batch_norm::relu_forward(memory, team, bn, input, output);
             }
-            Op::BatchNormReluBackward { bn, input, grad, grad_weight, grad_bias } => {
+            Op::BatchNormReluBackward {
+                bn,
+                input,
+                grad_output,
+                grad_input: grad,
+                grad_weight,
+                grad_bias,
+            } => {
+                if grad != grad_output {
+                    memory.copy(grad_output, grad);
+                }
                 batch_norm::relu_backward(memory, team, bn, input, grad, grad_weight, grad_bias);
             }
             Op::MaxPoolForward { window, input, output, places } => {

@@ -56,21 +56,21 @@ pub(super) fn relu_backward(
     to: &mut Lowering,
     bn: BatchNorm,
     input: Tensor,
-    grad: Tensor,
+    (grad_output, grad_input): (Tensor, Tensor),
     grad_weight: Span,
     grad_bias: Span,
 ) {
     let c = input.shape.c;
     let (blocks, rows) = (row_blocks(input), input.rows());
     let normalisers = normalisers(to, bn, input);
-    let mut common = vec![input.into(), grad.into()];
-    common.extend(channels(bn));
+    let mut common = channels(bn);
     common.push(normalisers.into());
 
     let sums = to.pairs(c * blocks);
-    let mut args = common.clone();
-    args.extend([matrix(input), int(grad.ld), sums.into()]);
-    let traffic = reads_channels(sums_up(input).reads(input).reads(grad), bn).reads_pairs(c);
+    let mut args = vec![input.into(), grad_output.into()];
+    args.extend(common.clone());
+    args.extend([matrix(input), int(grad_output.ld), sums.into()]);
+    let traffic = reads_channels(sums_up(input).reads(input).reads(grad_output), bn).reads_pairs(c);
     to.over_rows("batch_norm_sums", input, traffic, args);
 
     let means = to.pairs(c);
@@ -79,9 +79,12 @@ pub(super) fn relu_backward(
     let traffic = combines(input).writes_pairs(c).writes(grad_weight).writes(grad_bias);
     to.blocks("batch_norm_means", c, traffic, args);
 
-    common.extend([means.into(), matrix(input), int(grad.ld)]);
-    let traffic = reads_channels(Traffic::default().reads(input).updates(grad), bn);
-    to.over_rows("batch_norm_backward", input, traffic.reads_pairs(2 * c), common);
+    let mut args = vec![input.into(), grad_output.into(), grad_input.into()];
+    args.extend(common);
+    args.extend([means.into(), matrix(input), int(grad_output.ld), int(grad_input.ld)]);
+    let traffic = Traffic::default().reads(input).reads(grad_output).writes(grad_input);
+    let traffic = reads_channels(traffic, bn).reads_pairs(2 * c);
+    to.over_rows("batch_norm_backward", input, traffic, args);
 }
 
 /// Mean and 1 / sqrt(var + epsilon) of each channel in f64.

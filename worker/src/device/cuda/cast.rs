@@ -12,10 +12,21 @@ pub(super) fn cast(to: &mut Lowering, input: Span, output: Span) {
 
 /// The launch that moves `len` numbers.
 pub(super) fn launch(from: Format, input: Arg, into: Format, output: Arg, len: usize) -> Kernel {
+    rows((from, input, len), (into, output, len), [1, len])
+}
+
+/// The launch that moves `rows` of `columns` numbers; what is read and what is written each have a format,
+/// an address, and so many numbers from one row to the next.
+pub(super) fn rows(
+    (from, input, ld): (Format, Arg, usize),
+    (into, output, out_ld): (Format, Arg, usize),
+    [rows, columns]: [usize; 2],
+) -> Kernel {
     let name = kernel(from, into).unwrap_or_else(|| panic!("nobody casts {from:?} to {into:?}"));
-    let rows = Arg::Ints(vec![1, to_int(len), to_int(len)]);
-    let args = vec![input, output, rows, int(len), int(len)];
-    let blocks = u32::try_from(len.div_ceil(THREADS)).expect("a tensor has few blocks");
+    let matrix = Arg::Ints([rows, columns, ld].map(to_int).to_vec());
+    let count = rows * columns;
+    let args = vec![input, output, matrix, int(out_ld), int(count)];
+    let blocks = u32::try_from(count.div_ceil(THREADS)).expect("a tensor has few blocks");
     Kernel { name, grid: [blocks, 1], block: [THREADS as u32, 1], args }
 }
 

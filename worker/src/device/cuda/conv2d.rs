@@ -12,11 +12,6 @@ struct Strip {
     images: usize,
 }
 
-/// Where a convolution is a product already: its window sees one pixel, and every pixel.
-fn is_product(window: Window) -> bool {
-    window == Window { kernel_size: 1, stride: 1 }
-}
-
 /// Numbers of one row of columns.
 fn taps(window: Window, c: usize) -> usize {
     window.kernel_size * window.kernel_size * c
@@ -107,7 +102,7 @@ pub(super) fn forward(
 ) {
     let (k, co) = (taps(window, input.shape.c), output.shape.c);
     let weight = Rows::new(weight, co);
-    if is_product(window) {
+    if window == Window::POINT {
         let size = [output.rows(), co, k];
         to.product(size, Rows::of(input), weight, 0.0, Rows::of(output));
     } else {
@@ -120,6 +115,11 @@ pub(super) fn forward(
             to.product(size, columns.rows(), weight, 0.0, Rows::of(output));
         }
     }
+    finish(to, epilogue, output);
+}
+
+/// What follows the sum.
+pub(super) fn finish(to: &mut Lowering, epilogue: Epilogue, output: Tensor) {
     match epilogue {
         Epilogue::None => {}
         Epilogue::Bias(span) => bias::add(to, span, output, false),
@@ -138,7 +138,7 @@ pub(super) fn grad_input(
 ) {
     let (k, co) = (taps(window, grad_input.shape.c), grad_output.shape.c);
     let weight = Rows::new(weight, co).transposed();
-    if is_product(window) {
+    if window == Window::POINT {
         let beta = if update == Update::Add { 1.0 } else { 0.0 };
         let size = [grad_output.rows(), k, co];
         to.product(size, Rows::of(grad_output), weight, beta, Rows::of(grad_input));
@@ -163,7 +163,7 @@ pub(super) fn grad_weight(
 ) {
     let (k, co) = (taps(window, input.shape.c), grad_output.shape.c);
     let grad_weight = Rows::new(grad_weight, co);
-    if is_product(window) {
+    if window == Window::POINT {
         let size = [k, co, grad_output.rows()];
         let input = Rows::of(input).transposed();
         to.product(size, input, Rows::of(grad_output), 0.0, grad_weight);

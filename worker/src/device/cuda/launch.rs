@@ -80,34 +80,23 @@ impl Product {
         (2 * self.m * self.n * self.k) as u64
     }
 
-    /// Of c.
-    pub(super) fn result_format(&self) -> Format {
-        match self.c {
-            Place::Buffer { buffer, .. } => buffer.format,
-            Place::Workspace { .. } | Place::Device { .. } => self.format,
-        }
-    }
-
     /// Every number once.
     fn traffic(&self) -> Traffic {
-        let Self { m, n, k, format, .. } = *self;
+        let Self { m, n, k, format, result, .. } = *self;
         let mut traffic = Traffic::default();
-        let mut add = |place: Place, numbers: usize, is_read: bool| match (place, is_read) {
-            (Place::Workspace { .. } | Place::Device { .. }, _) => {
-                traffic = traffic.columns(number_bytes(format) * numbers);
-            }
-            (Place::Buffer { buffer, .. }, true) => {
-                traffic.read += number_bytes(buffer.format) * numbers;
-            }
-            (Place::Buffer { buffer, .. }, false) => {
-                traffic.written += number_bytes(buffer.format) * numbers;
+        let mut add = |place: Place, format: Format, numbers: usize, is_read: bool| {
+            let bytes = number_bytes(format) * numbers;
+            match (place, is_read) {
+                (Place::Buffer { .. }, true) => traffic.read += bytes,
+                (Place::Buffer { .. }, false) => traffic.written += bytes,
+                _ => traffic = traffic.columns(bytes),
             }
         };
-        add(self.a.place, m * k, true);
-        add(self.b.place, k * n, true);
-        add(self.c, m * n, false);
+        add(self.a.place, format, m * k, true);
+        add(self.b.place, format, k * n, true);
+        add(self.c, result, m * n, false);
         if self.beta != 0.0 {
-            add(self.c, m * n, true);
+            add(self.c, result, m * n, true);
         }
         traffic
     }
@@ -138,10 +127,12 @@ pub(super) struct Product {
     pub(super) k: usize,
     pub(super) a: Matrix,
     pub(super) b: Matrix,
-    /// Of a and b, and of c unless its buffer says otherwise.
+    /// Of a and b.
     pub(super) format: Format,
     pub(super) beta: f32,
     pub(super) c: Place,
+    /// Format of c.
+    pub(super) result: Format,
     /// Numbers from one column of c to the next.
     pub(super) ldc: usize,
 }

@@ -5,8 +5,8 @@
 
 use super::launch::{Arg, Kernel, Launch, Matrix, PAIR_BYTES, Place, Product, Task, Traffic, int};
 use super::{
-    batch_norm, bias, cast, conv2d, dropout, gemm, max_pool, relu, softmax_cross_entropy,
-    weight_decay,
+    batch_norm, bias, cast, conv2d, dropout, gemm, max_pool, pointwise, relu,
+    softmax_cross_entropy, weight_decay,
 };
 use crate::device::{Format, Op, Span, Tensor};
 
@@ -47,12 +47,25 @@ pub(super) fn lower(op: Op, limits: Limits) -> Lowering {
         Op::Conv2dGradWeight { window, input, grad_output, grad_weight } => {
             conv2d::grad_weight(&mut to, window, input, grad_output, grad_weight);
         }
+        Op::PointwiseForward { input, convs } => pointwise::forward(&mut to, input, convs),
+        Op::PointwiseGradInput { convs, grad_input } => {
+            pointwise::grad_input(&mut to, convs, grad_input);
+        }
+        Op::PointwiseGradWeight { input, convs } => pointwise::grad_weight(&mut to, input, convs),
         Op::Moments { input, mean, var } => batch_norm::moments(&mut to, input, mean, var),
         Op::BatchNormRelu { bn, input, output } => {
             batch_norm::relu_forward(&mut to, bn, input, output);
         }
-        Op::BatchNormReluBackward { bn, input, grad, grad_weight, grad_bias } => {
-            batch_norm::relu_backward(&mut to, bn, input, grad, grad_weight, grad_bias);
+        Op::BatchNormReluBackward {
+            bn,
+            input,
+            grad_output,
+            grad_input,
+            grad_weight,
+            grad_bias,
+        } => {
+            let grads = (grad_output, grad_input);
+            batch_norm::relu_backward(&mut to, bn, input, grads, grad_weight, grad_bias);
         }
         Op::MaxPoolForward { window, input, output, places } => {
             max_pool::forward(&mut to, window, input, output, places);
@@ -173,16 +186,16 @@ impl Lowering {
         assert_eq!(a.format, b.format, "a product is of numbers of one format");
         let matrix =
             |rows: Rows| Matrix { place: rows.place, ld: rows.ld, transposed: rows.transposed };
-        let format = a.format;
         let product = Product {
             m: n,
             n: m,
             k,
             a: matrix(b),
             b: matrix(a),
-            format,
+            format: a.format,
             beta,
             c: c.place,
+            result: c.format,
             ldc: c.ld,
         };
         self.launches.push(product.into());

@@ -23,6 +23,7 @@ mod lower;
 mod max_pool;
 mod nvrtc;
 mod plan;
+mod pointwise;
 mod relu;
 mod runtime;
 mod softmax_cross_entropy;

@@ -356,7 +356,7 @@ impl Runtime {
                 ldb,
                 beta.cast(),
                 address(c),
-                data_type(product.result_format()),
+                data_type(product.result),
                 ldc,
                 if product.format == Format::Full { TF32 } else { FULL },
                 cublas::sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,

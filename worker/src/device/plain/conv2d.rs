@@ -3,7 +3,7 @@
 //! output(n, oy, ox, co) = sum over ky, kx, ci of
 //!     input(n, oy * stride + ky - padding, ox * stride + kx - padding, ci) * weight(ky, kx, ci, co)
 
-use super::{batch_norm, bias};
+use super::{batch_norm, bias, cast};
 use crate::device::memory::{Memory, rows_mut};
 use crate::device::{Epilogue, Float, Span, Tensor, Update, Window};
 
@@ -71,7 +71,11 @@ pub(in crate::device) fn forward<T: Float>(
                 }
             });
         }
-        Epilogue::Moments { mean, var } => batch_norm::moments(memory, output, mean, var),
+        Epilogue::Moments { mean, var } => {
+            // The moments of what is there to be normalised.
+            cast::round(memory, output.into());
+            batch_norm::moments(memory, output, mean, var);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub(super) mod conv2d;
 pub(super) mod dropout;
 pub(super) mod gemm;
 pub(super) mod max_pool;
+pub(super) mod pointwise;
 pub(super) mod relu;
 pub(super) mod softmax_cross_entropy;
 pub(super) mod weight_decay;
@@ -69,11 +70,28 @@ impl<T: Float> Device for Plain<T> {
             Op::Conv2dGradWeight { window, input, grad_output, grad_weight } => {
                 conv2d::grad_weight(memory, window, input, grad_output, grad_weight);
             }
+            Op::PointwiseForward { input, convs } => pointwise::forward(memory, input, convs),
+            Op::PointwiseGradInput { convs, grad_input } => {
+                pointwise::grad_input(memory, convs, grad_input);
+            }
+            Op::PointwiseGradWeight { input, convs } => {
+                pointwise::grad_weight(memory, input, convs);
+            }
             Op::Moments { input, mean, var } => batch_norm::moments(memory, input, mean, var),
             Op::BatchNormRelu { bn, input, output } => {
                 batch_norm::relu_forward(memory, bn, input, output);
             }
-            Op::BatchNormReluBackward { bn, input, grad, grad_weight, grad_bias } => {
+            Op::BatchNormReluBackward {
+                bn,
+                input,
+                grad_output,
+                grad_input: grad,
+                grad_weight,
+                grad_bias,
+            } => {
+                if grad != grad_output {
+                    memory.copy(grad_output, grad);
+                }
                 batch_norm::relu_backward(memory, bn, input, grad, grad_weight, grad_bias);
             }
             Op::MaxPoolForward { window, input, output, places } => {

@@ -23,7 +23,15 @@ fn batch_norm<D: Device>(device: &mut D, rows: usize) -> [Vec<f64>; 4] {
     let bn = BatchNorm { mean, var, weight, bias };
     device.run(Op::Moments { input, mean, var });
     device.run(Op::BatchNormRelu { bn, input, output });
-    device.run(Op::BatchNormReluBackward { bn, input, grad, grad_weight, grad_bias });
+    let (grad_output, grad_input) = (grad, grad);
+    device.run(Op::BatchNormReluBackward {
+        bn,
+        input,
+        grad_output,
+        grad_input,
+        grad_weight,
+        grad_bias,
+    });
     let mut channels = |tensor: Tensor| {
         let numbers = read(device, tensor);
         numbers.chunks(ld).flat_map(|row| row[4..4 + CHANNELS].to_vec()).collect()

@@ -9,8 +9,8 @@ use super::cpu::Cpu;
 use super::cuda::Cuda;
 use super::plain::Plain;
 use super::{
-    BatchNorm, Device, DropoutCoordinates, Epilogue, Float, Format, Gemm, Mask, Op, Request, Span,
-    Tensor, Update, Window,
+    BatchNorm, Device, DropoutCoordinates, Epilogue, Float, Format, Gemm, Mask, Op, Pointwise,
+    PointwiseGrad, Request, Span, Tensor, Update, Window,
 };
 
 mod few_rows;
@@ -117,6 +117,45 @@ fn convolution<D: Device>(device: &mut D, format: Format, sizes: [usize; 7]) -> 
     results
 }
 
+fn pointwise<D: Device>(
+    device: &mut D,
+    format: Format,
+    [n, h, w, ci]: [usize; 4],
+) -> Vec<Vec<f64>> {
+    const WIDTHS: [usize; 3] = [5, 12, 1];
+    let shape = Shape { h, w, c: ci };
+    let wide = Shape { c: WIDTHS.iter().sum(), ..shape };
+    let input = tensor(device, format, n, shape, 1);
+    let output = tensor(device, format, n, wide, 2);
+    let mut start = 0;
+    let places = WIDTHS.map(|c| {
+        start += c;
+        output.channels(start - c, c)
+    });
+    let weights = [3, 4, 5].map(|number| span_of(device, format, ci * WIDTHS[number - 3], number));
+    let [mean, var] = [6, 7].map(|number| span(device, WIDTHS[0], number));
+    let [one, two] = [1, 2].map(|index| span(device, WIDTHS[index], 8));
+    let moments = Epilogue::Moments { mean, var };
+    let mut number = 0..3;
+    let convs = [moments, Epilogue::BiasRelu(one), Epilogue::Bias(two)].map(|epilogue| {
+        let index = number.next().unwrap();
+        Pointwise { weight: weights[index], epilogue, output: places[index] }
+    });
+    device.run(Op::PointwiseForward { input, convs });
+    let mut results = vec![read(device, output), read_span(device, mean), read_span(device, var)];
+    let grads = |weights: [Span; 3]| {
+        let mut number = 0..3;
+        weights.map(|weight| PointwiseGrad { grad_output: places[number.next().unwrap()], weight })
+    };
+    let grad_input = tensor(device, format, n, shape, 9);
+    device.run(Op::PointwiseGradInput { convs: grads(weights), grad_input });
+    let grad_weights = weights.map(|weight| span(device, weight.len, 10));
+    device.run(Op::PointwiseGradWeight { input, convs: grads(grad_weights) });
+    results.push(read(device, grad_input));
+    results.extend(grad_weights.map(|span| read_span(device, span)));
+    results
+}
+
 fn activation<D: Device>(
     device: &mut D,
     format: Format,
@@ -130,9 +169,19 @@ fn activation<D: Device>(
     device.run(Op::Moments { input, mean, var });
     device.run(Op::BatchNormRelu { bn, input, output });
     let mut results = vec![read(device, output), read_span(device, mean), read_span(device, var)];
-    device.run(Op::BatchNormReluBackward { bn, input, grad, grad_weight, grad_bias });
-    results.extend([read(device, grad), read_span(device, grad_weight)]);
-    results.push(read_span(device, grad_bias));
+    let beside = tensor(device, format, n, shape, 12);
+    for (grad_output, grad_input) in [(grad, beside), (grad, grad)] {
+        device.run(Op::BatchNormReluBackward {
+            bn,
+            input,
+            grad_output,
+            grad_input,
+            grad_weight,
+            grad_bias,
+        });
+        results.extend([read(device, grad), read(device, beside), read_span(device, grad_weight)]);
+        results.push(read_span(device, grad_bias));
+    }
     device.run(Op::ReluBackward { output, grad });
     device.run(Op::AddBias { bias, tensor: grad });
     device.run(Op::BiasBackward { grad_output: grad, grad_bias });
@@ -270,6 +319,11 @@ macro_rules! compare {
 #[test]
 fn convolutions() {
     compare!(CONVOLUTIONS, convolution);
+}
+
+#[test]
+fn pointwise_convolutions() {
+    compare!(ACTIVATIONS, pointwise);
 }
 
 #[test]

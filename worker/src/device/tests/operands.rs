@@ -132,6 +132,28 @@ fn of_convolutions() {
 }
 
 #[test]
+fn of_pointwise_convolutions() {
+    let mut setup = Setup::new();
+    let input = setup.tensor(SHAPE);
+    let output = setup.tensor(Shape { c: 6, ..SHAPE });
+    let weights = [1, 2, 3].map(|c| setup.span(c * SHAPE.c));
+    let [mean, var] = [(); 2].map(|()| setup.span(1));
+    let [one, two] = [2, 3].map(|c| setup.span(c));
+    let places = [(0, 1), (1, 2), (3, 3)].map(|(start, c)| output.channels(start, c));
+    let epilogues = [Epilogue::Moments { mean, var }, Epilogue::BiasRelu(one), Epilogue::Bias(two)];
+    let convs = [0, 1, 2].map(|index| Pointwise {
+        weight: weights[index],
+        epilogue: epilogues[index],
+        output: places[index],
+    });
+    setup.check(Op::PointwiseForward { input, convs });
+    let convs =
+        [0, 1, 2].map(|index| PointwiseGrad { grad_output: places[index], weight: weights[index] });
+    setup.check(Op::PointwiseGradInput { convs, grad_input: input });
+    setup.check(Op::PointwiseGradWeight { input, convs });
+}
+
+#[test]
 fn of_activations() {
     let mut setup = Setup::new();
     let [input, output] = [(); 2].map(|()| setup.tensor(SHAPE));
@@ -140,7 +162,17 @@ fn of_activations() {
     let bn = BatchNorm { mean, var, weight, bias };
     setup.check(Op::Moments { input, mean, var });
     setup.check(Op::BatchNormRelu { bn, input, output });
-    setup.check(Op::BatchNormReluBackward { bn, input, grad: output, grad_weight, grad_bias });
+    let beside = setup.tensor(SHAPE);
+    for grad_input in [output, beside] {
+        setup.check(Op::BatchNormReluBackward {
+            bn,
+            input,
+            grad_output: output,
+            grad_input,
+            grad_weight,
+            grad_bias,
+        });
+    }
     setup.check(Op::ReluBackward { output: input, grad: output });
     setup.check(Op::AddBias { bias, tensor: input });
     setup.check(Op::BiasBackward { grad_output: input, grad_bias });
