@@ -6,8 +6,10 @@ mod common;
 
 mod bad_input;
 mod front_door;
+mod gpu_plan;
 mod manifests;
 mod one_checksum;
+mod precision;
 mod sbatch;
 mod slurm;
 mod software_gpu;

@@ -66,7 +66,7 @@ impl Report for Planned {
         for PlannedOp { op, launches, flops, bytes, column_bytes } in &self.0.ops {
             let row = [mega(*flops), mega(*bytes), mega(*column_bytes)];
             let [flops, bytes, columns] = row;
-            table.row([op.clone(), launches.to_string(), flops, bytes, columns]);
+            table.row([op.clone(), launches.len().to_string(), flops, bytes, columns]);
         }
         let Plan { batch_size, flops, bytes, bytes_with_columns, images_per_second, .. } = &self.0;
         let Plan { buffer_bytes, buffer_bytes_apart, workspace_bytes, .. } = &self.0;

@@ -1,9 +1,9 @@
 //! Convolution as matrix products over columns, some images at a time.
 
 use super::launch::{Arg, Place, Traffic, int, number_bytes, numbers, window as window_arg};
-use super::lower::{Lowering, Rows};
+use super::lower::{Limits, Lowering, Rows};
 use super::{batch_norm, bias};
-use crate::device::{Epilogue, Format, Span, Tensor, Update, Window};
+use crate::device::{Epilogue, Format, Op, Span, Tensor, Update, Window};
 
 /// Some images of a convolution, whose columns are in the workspace together.
 struct Strip {
@@ -17,10 +17,29 @@ fn taps(window: Window, c: usize) -> usize {
     window.kernel_size * window.kernel_size * c
 }
 
-fn strips(to: &Lowering, window: Window, input: Tensor, output: Tensor) -> Vec<Strip> {
+/// Images of which the columns are made at once.
+fn images_at_once(limits: Limits, window: Window, input: Tensor, output: Tensor) -> usize {
     let row = number_bytes(input.buffer.format) * taps(window, input.shape.c);
     let image = output.shape.h * output.shape.w * row;
-    let images = (to.limits.column_bytes / image).clamp(1, input.n);
+    (limits.column_bytes / image).clamp(1, input.n)
+}
+
+/// Numbers of the columns that are made at once, if `op` makes any.
+pub(super) fn column_numbers(op: Op, limits: Limits) -> Option<usize> {
+    let (window, input, output) = match op {
+        Op::Conv2dForward { window, input, output, .. }
+        | Op::Conv2dGradInput { window, grad_input: input, grad_output: output, .. }
+        | Op::Conv2dGradWeight { window, input, grad_output: output, .. } => {
+            (window, input, output)
+        }
+        _ => return None,
+    };
+    let images = images_at_once(limits, window, input, output);
+    Some(images * output.shape.h * output.shape.w * taps(window, input.shape.c))
+}
+
+fn strips(to: &Lowering, window: Window, input: Tensor, output: Tensor) -> Vec<Strip> {
+    let images = images_at_once(to.limits, window, input, output);
     let strip = |first| Strip { first, images: images.min(input.n - first) };
     (0..input.n).step_by(images).map(strip).collect()
 }

@@ -1,5 +1,7 @@
 //! What the GPU is asked to do, as data: kernels with their arguments, and matrix products.
 
+use std::fmt;
+
 use crate::device::{Buffer, Format, Operand, Span, Tensor, Window};
 
 /// Bytes of two f64 side by side.
@@ -17,6 +19,18 @@ pub(super) struct Launch {
 pub(super) enum Task {
     Kernel(Kernel),
     Product(Product),
+}
+
+/// A kernel with its blocks and their threads, or a product with m, n and k.
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel(Kernel { name, grid: [x, y], block: [bx, by], .. }) => {
+                write!(f, "{name} {x}x{y}x1 {bx}x{by}x1")
+            }
+            Self::Product(Product { m, n, k, .. }) => write!(f, "gemm {m}x{n}x{k}"),
+        }
+    }
 }
 
 /// Bytes that a launch reads from device memory and writes to it, each number once however often it is

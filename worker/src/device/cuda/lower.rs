@@ -34,8 +34,33 @@ pub(super) struct Lowering {
     pub(super) workspace_bytes: usize,
 }
 
+/// An operation on more numbers than a kernel can count.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{op} over {numbers} numbers at once, and a kernel counts to 2,147,483,647: set a smaller \
+     batch_size, or model.image_size"
+)]
+pub(super) struct TooLarge {
+    op: String,
+    numbers: usize,
+}
+
+/// Kernels count in 31 bits, for the sake of speed.
+fn check(op: Op, limits: Limits) -> Result<(), TooLarge> {
+    let operands = op.reads().into_iter().chain(op.writes()).map(|operand| operand.hull().len);
+    let numbers = operands.chain(conv2d::column_numbers(op, limits)).max().unwrap_or(0);
+    match i32::try_from(numbers) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(TooLarge { op: op.to_string(), numbers }),
+    }
+}
+
 /// What the GPU does for `op`.
-pub(super) fn lower(op: Op, limits: Limits) -> Lowering {
+///
+/// # Errors
+/// There is too much of it.
+pub(super) fn lower(op: Op, limits: Limits) -> Result<Lowering, TooLarge> {
+    check(op, limits)?;
     let mut to = Lowering { limits, launches: Vec::new(), workspace_bytes: 0 };
     match op {
         Op::Conv2dForward { window, input, weight, epilogue, output } => {
@@ -88,7 +113,7 @@ pub(super) fn lower(op: Op, limits: Limits) -> Lowering {
             softmax_cross_entropy::apply(&mut to, logits, labels, grad_logits, loss, top1);
         }
     }
-    to
+    Ok(to)
 }
 
 impl Lowering {
@@ -238,4 +263,31 @@ impl Rows {
 /// Blocks along the rows of `tensor` in a sum over them.
 pub(super) fn row_blocks(tensor: Tensor) -> usize {
     tensor.rows().div_ceil(ROWS_PER_BLOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use hw2_common::model::Shape;
+
+    use super::*;
+    use crate::device::{Buffer, Update, Window};
+
+    #[test]
+    fn what_a_kernel_cannot_count_is_named() {
+        let limits = Limits { column_bytes: 32 << 20 };
+        let tensor =
+            |n, h, c| Tensor::new(Buffer::numbered(0, Format::Full), n, Shape { h, w: h, c });
+        let large = tensor(65_536, 100, 64);
+        let error = lower(Op::ReluBackward { output: large, grad: large }, limits).err().unwrap();
+        for part in ["relu_backward 100x100x64", "41943040000 numbers", "batch_size"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        // Each of its tensors can be counted, but not the columns of one image.
+        let (window, image) = (Window { kernel_size: 15, stride: 1 }, tensor(1, 1000, 16));
+        let weight = Span { buffer: image.buffer, offset: 0, len: 15 * 15 * 16 * 16 };
+        let (grad_output, grad_input, update) = (image, image, Update::Add);
+        let op = Op::Conv2dGradInput { window, grad_output, weight, update, grad_input };
+        assert!(lower(op, limits).err().unwrap().to_string().contains("3600000000 numbers"));
+        assert!(lower(Op::ReluBackward { output: image, grad: image }, limits).is_ok());
+    }
 }

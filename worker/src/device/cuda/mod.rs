@@ -42,7 +42,7 @@ use driver::Gpu;
 use graph::Graph;
 pub use kinds::GpuKind;
 use launch::Launch;
-use lower::{Limits, lower};
+use lower::{Limits, Lowering, lower};
 pub use plan::{Plan, PlannedOp};
 use runtime::{Runtime, RuntimeError};
 pub(crate) use survey::first_free;
@@ -163,7 +163,17 @@ impl Cuda {
             return None;
         }
         let result = work(&mut self.runtime);
-        result.map_err(|error| self.failure = Some(failed(self.gpu.ordinal, error))).ok()
+        result.map_err(|error| self.fail(error)).ok()
+    }
+
+    /// What is to be done for `op`, if that can be done.
+    fn lower(&mut self, op: Op) -> Option<Lowering> {
+        let lowered = lower(op, self.limits);
+        lowered.map_err(|error| self.fail(error)).ok()
+    }
+
+    fn fail(&mut self, problem: impl ToString) {
+        self.failure.get_or_insert(failed(self.gpu.ordinal, problem));
     }
 
     /// What went wrong so far.
@@ -179,7 +189,7 @@ impl Cuda {
         let mut launches = Vec::new();
         let mut workspace_bytes = 0;
         for op in ops {
-            let lowered = lower(*op, self.limits);
+            let Some(lowered) = self.lower(*op) else { continue };
             workspace_bytes = workspace_bytes.max(lowered.workspace_bytes);
             launches.extend(lowered.launches);
         }
@@ -263,7 +273,7 @@ impl Device for Cuda {
     }
 
     fn run(&mut self, op: Op) {
-        let lowered = lower(op, self.limits);
+        let Some(lowered) = self.lower(op) else { return };
         self.reserve(lowered.workspace_bytes);
         self.attempt(|runtime| {
             lowered.launches.iter().try_for_each(|launch| runtime.launch(launch))
@@ -274,7 +284,7 @@ impl Device for Cuda {
         let index = self.routine(ops);
         if self.failure.is_none() {
             let result = self.routines[index].run(&mut self.runtime);
-            self.failure = result.map_err(|error| failed(self.gpu.ordinal, error)).err();
+            result.unwrap_or_else(|error| self.fail(error));
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::arena::Arena;
 use super::kinds::GpuKind;
 use super::launch::{Launch, Task};
-use super::lower::{Lowering, lower};
+use super::lower::{Lowering, TooLarge, lower};
 use crate::device::{Op, Request};
 use crate::nn::Program;
 
@@ -38,8 +38,8 @@ pub struct Plan {
 pub struct PlannedOp {
     /// Its name and sizes.
     pub op: String,
-    /// Launches for a batch.
-    pub launches: usize,
+    /// For a batch: the name and the sizes of each.
+    pub launches: Vec<String>,
     /// Multiplications and additions.
     pub flops: f64,
     /// Bytes read and written, without columns that stay in L2.
@@ -52,15 +52,16 @@ impl Plan {
     /// Of a training step with dropout of `program`, which is of `precision`, on a GPU of `kind`.
     ///
     /// # Errors
-    /// The GPU does not have the precision.
+    /// The GPU does not have the precision, or there is too much for it.
     pub fn new(program: &Program, kind: &GpuKind, precision: Precision) -> Result<Self, String> {
         let flops_per_second = kind.flops_per_second(precision);
         let flops_per_second = flops_per_second
             .ok_or_else(|| format!("a {} has no {precision}: choose fp32", kind.name))?;
         let segments = program.train(true);
         let lowered: Vec<(Op, Lowering)> = (segments.iter().flat_map(|segment| &segment.ops))
-            .map(|op| (*op, lower(*op, kind.limits())))
-            .collect();
+            .map(|op| Ok((*op, lower(*op, kind.limits())?)))
+            .collect::<Result<_, TooLarge>>()
+            .map_err(|error| error.to_string())?;
         let batch_size = program.batch_size();
         let ops: Vec<PlannedOp> =
             lowered.iter().map(|(op, lowering)| planned(*op, lowering, batch_size, kind)).collect();
@@ -89,7 +90,7 @@ fn planned(op: Op, lowering: &Lowering, batch_size: usize, kind: &GpuKind) -> Pl
     let launches = &lowering.launches;
     PlannedOp {
         op: op.to_string(),
-        launches: launches.len(),
+        launches: launches.iter().map(|launch| launch.task.to_string()).collect(),
         flops: per_image(launches.iter().map(flops).sum()),
         bytes: per_image(launches.iter().map(|launch| bytes(launch, kind)).sum()),
         column_bytes: per_image(launches.iter().map(|launch| kept_bytes(launch, kind)).sum()),

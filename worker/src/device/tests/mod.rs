@@ -13,6 +13,7 @@ use super::{
     PointwiseGrad, Request, Span, Tensor, Update, Window,
 };
 
+mod ahead;
 mod few_rows;
 mod operands;
 
