@@ -97,7 +97,8 @@ struct Matrix {
         return start < others + other.bytes() && others < start + bytes();
     }
     float at(size_t index) const {
-        return type == R_32F ? static_cast<const float*>(data)[index] : from_bf16(static_cast<const uint16_t*>(data)[index]);
+        if (type == R_32F) return static_cast<const float*>(data)[index];
+        return from_bf16(static_cast<const uint16_t*>(data)[index]);
     }
     void set(size_t index, float value) const {
         void* to = const_cast<void*>(data);
@@ -105,6 +106,8 @@ struct Matrix {
         else static_cast<uint16_t*>(to)[index] = to_bf16(value);
     }
 };
+
+Matrix matrix(const void* data, int type, int ld) { return {data, type, ld, false, 0, 0}; }
 
 struct Product { Matrix a, b, c; int m, n, k; float alpha, beta; Rounding round; };
 
@@ -161,7 +164,6 @@ void use_workspace(const Handle& handle) {
 Status gemm(Handle* handle, int op_a, int op_b, Product product) {
     auto& [a, b, c, m, n, k, alpha, beta, round] = product;
     bool are_ops = (op_a == OP_N || op_a == OP_T) && (op_b == OP_N || op_b == OP_T);
-    if (!handle) return NOT_INITIALIZED;
     if (m < 0 || n < 0 || k < 0 || !are_ops) return INVALID_VALUE;
     a.transposed = op_a == OP_T, a.rows = op_a == OP_N ? m : k, a.columns = op_a == OP_N ? k : m;
     b.transposed = op_b == OP_T, b.rows = op_b == OP_N ? k : n, b.columns = op_b == OP_N ? n : k;
@@ -194,6 +196,9 @@ Status supports(const Handle* handle, int a_type, int b_type, int c_type, int co
     return (is_bf16 || is_fast) && capability(handle) < 80 ? NOT_SUPPORTED : SUCCESS;
 }
 
+// Whether the caller lets products of f32 be made in TF32, and the GPU has it.
+bool may_use_tf32(const Handle* handle) { return handle->math == MATH_TF32 && capability(handle) >= 80; }
+
 }  // namespace
 
 EXPORT Status cublasCreate_v2(Handle** handle) {
@@ -220,7 +225,8 @@ EXPORT Status cublasGetProperty(int property, int* value) {
 }
 
 EXPORT Status cublasSetStream_v2(Handle* handle, void* stream) {
-    if (!of_libcuda<SoftOwns>("soft_owns")(handle->context, stream)) die("a stream that is not of the handle's context");
+    bool is_ours = of_libcuda<SoftOwns>("soft_owns")(handle->context, stream);
+    if (!is_ours) die("a stream that is not of the handle's context");
     handle->stream = stream;
     handle->workspace = nullptr;
     return SUCCESS;
@@ -242,22 +248,23 @@ EXPORT Status cublasSetMathMode(Handle* handle, int mode) {
 EXPORT Status cublasSetAtomicsMode(Handle*, int mode) { return mode == 0 ? SUCCESS : NOT_SUPPORTED; }
 EXPORT Status cublasSetPointerMode_v2(Handle*, int mode) { return mode == 0 ? SUCCESS : NOT_SUPPORTED; }
 
-EXPORT Status cublasSgemm_v2(Handle* handle, int op_a, int op_b, int m, int n, int k, const float* alpha, const float* a,
-                             int lda, const float* b, int ldb, const float* beta, float* c, int ldc) {
-    bool is_tf32 = handle && handle->math == MATH_TF32 && capability(handle) >= 80;
-    Matrix left{a, R_32F, lda, false, 0, 0}, right{b, R_32F, ldb, false, 0, 0}, result{c, R_32F, ldc, false, 0, 0};
-    return gemm(handle, op_a, op_b, {left, right, result, m, n, k, *alpha, *beta, is_tf32 ? to_tf32 : keep});
+EXPORT Status cublasSgemm_v2(Handle* handle, int op_a, int op_b, int m, int n, int k, const float* alpha,
+                             const float* a, int lda, const float* b, int ldb, const float* beta, float* c, int ldc) {
+    if (!handle) return NOT_INITIALIZED;
+    Rounding round = may_use_tf32(handle) ? to_tf32 : keep;
+    Matrix left = matrix(a, R_32F, lda), right = matrix(b, R_32F, ldb), result = matrix(c, R_32F, ldc);
+    return gemm(handle, op_a, op_b, {left, right, result, m, n, k, *alpha, *beta, round});
 }
 
 EXPORT Status cublasGemmEx(Handle* handle, int op_a, int op_b, int m, int n, int k, const void* alpha, const void* a,
-                           int a_type, int lda, const void* b, int b_type, int ldb, const void* beta, void* c, int c_type,
-                           int ldc, int compute, int) {
+                           int a_type, int lda, const void* b, int b_type, int ldb, const void* beta, void* c,
+                           int c_type, int ldc, int compute, int) {
     if (!handle) return NOT_INITIALIZED;
     Status status = supports(handle, a_type, b_type, c_type, compute);
     if (status != SUCCESS) return status;
-    Rounding round = rounding(compute);
-    if (compute == COMPUTE_32F && a_type == R_32F && handle->math == MATH_TF32 && capability(handle) >= 80) round = to_tf32;
-    Matrix left{a, a_type, lda, false, 0, 0}, right{b, b_type, ldb, false, 0, 0}, result{c, c_type, ldc, false, 0, 0};
+    bool is_tf32 = compute == COMPUTE_32F && a_type == R_32F && may_use_tf32(handle);
+    Rounding round = is_tf32 ? to_tf32 : rounding(compute);
+    Matrix left = matrix(a, a_type, lda), right = matrix(b, b_type, ldb), result = matrix(c, c_type, ldc);
     float factor = *static_cast<const float*>(alpha), old = *static_cast<const float*>(beta);
     return gemm(handle, op_a, op_b, {left, right, result, m, n, k, factor, old, round});
 }

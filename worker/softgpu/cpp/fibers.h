@@ -18,7 +18,6 @@
 #include "launch.h"
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -80,8 +79,8 @@ static void* body_context;
 static Chance chance;
 
 [[noreturn]] static inline void die(const char* what) {
-    fprintf(stderr, "software GPU: %s: block (%u, %u, %u) thread %u\n", what, block_index.x, block_index.y, block_index.z,
-            thread);
+    auto [x, y, z] = block_index;
+    fprintf(stderr, "software GPU: %s: block (%u, %u, %u) thread %u\n", what, x, y, z, thread);
     abort();
 }
 
@@ -126,13 +125,11 @@ static inline void leave_for_scheduler(void** fake) { leave_for(fake, scheduler_
 static inline void arrived_from_scheduler(void* fake) {
     __sanitizer_finish_switch_fiber(fake, &scheduler_stack, &scheduler_stack_bytes);
 }
-static inline void make_clean(void* from, size_t bytes) { __asan_unpoison_memory_region(from, bytes); }
 #else
 static inline void leave_for(void**, const void*, size_t) {}
 static inline void arrived(void*) {}
 static inline void leave_for_scheduler(void**) {}
 static inline void arrived_from_scheduler(void*) {}
-static inline void make_clean(void*, size_t) {}
 #endif
 
 static inline void select(unsigned linear) {
@@ -150,9 +147,7 @@ static void fiber_main() {
 }
 
 static inline void prepare(unsigned linear) {
-    char* bottom = stacks + linear * STACK_BYTES;
-    make_clean(bottom, STACK_BYTES);
-    void** stack = reinterpret_cast<void**>(bottom + STACK_BYTES) - 2;
+    void** stack = reinterpret_cast<void**>(stacks + (linear + 1) * STACK_BYTES) - 2;
     *stack = reinterpret_cast<void*>(fiber_main);  // aligned as after a call
     stack -= SAVED_WORDS;
     std::fill_n(stack, SAVED_WORDS, nullptr);

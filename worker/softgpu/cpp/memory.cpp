@@ -233,7 +233,8 @@ EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t by
     TRY(find_stream(handle, stream));
     TRY(check(to, bytes, "an upload beyond device memory"));
     // A graph reads the host's memory each time it runs.
-    if (is_pinned(from, bytes) || stream->capture) return enqueue(stream, "upload", [=] { memcpy(host(to), from, bytes); });
+    bool is_late = is_pinned(from, bytes) || stream->capture;
+    if (is_late) return enqueue(stream, "upload", [=] { memcpy(host(to), from, bytes); });
     // Pageable memory is copied before the call returns.
     auto* first = static_cast<const char*>(from);
     auto copy = std::make_shared<std::vector<char>>(first, first + bytes);

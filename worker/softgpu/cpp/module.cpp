@@ -119,8 +119,8 @@ EXPORT CUresult cuFuncSetAttribute(void* handle, int, int) {
     return functions.count(static_cast<Function*>(handle)) ? SUCCESS : INVALID_HANDLE;
 }
 
-EXPORT CUresult cuLaunchKernel(void* handle, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                               unsigned shared, void* stream_handle, void** params, void** extra) {
+EXPORT CUresult cuLaunchKernel(void* handle, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                               unsigned bz, unsigned shared, void* stream_handle, void** params, void** extra) {
     ENTER;
     auto* function = static_cast<Function*>(handle);
     Stream* stream;

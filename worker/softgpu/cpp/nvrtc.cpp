@@ -130,8 +130,8 @@ EXPORT Result nvrtcGetSupportedArchs(int* archs) {
     return SUCCESS;
 }
 
-EXPORT Result nvrtcCreateProgram(Program** program, const char* source, const char* name, int headers, const char* const*,
-                                 const char* const*) {
+EXPORT Result nvrtcCreateProgram(Program** program, const char* source, const char* name, int headers,
+                                 const char* const*, const char* const*) {
     if (!program || !source || headers != 0) return INVALID_INPUT;
     *program = new Program{source, name ? name : "default_program", "", ""};
     return SUCCESS;

@@ -136,8 +136,8 @@ inline std::string entry_points(const Functions& all, const std::string& name) {
 
 // `text`, called `name`, for GPUs of compute capability `arch` (80 for 8.0).
 inline std::string for_host(const std::string& text, const std::string& name, int arch) {
-    std::string out = "#include \"shim.h\"\n#define __CUDA_ARCH__ " + std::to_string(10 * arch) + "\n#line 1 \"" + name +
-                      "\"\n" + text + "\n";
+    std::string out = "#include \"shim.h\"\n#define __CUDA_ARCH__ " + std::to_string(10 * arch) + "\n";
+    out += "#line 1 \"" + name + "\"\n" + text + "\n";
     Functions all = functions(without_comments(text));
     for (const auto& [name, function] : all)
         if (function.is_kernel) out += entry_points(all, name);

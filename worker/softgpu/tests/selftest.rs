@@ -75,7 +75,7 @@ cases! {
     code_knows_its_gpu "cc=7.0"
     code_for_another_gpu "cc=8.6"
     launch_bounds
-    read_beyond_memory
+    what_sanitizers_find
     events
     missing_wait
     a_stream_that_is_gone

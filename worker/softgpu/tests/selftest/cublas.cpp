@@ -29,7 +29,8 @@ CASE(operands_in_one_allocation) {
         float *a = matrix(), *b = matrix(), *c = overlaps ? a + 8 : matrix();
         MUST(cublasSgemm_v2(handle_for(nullptr), 0, 0, 8, 4, k, &ONE, a, 8, b, k, &ZERO, c, 8));
     };
-    return !dies([=] { multiply(16, false); }) && dies([=] { multiply(17, false); }) && dies([=] { multiply(2, true); });
+    return !dies([=] { multiply(16, false); }) && dies([=] { multiply(17, false); }) &&
+           dies([=] { multiply(2, true); });
 }
 
 // c (1, 1) = a (1, 1) * b (1, 1) by cublasGemmEx; -1 if it is refused.
@@ -44,8 +45,8 @@ static float product(float a, float b, int type, int c_type, int compute, int* s
         upload(at[i], values, s);
     }
     auto pointer = [&](int i) { return reinterpret_cast<void*>(at[i]); };
-    *status = cublasGemmEx(handle, 0, 0, 1, 1, 1, &ONE, pointer(0), type, 1, pointer(1), type, 1, &ZERO, pointer(2), c_type, 1,
-                           compute, -1);
+    *status = cublasGemmEx(handle, 0, 0, 1, 1, 1, &ONE, pointer(0), type, 1, pointer(1), type, 1, &ZERO, pointer(2),
+                           c_type, 1, compute, -1);
     if (*status != 0) return -1.0f;
     float result = read(at[2], s)[0];
     if (c_type == R_32F) return result;
@@ -60,7 +61,8 @@ CASE(precisions) {
         return product(a, 3.0f, type, c_type, compute, &status) == expected && status == 0;
     };
     // 1 + 2^-7 is a bf16, three times that is none. 1 + 2^-9 is a TF32, 1 + 2^-20 is none.
-    return is(3.0234375f, 1.0078125f, R_16BF, R_32F, COMPUTE_32F) && is(3.03125f, 1.0078125f, R_16BF, R_16BF, COMPUTE_32F) &&
+    return is(3.0234375f, 1.0078125f, R_16BF, R_32F, COMPUTE_32F) &&
+           is(3.03125f, 1.0078125f, R_16BF, R_16BF, COMPUTE_32F) &&
            is(3.005859375f, 1.001953125f, R_32F, R_32F, COMPUTE_32F_FAST_TF32) &&
            is(3.0f, 1.001953125f, R_32F, R_32F, COMPUTE_32F_FAST_16BF) &&
            is(3.0f, 1.00000095367431640625f, R_32F, R_32F, COMPUTE_32F_FAST_TF32) &&

@@ -45,7 +45,8 @@ extern "C" __global__ void two_warp_barriers(float* values) {
 
 extern "C" __global__ void two_shuffles(float* values) {
     float value = values[threadIdx.x];
-    if (threadIdx.x % 2) value += __shfl_xor_sync(0xffffffffu, value, 1); else value -= __shfl_xor_sync(0xffffffffu, value, 1);
+    if (threadIdx.x % 2) value += __shfl_xor_sync(0xffffffffu, value, 1);
+    else value -= __shfl_xor_sync(0xffffffffu, value, 1);
     values[threadIdx.x] = value;
 }
 
@@ -83,6 +84,22 @@ extern "C" __global__ void __launch_bounds__((FEW * 2), 1) bounded(float* values
 
 extern "C" __global__ void read_beyond(float* values) {
     if (threadIdx.x == 0) values[0] = values[128];
+}
+
+extern "C" __global__ void write_beyond_shared(float* values) {
+    __shared__ float shared[100];
+    shared[threadIdx.x] = values[threadIdx.x];
+    __syncthreads();
+    values[threadIdx.x] = shared[0];
+}
+
+extern "C" __global__ void overflow(float* values) {
+    int large = 0x7fffff00 + int(blockDim.x) * 2;
+    values[threadIdx.x] = large + int(threadIdx.x);
+}
+
+extern "C" __global__ void misaligned(float* values) {
+    if (threadIdx.x == 0) *reinterpret_cast<float4*>(values + 1) = make_float4(1.0f, 2.0f, 3.0f, 4.0f);
 }
 )";
 
@@ -183,9 +200,10 @@ CASE(launch_bounds) {
 }
 
 // What only sanitizers see.
-CASE(read_beyond_memory) {
+CASE(what_sanitizers_find) {
 #if defined(__SANITIZE_ADDRESS__)
-    return dies([] { run("read_beyond"); });
+    return dies([] { run("read_beyond"); }) && dies([] { run("write_beyond_shared"); }) &&
+           dies([] { run("overflow"); }) && dies([] { run("misaligned"); });
 #else
     return !dies([] { run("read_beyond"); });
 #endif
