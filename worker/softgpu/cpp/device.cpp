@@ -140,7 +140,7 @@ EXPORT CUresult cuDevicePrimaryCtxRetain(void** to, CUdevice device) {
     return SUCCESS;
 }
 
-// The last one to release it takes its memory and what went wrong with it.
+// The last one to release it ends it, with all that belongs to it and what went wrong with it.
 EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
     std::lock_guard<std::recursive_mutex> lock(mutex);
     TRY(check_device(device));
@@ -148,6 +148,9 @@ EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
     if (context.retained == 0) return INVALID_CONTEXT;
     if (--context.retained > 0) return SUCCESS;
     lose(&context, SUCCESS);
+    forget_graphs(&context);
+    forget_streams(&context);
+    forget_modules(&context);
     forget_memory(&context);
     return SUCCESS;
 }

@@ -130,11 +130,26 @@ void lose(Context* context, CUresult error);
 // For a call that no capture may see: it ends those that do.
 CUresult not_captured();
 CUresult invalidate(Capture& capture, CUresult result);
+// Takes a stream that ends out of its capture.
+void leave_capture(Stream* stream);
 
 // memory.cpp
 bool is_device(const Context* context, CUdeviceptr pointer, size_t bytes);
 void check_all_guards();
 // Gives back what was freed and is no longer needed; nothing may run.
 void reclaim();
-// All memory of a context that ends.
+
+// What belongs to a context that ends; nothing of it runs any more.
+void forget_streams(Context* context);
+void forget_graphs(Context* context);
+void forget_modules(Context* context);
 void forget_memory(Context* context);
+
+// Takes those of a context out of `all` and deletes them.
+template <class T> void forget(std::set<T*>& all, const Context* context) {
+    for (auto at = all.begin(); at != all.end();) {
+        T* one = *at;
+        at = one->context == context ? all.erase(at) : std::next(at);
+        if (one->context == context) delete one;
+    }
+}

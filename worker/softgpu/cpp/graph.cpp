@@ -68,6 +68,14 @@ CUresult invalidate(Capture& capture, CUresult result) {
     return result;
 }
 
+void leave_capture(Stream* stream) {
+    auto capture = stream->capture;
+    capture->is_invalid = true;
+    if (stream->is_origin) return end(capture);
+    capture->streams.erase(stream);
+    stream->capture = nullptr;
+}
+
 CUresult not_captured() {
     CUresult result = SUCCESS;
     for (const auto& capture : captures) {
@@ -76,6 +84,15 @@ CUresult not_captured() {
             result = invalidate(*capture, CAPTURE_UNSUPPORTED);
     }
     return result;
+}
+
+void forget_graphs(Context* context) {
+    for (auto at = captures.begin(); at != captures.end();) {
+        auto capture = *at++;
+        if ((*capture->streams.begin())->context == context) end(capture);
+    }
+    forget(graphs, context);
+    forget(executables, context);
 }
 
 EXPORT CUresult cuStreamBeginCapture_v2(void* handle, int mode) {

@@ -17,11 +17,20 @@ struct Function {
     unsigned bounds;
 };
 
-struct Module { Context* context; void* library; std::map<std::string, std::unique_ptr<Function>> functions; };
-
-std::set<Module*> modules;
 // Those of all modules.
 std::set<Function*> functions;
+
+struct Module {
+    Context* context;
+    void* library;
+    std::map<std::string, std::unique_ptr<Function>> own;
+    ~Module() {
+        for (const auto& [name, function] : own) functions.erase(function.get());
+        dlclose(library);
+    }
+};
+
+std::set<Module*> modules;
 long launched;
 
 typedef std::vector<std::vector<char>> Args;
@@ -79,6 +88,8 @@ void run(const Function& function, SoftLaunch launch, Args& args, long number, c
 
 }  // namespace
 
+void forget_modules(Context* context) { forget(modules, context); }
+
 EXPORT CUresult cuModuleLoadData(void** to, const void* image) {
     ENTER;
     TRY(not_captured());
@@ -95,9 +106,7 @@ EXPORT CUresult cuModuleUnload(void* handle) {
     auto* module = static_cast<Module*>(handle);
     if (!modules.count(module)) return INVALID_HANDLE;
     TRY(finish_all());
-    for (const auto& [name, function] : module->functions) functions.erase(function.get());
     modules.erase(module);
-    dlclose(module->library);
     delete module;
     return SUCCESS;
 }
@@ -106,7 +115,7 @@ EXPORT CUresult cuModuleGetFunction(void** to, void* handle, const char* name) {
     ENTER;
     auto* module = static_cast<Module*>(handle);
     if (!modules.count(module)) return INVALID_HANDLE;
-    auto& function = module->functions[name];
+    auto& function = module->own[name];
     if (!function) function = find_function(*module, name);
     if (!function) return NOT_FOUND;
     functions.insert(function.get());

@@ -118,6 +118,11 @@ void lose(Context* context, CUresult error) {
     }
 }
 
+void forget_streams(Context* context) {
+    forget(streams, context);
+    forget(events, context);
+}
+
 EXPORT bool soft_owns(void* context, void* stream) {
     std::lock_guard<std::recursive_mutex> lock(mutex);
     return !stream || (streams.count(static_cast<Stream*>(stream)) && static_cast<Stream*>(stream)->context == context);
@@ -150,10 +155,7 @@ EXPORT CUresult cuStreamDestroy_v2(void* handle) {
     Stream* stream;
     if (!handle) return INVALID_HANDLE;
     TRY(any_stream(handle, stream));
-    if (stream->capture) {
-        stream->capture->is_invalid = true;
-        stream->capture->streams.erase(stream);
-    }
+    if (stream->capture) leave_capture(stream);
     CUresult result = finish(stream);
     streams.erase(stream);
     delete stream;

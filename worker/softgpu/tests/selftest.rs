@@ -16,7 +16,7 @@ fn program() -> &'static Path {
         let path = libraries.display();
         let includes = SOURCES.map(|source| format!("#include \"{source}.cpp\"\n")).concat();
         let all = program.with_extension("cpp");
-        std::fs::write(&all, includes).unwrap();
+        std::fs::write(&all, includes).expect("the folder is there");
         let output = Command::new("g++")
             .args(["-std=c++17", "-O1", "-Wall", "-Wextra", "-I"])
             .arg(folder)
@@ -84,6 +84,7 @@ cases! {
     what_a_capture_refuses
     what_a_relaxed_capture_allows
     captures_that_do_not_end_well
+    a_stream_that_goes_while_it_captures
     a_graph_reads_host_memory_when_it_runs
     launches_of_a_graph_take_turns
     a_download_of_a_graph

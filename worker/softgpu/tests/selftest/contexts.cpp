@@ -41,7 +41,8 @@ CASE(a_context_that_is_released) {
     MUST(cuDevicePrimaryCtxRelease_v2(0));
     if (!RETURNS(709, cuMemAlloc_v2(&made, 64)) || !RETURNS(709, cuStreamSynchronize(s))) return false;
     context(0);
-    return RETURNS(0, cuMemAlloc_v2(&made, 64));
+    // It is another one in all but its address.
+    return RETURNS(0, cuMemAlloc_v2(&made, 64)) && RETURNS(400, cuStreamSynchronize(s));
 }
 
 // With lose=2 and fail_with=214 of two GPUs.

@@ -83,6 +83,19 @@ CASE(captures_that_do_not_end_well) {
     return RETURNS(901, cuStreamEndCapture(first, &graph)) && RETURNS(907, cuStreamWaitEvent(second, forked, 0));
 }
 
+CASE(a_stream_that_goes_while_it_captures) {
+    void *origin = stream(), *other = stream(), *forked = event(), *graph;
+    MUST(cuStreamBeginCapture_v2(origin, 0));
+    MUST(cuEventRecord(forked, origin));
+    MUST(cuStreamWaitEvent(other, forked, 0));
+    MUST(cuStreamDestroy_v2(other));
+    if (!RETURNS(901, cuStreamEndCapture(origin, &graph))) return false;
+    MUST(cuStreamBeginCapture_v2(origin, 0));
+    MUST(cuStreamDestroy_v2(origin));
+    // No capture is left that could mind.
+    return RETURNS(0, cuCtxSynchronize());
+}
+
 CASE(a_graph_reads_host_memory_when_it_runs) {
     void* s = stream();
     uint64_t to = memory(N);
