@@ -29,7 +29,7 @@ pub(crate) enum KindError {
 }
 
 /// The digest, in hex, of training and evaluation images of a photo, and of gradient, statistics and
-/// logits that a fixed batch gives through every kind of layer.
+/// logits that a fixed batch gives through every kind of layer, and of what the device says of itself.
 ///
 /// # Errors
 /// The device is not there, or fails.
@@ -62,6 +62,7 @@ pub(crate) fn numeric_kind(choice: &Choice, precision: Precision) -> Result<Stri
     add(&statistics);
     engine.load_buffers(&statistics);
     add(&engine.evaluate(&images)?);
+    hash.update(engine.kind());
     Ok(hw2_common::hex(&hash.finalize()[..8]))
 }
 

@@ -65,6 +65,12 @@ pub trait Device: Send {
     /// The device in words, for a person: what it is and how much of it is used.
     fn describe(&self) -> String;
 
+    /// What else than its operations decides its bits: versions and sizes, where a few numbers computed
+    /// alike do not show that all are.
+    fn kind(&self) -> String {
+        String::new()
+    }
+
     /// New buffers, which live as long as the device. They are numbered from 0 on.
     fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer>;
 
@@ -95,6 +101,10 @@ impl<D: Device + ?Sized> Device for Box<D> {
 
     fn describe(&self) -> String {
         (**self).describe()
+    }
+
+    fn kind(&self) -> String {
+        (**self).kind()
     }
 
     fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {

@@ -72,6 +72,10 @@ impl<D: Device> Device for Serial<D> {
         self.device.describe()
     }
 
+    fn kind(&self) -> String {
+        self.device.kind()
+    }
+
     fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {
         self.device.alloc(requests)
     }

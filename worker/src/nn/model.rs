@@ -62,6 +62,11 @@ impl<D: Pipeline> Model<D> {
         self.device.describe()
     }
 
+    /// What else than its operations decides the device's bits.
+    pub fn kind(&self) -> String {
+        self.device.kind()
+    }
+
     /// Replaces the parameters, in the layout of `params`.
     pub fn load_params(&mut self, params: &[D::Elem]) {
         let Program { layout, vectors, .. } = &self.program;

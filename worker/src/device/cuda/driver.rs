@@ -20,6 +20,7 @@ pub(super) struct Gpu {
     pub(super) name: String,
     /// Compute capability: 70 for 7.0.
     pub(super) arch: u32,
+    pub(super) multiprocessors: usize,
     pub(super) memory_bytes: usize,
     /// The same for every process and whatever number the GPU has there.
     pub(super) id: String,
@@ -39,18 +40,21 @@ impl Driver {
         use sys::CUdevice_attribute_enum::{
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+            CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as MULTIPROCESSORS,
         };
         let device = result::device::get(ordinal as i32)?;
         // SAFETY: the driver has just given this device.
-        let (major, minor, memory_bytes) = unsafe {
+        let (major, minor, multiprocessors, memory_bytes) = unsafe {
             let attribute = |attribute| result::device::get_attribute(device, attribute);
-            (attribute(MAJOR)?, attribute(MINOR)?, result::device::total_mem(device)?)
+            let memory_bytes = result::device::total_mem(device)?;
+            (attribute(MAJOR)?, attribute(MINOR)?, attribute(MULTIPROCESSORS)?, memory_bytes)
         };
         let uuid = result::device::get_uuid(device)?.bytes.map(|byte| byte as u8);
         Ok(Gpu {
             ordinal,
             name: result::device::get_name(device)?,
             arch: (10 * major + minor) as u32,
+            multiprocessors: multiprocessors as usize,
             memory_bytes,
             id: format!("gpu-{}", hw2_common::hex(&uuid)),
         })

@@ -36,6 +36,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use hw2_common::config::Precision;
+use sha2::{Digest, Sha256};
 
 use arena::Arena;
 use driver::Gpu;
@@ -63,6 +64,10 @@ const ROUTINES_MAX: usize = 64;
 pub struct Cuda {
     gpu: Gpu,
     runtime: Runtime,
+    /// Digest of the compiled kernels.
+    code: String,
+    /// Version of cuBLAS.
+    cublas: String,
     limits: Limits,
     /// Buffers so far, those included that did not fit.
     allocated: usize,
@@ -122,12 +127,16 @@ impl Cuda {
         let format = if precision == Precision::Bf16 { Format::Bf16 } else { Format::Full };
         let compiled = nvrtc.compile(&source::source(format), gpu.arch, &[]);
         let compiled = compiled.map_err(|log| failed(ordinal, format!("the kernels: {log}")))?;
+        let code = hw2_common::hex(&Sha256::digest(&compiled.code)[..8]);
         let runtime = Runtime::new(&gpu, compiled.code, precision);
         let runtime = runtime.map_err(|error| failed(ordinal, error))?;
+        let cublas = runtime::cublas_version().map_err(|error| failed(ordinal, error))?;
         let limits = GpuKind::of(gpu.arch).limits();
         Ok(Self {
             gpu,
             runtime,
+            code,
+            cublas,
             limits,
             allocated: 0,
             routines: Vec::new(),
@@ -246,6 +255,13 @@ impl Device for Cuda {
 
     fn describe(&self) -> String {
         format!("GPU {}: {}", self.gpu.ordinal, self.gpu.name)
+    }
+
+    /// cuBLAS takes another kernel for other sizes, by its version and by the GPU's multiprocessors.
+    fn kind(&self) -> String {
+        let Gpu { arch, multiprocessors, .. } = self.gpu;
+        let (code, cublas, limits) = (&self.code, &self.cublas, self.limits);
+        format!("sm_{arch}, {multiprocessors} multiprocessors, {code}, cuBLAS {cublas}, {limits:?}")
     }
 
     fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {

@@ -385,9 +385,19 @@ impl Drop for Runtime {
 
 /// The major version of CUDA whose libcublas the calls above go to.
 pub(super) fn cublas_major() -> Result<u32, RuntimeError> {
-    let mut major = 0;
-    let property = cublas::sys::libraryPropertyType_t::MAJOR_VERSION;
+    cublas_property(cublas::sys::libraryPropertyType_t::MAJOR_VERSION)
+}
+
+/// The version of that libcublas, as 12.4.5.
+pub(super) fn cublas_version() -> Result<String, RuntimeError> {
+    use cublas::sys::libraryPropertyType_t::{MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL};
+    let [major, minor, patch] = [MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL].map(cublas_property);
+    Ok(format!("{}.{}.{}", major?, minor?, patch?))
+}
+
+fn cublas_property(property: cublas::sys::libraryPropertyType_t) -> Result<u32, RuntimeError> {
+    let mut value = 0;
     // SAFETY: it writes one int.
-    unsafe { cublas::sys::cublasGetProperty(property, &mut major) }.result()?;
-    Ok(major as u32)
+    unsafe { cublas::sys::cublasGetProperty(property, &mut value) }.result()?;
+    Ok(value as u32)
 }
