@@ -9,5 +9,6 @@ mod front_door;
 mod manifests;
 mod one_checksum;
 mod sbatch;
+mod several_gpus;
 mod slurm;
 mod software_gpu;

@@ -53,7 +53,7 @@ impl Prepared {
         )?;
         let threads = args.threads.unwrap_or(job.config.threads);
         let batch_size = job.config.batch_size as usize;
-        let device = args.device.choice(threads).resolve();
+        let device = args.device.choice(threads)?.resolve();
         let engine = Engine::new(device.open()?, &network, batch_size);
         let credentials = Credentials {
             layout_fingerprint: layout.fingerprint(),

@@ -6,7 +6,9 @@
 
 mod batch_norm;
 mod bias;
+mod cache;
 mod claim;
+mod compiler;
 mod conv2d;
 mod driver;
 mod dropout;
@@ -21,6 +23,7 @@ mod max_pool;
 mod nvrtc;
 mod plan;
 mod relu;
+mod remedy;
 mod runtime;
 mod softmax_cross_entropy;
 mod source;
@@ -58,12 +61,12 @@ impl Cuda {
     /// # Errors
     /// A library is missing, there is no such GPU, or it does not work.
     pub fn new(ordinal: usize, folder: Option<&Path>) -> Result<Self, DeviceError> {
-        let Found { gpu, nvrtc } = find(ordinal, folder)?;
+        let Found { gpu, compiler } = find(ordinal, folder)?;
         // Whoever asks for a GPU gets it; the claim keeps away those who take any.
         claim::claim(&gpu.id);
-        let compiled = nvrtc.compile(&source::source(), gpu.arch, &[]);
-        let compiled = compiled.map_err(|log| failed(ordinal, format!("the kernels: {log}")))?;
-        let runtime = Runtime::new(&gpu, compiled.code).map_err(|error| failed(ordinal, error))?;
+        let code = compiler.compile(&source::source());
+        let code = code.map_err(|log| failed(ordinal, format!("the kernels: {log}")))?;
+        let runtime = Runtime::new(&gpu, code).map_err(|error| failed(ordinal, error))?;
         let limits = GpuKind::of(gpu.arch).limits();
         Ok(Self { gpu, runtime, limits, allocated: 0, failure: None })
     }
