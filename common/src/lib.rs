@@ -4,12 +4,14 @@
 
 pub mod address;
 pub mod checkpoint;
+pub mod child;
 pub mod config;
 pub mod dataset;
 pub mod grpc;
 pub mod ids;
 pub mod job;
 pub mod layout;
+pub mod lifeline;
 pub mod logging;
 pub mod model;
 pub mod rng;

@@ -21,10 +21,11 @@ impl ComputeArgs {
     /// The device.
     ///
     /// # Errors
-    /// It is not there.
+    /// It is not there, or there are several.
     pub(crate) fn choice(&self) -> Result<Choice, NoDevice> {
+        let choice = self.device.choice(self.threads)?;
         self.device.check()?;
-        Ok(self.device.choice(self.threads))
+        Ok(choice)
     }
 
     /// Loads a checkpoint's network.

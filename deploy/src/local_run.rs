@@ -23,15 +23,16 @@ const GRACE_EXTRA: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct LocalRun {
     config: Config,
-    workers: usize,
-    device: DeviceArgs,
+    /// What each worker computes on.
+    workers: Vec<DeviceArgs>,
     verbose: bool,
 }
 
 /// Flags that say what the cluster consists of.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ClusterArgs {
-    /// Worker processes; `replicas` follows where nothing sets it
+    /// Worker processes, which take the GPUs of --gpu in turn [default: one for each]; `replicas`
+    /// follows where nothing sets it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
 
@@ -44,22 +45,27 @@ pub(crate) struct ClusterArgs {
 }
 
 impl ClusterArgs {
-    /// Number of workers.
+    /// Number of workers; `default` where neither that nor GPUs are given.
     pub(crate) fn workers_or(&self, default: u16) -> usize {
-        self.workers.unwrap_or(default).into()
+        match (self.workers, &self.device.gpu) {
+            (Some(workers), _) => workers.into(),
+            (None, Some(_)) => self.device.each().len(),
+            (None, None) => default.into(),
+        }
     }
 
     /// The run of `config` with this many workers.
     ///
     /// # Errors
-    /// The device is not there, or the path of the dataset means nothing.
+    /// The device is not there, a GPU would have no worker, or the path of the dataset means nothing.
     pub(crate) fn local_run(&self, mut config: Config, workers: usize) -> anyhow::Result<LocalRun> {
+        let devices = self.device.for_workers(workers)?;
         self.device.check()?;
         // So that what reads the run's checkpoints later finds it from any folder.
         let data = std::path::absolute(&config.data)
             .with_context(|| format!("dataset path `{}`", config.data))?;
         config.data = data.display().to_string();
-        Ok(LocalRun { config, workers, device: self.device.clone(), verbose: self.verbose })
+        Ok(LocalRun { config, workers: devices, verbose: self.verbose })
     }
 }
 
@@ -84,7 +90,7 @@ impl LocalRun {
         match outcome? {
             Outcome::Failed(reason) => bail!("{reason}; the logs are in {logs}"),
             outcome => {
-                let stopped = (outcome == Outcome::Interrupted).then_some(self.workers);
+                let stopped = (outcome == Outcome::Interrupted).then_some(self.workers.len());
                 Summary::read(run_dir, stopped, began.elapsed())
             }
         }
@@ -96,11 +102,13 @@ impl LocalRun {
         let threads = self.threads().to_string();
         let server = ["server", "--lifeline", "--listen", &listen, "--config"];
         let worker = ["worker", "--lifeline", "--ps", &listen, "--threads", &threads];
+        let worker = |device: &DeviceArgs| {
+            worker.map(OsString::from).into_iter().chain(device.flags()).collect()
+        };
         Plan {
             address,
             server: server.map(OsString::from).into_iter().chain([config_file.into()]).collect(),
-            worker: worker.map(OsString::from).into_iter().chain(self.device.flags()).collect(),
-            workers: self.workers,
+            workers: self.workers.iter().map(worker).collect(),
             log_dir: Path::new(&self.config.run_dir).join(LOG_DIR),
             grace: Duration::from_millis(self.config.cluster.grace_ms) + GRACE_EXTRA,
         }
@@ -110,7 +118,7 @@ impl LocalRun {
     fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         match self.config.threads {
-            0 => (cores / self.workers).max(1),
+            0 => (cores / self.workers.len()).max(1),
             threads => threads,
         }
     }

@@ -3,13 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde::Deserialize;
 
 use crate::common::{
-    CLASSES, Ended, Evaluation, Job, Process, TINY, hw2, hw2_command, wait_for, write_image,
+    CLASSES, Ended, Evaluation, Job, Process, TINY, hw2, hw2_command, is_gone, wait_for,
+    write_image,
 };
 
 /// What `hw2 train --json` prints, as far as the tests read it.
@@ -72,21 +71,6 @@ fn start_long_training(job: &Job, out: &str) -> Process {
     let checkpoint = job.dir().join(out).join("checkpoint-00000005.safetensors");
     wait_for("a checkpoint", || checkpoint.exists().then_some(()));
     training
-}
-
-/// The processes that `process` has started.
-fn children(process: &Process) -> Vec<Pid> {
-    let parent = |stat: &str| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok();
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let name = entry.ok()?.file_name().to_str()?.parse::<i32>().ok()?;
-        let stat = fs::read_to_string(format!("/proc/{name}/stat")).ok()?;
-        (parent(&stat) == Some(process.pid())).then(|| Pid::from_raw(name))
-    });
-    pids.collect()
-}
-
-fn is_gone(pid: &Pid) -> bool {
-    kill(*pid, None) == Err(Errno::ESRCH)
 }
 
 #[test]
@@ -164,7 +148,7 @@ fn the_number_of_workers_becomes_replicas_where_nothing_sets_them() {
 fn ctrl_c_ends_every_child_with_a_checkpoint_from_which_the_run_goes_on() {
     let job = Job::new();
     let training = start_long_training(&job, "run");
-    let children = children(&training);
+    let children = training.children();
     assert_eq!(children.len(), 3, "a server and two workers");
     training.signal(Signal::SIGINT);
     let ended = training.end();
@@ -184,7 +168,7 @@ fn ctrl_c_ends_every_child_with_a_checkpoint_from_which_the_run_goes_on() {
 fn when_the_front_door_is_killed_its_children_end_with_a_checkpoint() {
     let job = Job::new();
     let training = start_long_training(&job, "run");
-    let children = children(&training);
+    let children = training.children();
     training.signal(Signal::SIGKILL);
     assert_eq!(training.end().signal, Some(Signal::SIGKILL as i32));
     wait_for("the children to end", || children.iter().all(is_gone).then_some(()));

@@ -11,5 +11,6 @@ mod manifests;
 mod one_checksum;
 mod precision;
 mod sbatch;
+mod several_gpus;
 mod slurm;
 mod software_gpu;

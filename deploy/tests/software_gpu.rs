@@ -49,7 +49,9 @@ fn a_gpu_that_is_not_there() {
     let job = Job::new();
     let worker = |gpu, settings| worker(&job, "unix:/nowhere.sock", gpu, settings).end();
     says(&worker(2, "devices=2"), 2, &["GPU 2", "no such GPU", "0 to 1"]);
-    says(&worker(0, "devices=0"), 2, &["GPU 0", "NO_DEVICE"]);
+    says(&worker(0, "devices=0"), 2, &["GPU 0", "NO_DEVICE", "CUDA_VISIBLE_DEVICES"]);
+    says(&worker(0, "cc=12.0"), 2, &["GPU 0", "libnvrtc.so of CUDA 12 for sm_120"]);
+    says(&worker(0, "cc=9.9 driver=11040"), 2, &["capability 9.9", "update the driver"]);
     says(&worker(0, "driver=10020"), 2, &["GPU 0", "CUDA 10.2", "11.4", "update the driver"]);
 }
 
@@ -67,14 +69,20 @@ fn doctor(job: &Job, settings: &str) -> String {
 fn what_a_machine_has() {
     let job = Job::new();
     let found = doctor(&job, "devices=2 cc=3.7 driver=11040 memory_mb=12288");
-    for part in
-        ["CUDA 11.4", "GPU 1", "capability 3.7, 12.0 GiB", "libnvrtc.so (CUDA 11)", "takes GPU 0"]
-    {
+    for part in [
+        "CUDA 11.4",
+        "GPU 1",
+        "capability 3.7, 12.0 GiB",
+        "libnvrtc.so.11.2 (CUDA 11)",
+        "takes GPU 0",
+    ] {
         assert!(found.contains(part), "{part}: {found}");
     }
     let found = doctor(&job, "cc=12.0 driver=13000");
     assert!(found.contains("MISSING: libcublas.so of CUDA 13 or 12"), "{found}");
     assert!(found.contains("takes the CPU: GPU 0: libnvrtc.so of CUDA 13 or 12"), "{found}");
+    let found = doctor(&job, "cc=8.8 driver=11040");
+    assert!(found.contains("libnvrtc.so.11.2 (CUDA 11, compiles for sm_86, which runs"), "{found}");
     let found = doctor(&job, "devices=0");
     assert!(found.contains("takes the CPU"), "{found}");
 }
@@ -112,14 +120,14 @@ fn a_gpu_that_fails_under_way_gives_its_leases_back() {
     let job = Job::new().set("max_steps", 4).set("checkpoint_every", 2).on_gpu();
     let run = job.run("run");
     let server = run.server();
-    for (settings, part) in [
-        ("fail_alloc=9", "out of memory"),
-        ("memory_mb=34", "out of memory"),
-        ("fail_launch=300", "LAUNCH_FAILED"),
-        ("lose=700", "LAUNCH_FAILED"),
+    for (settings, problem, remedy) in [
+        ("fail_alloc=9", "out of memory", "use a smaller batch_size"),
+        ("memory_mb=34", "out of memory", "use a smaller batch_size"),
+        ("fail_launch=300", "LAUNCH_FAILED", "see `dmesg` for Xid"),
+        ("lose=700", "LAUNCH_FAILED", "see `dmesg` for Xid"),
     ] {
         let ended = worker(&job, &run.address(), 0, settings).end();
-        says(&ended, 1, &["GPU 0", part]);
+        says(&ended, 1, &["GPU 0: ", problem, remedy]);
     }
     assert_eq!(run.status().expect("the server is there").workers.len(), 0);
     let worker = run.worker(0, 1);

@@ -8,6 +8,7 @@ pub mod classifier;
 pub mod data;
 pub mod device;
 pub mod device_args;
+mod each_gpu;
 pub mod nn;
 mod numeric_kind;
 pub mod ps;

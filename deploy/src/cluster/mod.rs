@@ -1,7 +1,6 @@
 //! A server and its workers as child processes of this one, from the first step to the last.
 
 mod child;
-pub(crate) mod lifeline;
 mod socket;
 mod supervisor;
 
@@ -11,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use hw2_common::address::Address;
+use hw2_common::child::Child;
 use hw2_proto::v1::StatusReply;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use self::child::Child;
 pub(crate) use self::socket::SocketDir;
 pub(crate) use self::supervisor::Outcome;
 use self::supervisor::{Action, Event, Role, Supervisor};
@@ -32,10 +31,8 @@ pub(crate) struct Plan {
     pub(crate) address: Address,
     /// The server's arguments.
     pub(crate) server: Vec<OsString>,
-    /// A worker's arguments.
-    pub(crate) worker: Vec<OsString>,
-    /// Number of workers.
-    pub(crate) workers: usize,
+    /// The arguments of each worker.
+    pub(crate) workers: Vec<Vec<OsString>>,
     /// Folder for the children's logs.
     pub(crate) log_dir: PathBuf,
     /// Time for the server to end after it was asked to.
@@ -68,7 +65,7 @@ pub(crate) async fn run(plan: &Plan, audience: &mut impl Audience) -> anyhow::Re
     std::fs::create_dir_all(&plan.log_dir)
         .with_context(|| format!("cannot make the folder {}", plan.log_dir.display()))?;
     let mut children = Children::new(plan, sender.clone())?;
-    let mut supervisor = Supervisor::new(plan.workers, plan.grace);
+    let mut supervisor = Supervisor::new(plan.workers.len(), plan.grace);
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let watch = tokio::spawn(watch_status(Control::new(&plan.address)?, sender));
@@ -141,7 +138,7 @@ struct Children<'a> {
 impl<'a> Children<'a> {
     fn new(plan: &'a Plan, messages: UnboundedSender<Message>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
-        let workers = (0..plan.workers).map(|_| None).collect();
+        let workers = plan.workers.iter().map(|_| None).collect();
         Ok(Self { plan, program, messages, server: None, workers })
     }
 
@@ -150,7 +147,7 @@ impl<'a> Children<'a> {
             Action::Nothing => {}
             Action::Start(role) => self.start(role)?,
             Action::StartWorkers => {
-                (0..self.plan.workers).try_for_each(|place| self.start(Role::Worker(place)))?;
+                (0..self.workers.len()).try_for_each(|place| self.start(Role::Worker(place)))?;
             }
             Action::DrainServer => {
                 self.server.iter().for_each(|child| child.signal(Signal::SIGTERM))
@@ -167,10 +164,10 @@ impl<'a> Children<'a> {
     fn start(&mut self, role: Role) -> anyhow::Result<()> {
         let (arguments, place) = match role {
             Role::Server => (&self.plan.server, &mut self.server),
-            Role::Worker(place) => (&self.plan.worker, &mut self.workers[place]),
+            Role::Worker(place) => (&self.plan.workers[place], &mut self.workers[place]),
         };
         let command = child::command(&self.program, arguments, std::env::vars_os());
-        *place = Some(Child::start(role, command, &self.plan.log_dir, self.messages.clone())?);
+        *place = Some(child::start(role, command, &self.plan.log_dir, self.messages.clone())?);
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use hw2_common::child::Ending;
+
 /// Times that one child is started again before it is given up.
 const RESTARTS_MAX: u32 = 3;
 /// A child that ran this long starts with a clean record: its failures have nothing in common.
@@ -13,10 +15,6 @@ const RESTART_DELAY: Duration = Duration::from_secs(2);
 const GOODBYE: Duration = Duration::from_secs(5);
 /// Signals so close together are one request: `timeout` and others signal a process and its group.
 const ONE_INTERRUPT: Duration = Duration::from_secs(1);
-/// Exit code of a process that panicked: an accident like a kill, not a decision.
-const PANIC_CODE: i32 = 101;
-/// Exit code of a worker that left before the run was over.
-const LEFT_EARLY: i32 = hw2_worker::args::EXIT_EARLY as i32;
 const SIGTERM: i32 = nix::libc::SIGTERM;
 
 /// Who a child is.
@@ -26,15 +24,6 @@ pub(crate) enum Role {
     Server,
     /// A worker by its place, from 0.
     Worker(usize),
-}
-
-/// How a child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// Exit code.
-    Exited(i32),
-    /// Signal number.
-    Killed(i32),
 }
 
 /// What happens to a cluster.
@@ -215,7 +204,7 @@ impl Supervisor {
         if self.phase != Phase::Running {
             return Decision::silent(Action::Nothing);
         }
-        if matches!(ending, Ending::Exited(0 | LEFT_EARLY)) {
+        if ending.is_in_order() {
             self.workers[place].state = ChildState::Left;
             self.patience = Some(now + GOODBYE);
             return Decision::silent(Action::Nothing);
@@ -324,13 +313,6 @@ impl Child {
     }
 }
 
-impl Ending {
-    /// Whether something other than its own decision ended the process.
-    fn is_accident(self) -> bool {
-        matches!(self, Self::Killed(_) | Self::Exited(PANIC_CODE))
-    }
-}
-
 impl Decision {
     fn new(action: Action, reason: String) -> Self {
         Self { action, reason: Some(reason) }
@@ -346,18 +328,6 @@ impl fmt::Display for Role {
         match self {
             Self::Server => write!(f, "server"),
             Self::Worker(place) => write!(f, "worker-{place}"),
-        }
-    }
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exited(0) => write!(f, "ended in good order"),
-            Self::Exited(LEFT_EARLY) => write!(f, "left before the run was over"),
-            Self::Exited(PANIC_CODE) => write!(f, "panicked"),
-            Self::Exited(code) => write!(f, "ended with exit code {code}"),
-            Self::Killed(signal) => write!(f, "was killed by signal {signal}"),
         }
     }
 }

@@ -31,7 +31,7 @@ struct Found(Survey);
 
 impl Report for Found {
     fn text(&self) -> String {
-        let Survey { driver, gpus, auto } = &self.0;
+        let Survey { driver, gpus, failing, auto } = &self.0;
         let driver = match driver {
             Ok(version) => format!("driver   runs CUDA {version} and older"),
             Err(problem) => format!("driver   {problem}"),
@@ -40,7 +40,7 @@ impl Report for Found {
             Ok(gpu) => format!("--device auto takes GPU {gpu}"),
             Err(problem) => format!("--device auto takes the CPU: {problem}"),
         };
-        let gpus = gpus.iter().map(gpu_text);
+        let gpus = gpus.iter().map(gpu_text).chain(failing.iter().cloned());
         std::iter::once(driver).chain(gpus).chain([auto]).collect::<Vec<_>>().join("\n")
     }
 }
@@ -82,6 +82,7 @@ mod tests {
                 gpu(0, true, Err("libcublas.so is missing")),
                 gpu(1, false, Ok("libcublas.so")),
             ],
+            failing: vec!["GPU 2: it is lost".into()],
             auto: Ok(1),
         });
         assert_eq!(
@@ -93,10 +94,11 @@ mod tests {
              GPU 1    Tesla K80, compute capability 3.7, 12.0 GiB\n\
              \u{20}        libnvrtc   /cuda/libnvrtc.so.11.2 (CUDA 11)\n\
              \u{20}        libcublas  libcublas.so\n\
+             GPU 2: it is lost\n\
              --device auto takes GPU 1"
         );
         let (driver, auto) = (Err("no driver".into()), Err("no driver".into()));
-        let found = Found(Survey { driver, gpus: Vec::new(), auto });
+        let found = Found(Survey { driver, gpus: Vec::new(), failing: Vec::new(), auto });
         assert_eq!(found.text(), "driver   no driver\n--device auto takes the CPU: no driver");
     }
 }

@@ -1,8 +1,8 @@
 //! `hw2 server`: this program as the parameter server.
 
+use anyhow::Context;
 use clap::Args;
-
-use crate::cluster::lifeline;
+use hw2_common::lifeline;
 
 /// Serves a job's weights to its workers, as ps-server does
 #[derive(Args, Debug)]
@@ -18,7 +18,7 @@ pub(crate) struct ServerCommand {
 /// Serves until the run ends.
 pub(crate) fn run(args: ServerCommand) -> anyhow::Result<()> {
     if args.lifeline {
-        lifeline::hold()?;
+        lifeline::hold().context("cannot watch the parent process")?;
     }
     hw2_server::args::main(args.server)
 }

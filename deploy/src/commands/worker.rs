@@ -4,23 +4,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cluster::lifeline;
-
 /// Computes for a parameter server until the run ends, as hw2-worker does
 #[derive(Args, Debug)]
 pub(crate) struct WorkerCommand {
     #[command(flatten)]
     worker: hw2_worker::args::WorkerArgs,
-
-    /// Drain when stdin ends
-    #[arg(long, hide = true)]
-    lifeline: bool,
 }
 
 /// Works until the run ends.
 pub(crate) fn run(args: WorkerCommand) -> anyhow::Result<ExitCode> {
-    if args.lifeline {
-        lifeline::hold()?;
-    }
-    hw2_worker::args::main(args.worker)
+    hw2_worker::args::main(args.worker, &["worker"])
 }

@@ -7,5 +7,5 @@ mod status;
 
 pub(crate) use dataset::{CLASSES, write_image};
 pub(crate) use job::{Evaluation, Job, Run, TINY};
-pub(crate) use process::{Ended, Process, hw2, hw2_command};
+pub(crate) use process::{Ended, Process, hw2, hw2_command, is_gone};
 pub(crate) use status::{Status, wait_for};

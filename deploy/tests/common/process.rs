@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -54,6 +55,11 @@ pub(crate) fn hw2<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> En
     Process::start("hw2", hw2_command(arguments), logs.path()).end()
 }
 
+/// Whether there is no such process any more.
+pub(crate) fn is_gone(pid: &Pid) -> bool {
+    kill(*pid, None) == Err(Errno::ESRCH)
+}
+
 impl Process {
     /// Starts `command`; what it says goes to files in `logs` that bear `name`.
     pub(crate) fn start(name: &str, mut command: Command, logs: &Path) -> Self {
@@ -74,6 +80,17 @@ impl Process {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.unix_pid(), signal).unwrap();
+    }
+
+    /// The processes that it has started and that are there.
+    pub(crate) fn children(&self) -> Vec<Pid> {
+        let parent = |stat: &str| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok();
+        let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let name = entry.ok()?.file_name().to_str()?.parse::<i32>().ok()?;
+            let stat = std::fs::read_to_string(format!("/proc/{name}/stat")).ok()?;
+            (parent(&stat) == Some(self.pid())).then(|| Pid::from_raw(name))
+        });
+        pids.collect()
     }
 
     fn unix_pid(&self) -> Pid {

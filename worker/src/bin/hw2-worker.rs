@@ -20,7 +20,7 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::start(LevelFilter::INFO);
-    hw2_worker::args::main(cli.args).unwrap_or_else(|error| {
+    hw2_worker::args::main(cli.args, &[]).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
         // As clap's own, for flags that ask for what is not there.
         if error.is::<NoDevice>() { ExitCode::from(2) } else { ExitCode::FAILURE }

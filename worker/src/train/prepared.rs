@@ -61,7 +61,7 @@ impl Prepared {
         )?;
         let threads = args.threads.unwrap_or(job.config.threads);
         let batch_size = job.config.batch_size as usize;
-        let device = args.device.choice(threads).resolve();
+        let device = args.device.choice(threads)?.resolve();
         let precision = job.config.precision;
         let engine = Engine::new(device.open(precision)?, &network, batch_size, precision);
         let credentials = Credentials {

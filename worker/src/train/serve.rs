@@ -309,6 +309,7 @@ mod tests {
             data: None,
             threads: None,
             patience_s: u64::MAX,
+            lifeline: false,
         };
         let stop = CancellationToken::new();
         let ended = std::thread::scope(|scope| {

@@ -9,6 +9,7 @@ use clap::Args;
 use hw2_common::address::Address;
 use hw2_common::config::Config;
 use hw2_common::job::{Card, Job};
+use hw2_common::lifeline;
 use hw2_proto::v1::StatusReply;
 use serde::Serialize;
 
@@ -73,7 +74,7 @@ pub(crate) fn run(args: &WireArgs) -> anyhow::Result<()> {
 
 /// Works for the server and leaves the times of the rounds in a file.
 pub(crate) fn work(args: &WorkerArgs) -> anyhow::Result<()> {
-    crate::cluster::lifeline::hold()?;
+    lifeline::hold().context("cannot watch the parent process")?;
     let rounds = hw2_worker::bench_wire::drive(&args.ps)?;
     let file = args.report.join(format!("rounds-{}.json", std::process::id()));
     std::fs::write(&file, serde_json::to_string(&rounds)?)
@@ -134,8 +135,7 @@ fn plan(
     Ok(Plan {
         address: address.clone(),
         server: server.into_iter().chain([config_file.into()]).collect(),
-        worker: worker.into_iter().chain([reports.into()]).collect(),
-        workers: workers.into(),
+        workers: vec![worker.into_iter().chain([reports.into()]).collect(); workers.into()],
         log_dir: dir.file("logs"),
         grace: Duration::from_secs(20),
     })

@@ -37,30 +37,45 @@ impl Found {
     }
 }
 
-/// No library of a version that would do.
+/// No library that would do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{file} {}is missing (looked in {}): {remedy}",
-    wanted(.majors),
-    places(.folders)
-)]
+#[error("{wanted} is missing (looked in {places}): {remedy}")]
 pub(super) struct Missing {
-    file: &'static str,
-    majors: Vec<u32>,
-    folders: Vec<PathBuf>,
+    wanted: String,
+    places: String,
     remedy: String,
 }
 
-fn wanted(majors: &[u32]) -> String {
-    match majors.iter().map(u32::to_string).collect::<Vec<_>>() {
-        none if none.is_empty() => String::new(),
-        majors => format!("of CUDA {} ", majors.join(" or ")),
+impl Missing {
+    /// None of `majors` in `folders`.
+    pub(super) fn new(name: Name, majors: &[u32], folders: &[PathBuf]) -> Self {
+        let file = name.file();
+        let wanted = match name {
+            Name::Cuda => file.to_owned(),
+            _ => format!("{file} of CUDA {}", list(majors, " or ")),
+        };
+        let folders = folders.iter().map(|folder| match folder.as_os_str().is_empty() {
+            true => "the loader's path".to_owned(),
+            false => folder.display().to_string(),
+        });
+        let places = folders.collect::<Vec<_>>().join(", ");
+        Self { wanted, places, remedy: name.remedy(majors) }
+    }
+
+    /// None that knows GPUs of compute capability `arch`, though there are `unfit` ones, which know
+    /// others.
+    pub(super) fn for_arch(self, arch: u32, unfit: Vec<(PathBuf, Vec<u32>)>) -> Self {
+        let wanted = format!("{} for sm_{arch}", self.wanted);
+        let unfit = unfit.iter().map(|(path, known)| {
+            format!("; {} compiles for sm_{}", path.display(), list(known, ", "))
+        });
+        let places = self.places + &unfit.collect::<String>();
+        Self { wanted, places, ..self }
     }
 }
 
-fn places(folders: &[PathBuf]) -> String {
-    let folders = folders.iter().map(|folder| folder.display().to_string());
-    folders.collect::<Vec<_>>().join(", ")
+fn list(numbers: &[u32], separator: &str) -> String {
+    numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(separator)
 }
 
 impl Name {
@@ -132,24 +147,42 @@ pub(super) fn majors(driver: i32, arch: u32) -> Vec<u32> {
 /// Where to look: in `folder` alone if there is one, else where CUDA is usually installed, and last
 /// where the system's loader looks.
 pub(super) fn folders(folder: Option<&Path>) -> Vec<PathBuf> {
-    if let Some(folder) = folder {
-        return vec![folder.into()];
+    match folder {
+        Some(folder) => vec![folder.into()],
+        None => usual(Path::new("/"), |name| std::env::var_os(name).map(PathBuf::from)),
     }
-    let mut folders = Vec::new();
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    for root in [variable("CUDA_HOME"), variable("CUDA_PATH")].into_iter().flatten() {
-        folders.push(root.join("lib64"));
+}
+
+/// Where CUDA is usually installed, given what `variable` says of the environment: by NVIDIA's
+/// installers, then by pip and conda for this environment, this user, and this machine.
+fn usual(root: &Path, variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
+    let named = |names: [&str; 2]| names.into_iter().filter_map(&variable).collect::<Vec<_>>();
+    let local = root.join("usr/local");
+    let toolkits = children(&local, "cuda");
+    let toolkits = named(["CUDA_HOME", "CUDA_PATH"]).into_iter().chain(toolkits);
+    let mut folders: Vec<PathBuf> = toolkits.map(|toolkit| toolkit.join("lib64")).collect();
+    for environment in named(["VIRTUAL_ENV", "CONDA_PREFIX"]) {
+        folders.extend(wheels(&environment.join("lib")));
+        folders.push(environment.join("lib"));
     }
-    folders.extend(children(Path::new("/usr/local"), "cuda").map(|root| root.join("lib64")));
-    for root in [variable("VIRTUAL_ENV"), variable("CONDA_PREFIX")].into_iter().flatten() {
-        for python in children(&root.join("lib"), "python") {
-            let nvidia = python.join("site-packages/nvidia");
-            folders
-                .extend(["cu13", "cuda_nvrtc", "cublas"].map(|part| nvidia.join(part).join("lib")));
-        }
-        folders.push(root.join("lib"));
-    }
+    let user = variable("HOME").map(|home| home.join(".local/lib"));
+    let machine = ["usr/local/lib", "usr/lib", "usr/lib64"].map(|lib| root.join(lib));
+    folders.extend(user.into_iter().chain(machine).flat_map(|lib| wheels(&lib)));
     folders.push(PathBuf::new());
+    folders
+}
+
+/// The folders of NVIDIA's Python packages below `lib`. CUDA 13 has one for all.
+fn wheels(lib: &Path) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    for python in children(lib, "python") {
+        for packages in ["site-packages", "dist-packages"] {
+            for part in ["cu13", "cuda_nvrtc", "cublas"] {
+                folders.push(python.join(packages).join("nvidia").join(part).join("lib"));
+            }
+        }
+    }
+    folders.retain(|folder| folder.is_dir());
     folders
 }
 
@@ -169,32 +202,31 @@ fn children(folder: &Path, prefix: &'static str) -> impl Iterator<Item = PathBuf
 /// # Errors
 /// There is none.
 pub(super) fn load(name: Name, majors: &[u32], folders: &[PathBuf]) -> Result<Found, Missing> {
-    let system = (name == Name::Cuda).then(PathBuf::new);
-    for major in majors {
-        for folder in folders.iter().chain(&system) {
-            for file in name.names(*major) {
-                let path = folder.join(file);
-                // SAFETY: the libraries of CUDA may be loaded at any time; loading runs nothing else.
-                let Ok(library) = (unsafe { Library::new(&path) }) else { continue };
-                match name.major(&library) {
-                    Some(found) if name == Name::Cuda || found == *major => {
-                        return Ok(Found { library, path, major: found });
-                    }
-                    _ => {}
-                }
-            }
-        }
-    }
-    Err(Missing {
-        file: name.file(),
-        majors: if name == Name::Cuda { Vec::new() } else { majors.to_vec() },
-        folders: folders.iter().map(|folder| named(folder)).collect(),
-        remedy: name.remedy(majors),
-    })
+    let found = candidates(name, majors, folders).next();
+    found.ok_or_else(|| Missing::new(name, majors, folders))
 }
 
-fn named(folder: &Path) -> PathBuf {
-    if folder.as_os_str().is_empty() { "the loader's path".into() } else { folder.into() }
+/// All that [`load`] could take, each loaded when its turn comes.
+pub(super) fn candidates(
+    name: Name,
+    majors: &[u32],
+    folders: &[PathBuf],
+) -> impl Iterator<Item = Found> {
+    let system = (name == Name::Cuda).then(PathBuf::new);
+    let folders: Vec<PathBuf> = folders.iter().cloned().chain(system).collect();
+    let paths = majors.iter().flat_map(move |major| {
+        let names = name.names(*major);
+        let in_folder = |folder: &PathBuf| names.iter().map(|file| folder.join(file)).collect();
+        let paths: Vec<Vec<PathBuf>> = folders.iter().map(in_folder).collect();
+        paths.into_iter().flatten().map(|path| (*major, path))
+    });
+    paths.filter_map(move |(major, path)| {
+        // SAFETY: the libraries of CUDA may be loaded at any time; loading runs nothing else.
+        let library = unsafe { Library::new(&path) }.ok()?;
+        let found = name.major(&library)?;
+        let fits = name == Name::Cuda || found == major;
+        fits.then_some(Found { library, path, major: found })
+    })
 }
 
 #[cfg(test)]
@@ -231,13 +263,58 @@ mod tests {
     }
 
     #[test]
-    fn a_library_is_found_by_the_name_of_its_version_and_by_its_plain_name() {
-        let folders = folders(Some(hw2_softgpu::libraries()));
-        for name in [Name::Cuda, Name::Nvrtc, Name::Cublas] {
-            let found = load(name, &[12, 11], &folders).ok().unwrap();
-            assert_eq!(found.path, hw2_softgpu::libraries().join(name.file()));
-            assert_eq!(found.major, if name == Name::Cuda { 0 } else { 11 });
+    fn libraries_are_sought_where_installers_and_pip_put_them() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        // In the order in which they are taken.
+        let places = [
+            "opt/cuda/lib64",
+            "usr/local/cuda-12.4/lib64",
+            "usr/local/cuda/lib64",
+            "venv/lib/python3.12/site-packages/nvidia/cu13/lib",
+            "venv/lib/python3.12/site-packages/nvidia/cuda_nvrtc/lib",
+            "home/.local/lib/python3.11/site-packages/nvidia/cuda_nvrtc/lib",
+            "usr/local/lib/python3.11/dist-packages/nvidia/cublas/lib",
+            "usr/lib/python3/dist-packages/nvidia/cuda_nvrtc/lib",
+            "usr/lib64/python3.9/site-packages/nvidia/cuda_nvrtc/lib",
+        ]
+        .map(|place| root.join(place));
+        for place in &places {
+            std::fs::create_dir_all(place).unwrap();
         }
+        let variable = |name: &str| match name {
+            "CUDA_HOME" => Some(root.join("opt/cuda")),
+            "VIRTUAL_ENV" => Some(root.join("venv")),
+            "HOME" => Some(root.join("home")),
+            _ => None,
+        };
+        let mut found = usual(root, variable);
+        assert_eq!(found.pop(), Some(PathBuf::new()), "the system's loader comes last");
+        found.retain(|folder| *folder != root.join("venv/lib"));
+        assert_eq!(found, places);
+        for place in &places {
+            let library = hw2_softgpu::libraries().join("libnvrtc.so");
+            let link = place.join("libnvrtc.so.11.2");
+            std::os::unix::fs::symlink(library, &link).unwrap();
+            assert_eq!(load(Name::Nvrtc, &[12, 11], &found).ok().unwrap().path, link);
+            std::fs::remove_file(link).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_library_is_found_by_the_name_of_its_version_and_by_its_plain_name() {
+        let plain = tempfile::tempdir().unwrap();
+        for name in [Name::Cuda, Name::Nvrtc, Name::Cublas] {
+            let versioned = hw2_softgpu::libraries().join(&name.names(11)[0]);
+            let link = plain.path().join(name.file());
+            std::os::unix::fs::symlink(&versioned, &link).unwrap();
+            for path in [versioned, link] {
+                let found = load(name, &[12, 11], &folders(path.parent())).ok().unwrap();
+                assert_eq!(found.path, path);
+                assert_eq!(found.major, if name == Name::Cuda { 0 } else { 11 });
+            }
+        }
+        let folders = folders(Some(hw2_softgpu::libraries()));
         assert!(load(Name::Cublas, &[12], &folders).is_err(), "another version");
     }
 }

@@ -7,8 +7,10 @@
 mod arena;
 mod batch_norm;
 mod bias;
+mod cache;
 mod cast;
 mod claim;
+mod compiler;
 mod conv2d;
 mod driver;
 mod dropout;
@@ -25,6 +27,7 @@ mod nvrtc;
 mod plan;
 mod pointwise;
 mod relu;
+mod remedy;
 mod runtime;
 mod softmax_cross_entropy;
 mod source;
@@ -112,7 +115,7 @@ impl Cuda {
         folder: Option<&Path>,
         precision: Precision,
     ) -> Result<Self, DeviceError> {
-        let Found { gpu, nvrtc } = find(ordinal, folder)?;
+        let Found { gpu, compiler } = find(ordinal, folder)?;
         if precision != Precision::Fp32 && gpu.arch < REDUCED_PRECISION_MIN {
             let (major, minor) = (gpu.arch / 10, gpu.arch % 10);
             let problem = format!(
@@ -125,10 +128,10 @@ impl Cuda {
         // Whoever asks for a GPU gets it; the claim keeps away those who take any.
         claim::claim(&gpu.id);
         let format = if precision == Precision::Bf16 { Format::Bf16 } else { Format::Full };
-        let compiled = nvrtc.compile(&source::source(format), gpu.arch, &[]);
+        let compiled = compiler.compile(&source::source(format));
         let compiled = compiled.map_err(|log| failed(ordinal, format!("the kernels: {log}")))?;
-        let code = hw2_common::hex(&Sha256::digest(&compiled.code)[..8]);
-        let runtime = Runtime::new(&gpu, compiled.code, precision);
+        let code = hw2_common::hex(&Sha256::digest(&compiled)[..8]);
+        let runtime = Runtime::new(&gpu, compiled, precision);
         let runtime = runtime.map_err(|error| failed(ordinal, error))?;
         let cublas = runtime::cublas_version().map_err(|error| failed(ordinal, error))?;
         let limits = GpuKind::of(gpu.arch).limits();

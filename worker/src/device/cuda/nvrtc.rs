@@ -18,7 +18,7 @@ pub(super) struct Compiled {
     pub(super) log: String,
 }
 
-/// Functions of libnvrtc, alike in all its versions.
+/// Functions of libnvrtc, alike in all its versions from CUDA 11.2 on.
 pub(super) struct Nvrtc {
     create: unsafe extern "C" fn(
         *mut Program,
@@ -35,6 +35,9 @@ pub(super) struct Nvrtc {
     cubin: unsafe extern "C" fn(Program, *mut c_char) -> Status,
     destroy: unsafe extern "C" fn(*mut Program) -> Status,
     error: unsafe extern "C" fn(Status) -> *const c_char,
+    version: unsafe extern "C" fn(*mut c_int, *mut c_int) -> Status,
+    arch_count: unsafe extern "C" fn(*mut c_int) -> Status,
+    archs: unsafe extern "C" fn(*mut c_int) -> Status,
     /// What the functions are of.
     _library: Library,
 }
@@ -43,7 +46,7 @@ impl Nvrtc {
     /// # Errors
     /// A function is missing.
     pub(super) fn new(library: Library) -> Result<Self, libloading::Error> {
-        // SAFETY: the signatures are those of nvrtc.h, which has not changed them since CUDA 11.1.
+        // SAFETY: the signatures are those of nvrtc.h, which has not changed them since CUDA 11.2.
         unsafe {
             Ok(Self {
                 create: *library.get(b"nvrtcCreateProgram\0")?,
@@ -54,9 +57,45 @@ impl Nvrtc {
                 cubin: *library.get(b"nvrtcGetCUBIN\0")?,
                 destroy: *library.get(b"nvrtcDestroyProgram\0")?,
                 error: *library.get(b"nvrtcGetErrorString\0")?,
+                version: *library.get(b"nvrtcVersion\0")?,
+                arch_count: *library.get(b"nvrtcGetNumSupportedArchs\0")?,
+                archs: *library.get(b"nvrtcGetSupportedArchs\0")?,
                 _library: library,
             })
         }
+    }
+
+    /// Its version of CUDA: major and minor.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub(super) fn version(&self) -> Result<(u32, u32), String> {
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: it writes two ints.
+        self.check(unsafe { (self.version)(&mut major, &mut minor) })?;
+        Ok((major as u32, minor as u32))
+    }
+
+    /// The compute capabilities (70 for 7.0) that it compiles for.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub(super) fn archs(&self) -> Result<Vec<u32>, String> {
+        let mut count = 0;
+        // SAFETY: the first writes one int, and the second as many as that says.
+        unsafe {
+            self.check((self.arch_count)(&mut count))?;
+            let mut archs = vec![0; count as usize];
+            self.check((self.archs)(archs.as_mut_ptr()))?;
+            Ok(archs.into_iter().map(|arch: c_int| arch as u32).collect())
+        }
+    }
+
+    /// All options for GPUs of compute capability `arch`, with `more` than we need.
+    pub(super) fn options(arch: u32, more: &[&str]) -> Vec<String> {
+        let arch = format!("--gpu-architecture=sm_{arch}");
+        let options = [arch.as_str(), "--std=c++14"].into_iter().chain(more.iter().copied());
+        options.map(str::to_owned).collect()
     }
 
     /// Compiles for GPUs of compute capability `arch` (70 for 7.0), with more `options` than we need.
@@ -84,8 +123,7 @@ impl Nvrtc {
     }
 
     fn run(&self, program: Program, arch: u32, more: &[&str]) -> Result<Compiled, String> {
-        let arch = format!("--gpu-architecture=sm_{arch}");
-        let options = [arch.as_str(), "--std=c++14"].into_iter().chain(more.iter().copied());
+        let options = Self::options(arch, more).into_iter();
         let options = options.map(|option| CString::new(option).expect("no 0 within"));
         let options: Vec<CString> = options.collect();
         let pointers: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();

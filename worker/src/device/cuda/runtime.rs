@@ -62,14 +62,12 @@ pub(super) enum RuntimeError {
     Blas(#[from] cublas::result::CublasError),
 }
 
-/// What the driver says of an error, and its name for whoever looks it up.
+/// What the driver says of an error, its name for whoever looks it up, and what to do.
 fn words(error: &DriverError) -> String {
     let known = error.error_string().ok().zip(error.error_name().ok());
-    let words = known.map(|(text, name)| {
-        let [text, name] = [text, name].map(|part| part.to_string_lossy().into_owned());
-        format!("{text} ({name})")
-    });
-    words.unwrap_or_else(|| format!("{error:?}"))
+    let words = |word: &std::ffi::CStr| word.to_string_lossy().into_owned();
+    let known = known.map(|(text, name)| (words(text), words(name)));
+    super::remedy::words(error.0 as u32, known)
 }
 
 impl Runtime {

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::compiler::Compiler;
 use super::driver::{Driver, Gpu};
 use super::library::{self, Name};
-use super::nvrtc::Nvrtc;
 use super::runtime::cublas_major;
 use super::{claim, failed};
 use crate::device::DeviceError;
@@ -24,6 +24,8 @@ pub struct Survey {
     pub driver: Result<String, String>,
     /// Its GPUs, in the order of their numbers.
     pub gpus: Vec<GpuSurvey>,
+    /// Of each GPU that does not even tell its name: its number and why.
+    pub failing: Vec<String>,
     /// The GPU that `--device auto` would take, or why it would take the CPU.
     pub auto: Result<usize, String>,
 }
@@ -50,7 +52,7 @@ pub struct GpuSurvey {
 /// A GPU and the compiler for it. libcublas is loaded.
 pub(super) struct Found {
     pub(super) gpu: Gpu,
-    pub(super) nvrtc: Nvrtc,
+    pub(super) compiler: Compiler,
 }
 
 /// GPU number `ordinal` and its libraries.
@@ -61,14 +63,14 @@ pub(super) fn find(ordinal: usize, folder: Option<&Path>) -> Result<Found, Devic
     let driver = driver(folder).map_err(|problem| failed(ordinal, problem))?;
     if ordinal >= driver.gpus {
         let last = driver.gpus - 1;
-        let problem = format!("there is no such GPU: they are numbered from 0 to {last}");
+        let problem =
+            format!("there is no such GPU: they are numbered from 0 to {last}{}", hidden());
         return Err(failed(ordinal, problem));
     }
     let gpu = driver.gpu(ordinal).map_err(|error| failed(ordinal, error))?;
-    let nvrtc = library_for(Name::Nvrtc, &driver, &gpu, folder);
-    let nvrtc = nvrtc.map_err(|missing| failed(ordinal, missing))?;
-    let cublas = library_for(Name::Cublas, &driver, &gpu, folder);
-    let cublas = cublas.map_err(|missing| failed(ordinal, missing))?;
+    let compiler = compiler(&driver, &gpu, folder);
+    let compiler = compiler.map_err(|missing| failed(ordinal, missing))?;
+    let cublas = cublas(&driver, &gpu, folder).map_err(|missing| failed(ordinal, missing))?;
     let (chosen, path) = (cublas.major, cublas.path.clone());
     cublas.keep();
     match cublas_major().map_err(|error| failed(ordinal, error))? {
@@ -82,8 +84,7 @@ pub(super) fn find(ordinal: usize, folder: Option<&Path>) -> Result<Found, Devic
             return Err(failed(ordinal, problem));
         }
     }
-    let nvrtc = Nvrtc::new(nvrtc.library).map_err(|error| failed(ordinal, error))?;
-    Ok(Found { gpu, nvrtc })
+    Ok(Found { gpu, compiler })
 }
 
 /// The first GPU that works and that no other process of ours computes on, which this process claims.
@@ -116,7 +117,7 @@ fn driver(folder: Option<&Path>) -> Result<Driver, String> {
         ));
     }
     match driver.gpus {
-        0 => Err("the driver sees no GPU: use --device cpu".into()),
+        0 => Err(format!("the driver sees no GPU{}: use --device cpu", hidden())),
         _ => Ok(driver),
     }
 }
@@ -126,14 +127,39 @@ fn version(driver: i32) -> String {
     format!("{}.{}", driver / 1000, driver % 1000 / 10)
 }
 
-fn library_for(
-    name: Name,
-    driver: &Driver,
-    gpu: &Gpu,
-    folder: Option<&Path>,
-) -> Result<library::Found, library::Missing> {
+/// What may be the reason why a GPU is not there.
+fn hidden() -> String {
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES");
+    visible.map_or_else(|_| String::new(), |value| format!(" (CUDA_VISIBLE_DEVICES is `{value}`)"))
+}
+
+/// The versions of CUDA that the driver runs and that know the GPU; or that there is none.
+fn majors(driver: &Driver, gpu: &Gpu) -> Result<Vec<u32>, String> {
     let majors = library::majors(driver.version, gpu.arch);
-    library::load(name, &majors, &library::folders(folder))
+    match majors.is_empty() {
+        false => Ok(majors),
+        true => Err(format!(
+            "the driver runs CUDA {} and older, of which none knows a GPU of compute capability {}: \
+             update the driver",
+            version(driver.version),
+            capability(gpu.arch)
+        )),
+    }
+}
+
+fn compiler(driver: &Driver, gpu: &Gpu, folder: Option<&Path>) -> Result<Compiler, String> {
+    let found = Compiler::find(gpu.arch, &majors(driver, gpu)?, &library::folders(folder));
+    found.map_err(|missing| missing.to_string())
+}
+
+fn cublas(driver: &Driver, gpu: &Gpu, folder: Option<&Path>) -> Result<library::Found, String> {
+    let found = library::load(Name::Cublas, &majors(driver, gpu)?, &library::folders(folder));
+    found.map_err(|missing| missing.to_string())
+}
+
+/// As people write it.
+fn capability(arch: u32) -> String {
+    format!("{}.{}", arch / 10, arch % 10)
 }
 
 /// Looks, and takes nothing.
@@ -141,34 +167,47 @@ pub fn survey(folder: Option<&Path>) -> Survey {
     let driver = match driver(folder) {
         Ok(driver) => driver,
         Err(problem) => {
-            return Survey { driver: Err(problem.clone()), gpus: Vec::new(), auto: Err(problem) };
+            let (gpus, failing) = (Vec::new(), Vec::new());
+            return Survey { driver: Err(problem.clone()), gpus, failing, auto: Err(problem) };
         }
     };
-    let gpus = (0..driver.gpus).filter_map(|ordinal| driver.gpu(ordinal).ok());
-    let gpus: Vec<GpuSurvey> = gpus.map(|gpu| one(&driver, &gpu, folder)).collect();
+    let (mut gpus, mut failing) = (Vec::new(), Vec::new());
+    for ordinal in 0..driver.gpus {
+        match driver.gpu(ordinal) {
+            Ok(gpu) => gpus.push(one(&driver, &gpu, folder)),
+            Err(error) => failing.push(failed(ordinal, error).to_string()),
+        }
+    }
     let problem = |gpu: &GpuSurvey| {
         let missing = gpu.nvrtc.as_ref().err().or(gpu.cublas.as_ref().err());
         let taken = gpu.is_taken.then(|| TAKEN.to_owned());
         missing.cloned().or(taken).map(|problem| format!("GPU {}: {problem}", gpu.ordinal))
     };
     let free = gpus.iter().find(|gpu| problem(gpu).is_none()).map(|gpu| gpu.ordinal);
-    let problems = || gpus.iter().filter_map(problem).collect::<Vec<_>>().join("; ");
+    let problems = || {
+        let problems = gpus.iter().filter_map(problem).chain(failing.iter().cloned());
+        problems.collect::<Vec<_>>().join("; ")
+    };
     let auto = free.ok_or_else(problems);
-    Survey { driver: Ok(version(driver.version)), auto, gpus }
+    Survey { driver: Ok(version(driver.version)), auto, gpus, failing }
 }
 
 fn one(driver: &Driver, gpu: &Gpu, folder: Option<&Path>) -> GpuSurvey {
-    let path = |name| match library_for(name, driver, gpu, folder) {
-        Ok(found) => Ok(format!("{} (CUDA {})", found.path.display(), found.major)),
-        Err(missing) => Err(missing.to_string()),
-    };
+    let nvrtc = compiler(driver, gpu, folder).map(|found| {
+        let (path, Compiler { major, arch, .. }) = (found.path.display(), &found);
+        match *arch == gpu.arch {
+            true => format!("{path} (CUDA {major})"),
+            false => format!("{path} (CUDA {major}, compiles for sm_{arch}, which runs there too)"),
+        }
+    });
+    let cublas = cublas(driver, gpu, folder);
     GpuSurvey {
         ordinal: gpu.ordinal,
         name: gpu.name.clone(),
-        compute_capability: format!("{}.{}", gpu.arch / 10, gpu.arch % 10),
+        compute_capability: capability(gpu.arch),
         memory_bytes: gpu.memory_bytes,
         is_taken: claim::is_taken(&gpu.id),
-        nvrtc: path(Name::Nvrtc),
-        cublas: path(Name::Cublas),
+        nvrtc,
+        cublas: cublas.map(|found| format!("{} (CUDA {})", found.path.display(), found.major)),
     }
 }

@@ -3,10 +3,9 @@
 //! The parent holds the writing end of the child's stdin and never writes. When the parent is gone,
 //! however it went, stdin ends, and the child drains as on SIGTERM.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::time::Duration;
 
-use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -17,9 +16,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// No thread can be started.
-pub(crate) fn hold() -> anyhow::Result<()> {
+pub fn hold() -> io::Result<()> {
     let thread = std::thread::Builder::new().name("hw2-lifeline".into());
-    thread.spawn(drain_at_end_of_stdin).context("cannot watch the parent process")?;
+    thread.spawn(drain_at_end_of_stdin)?;
     Ok(())
 }
 
