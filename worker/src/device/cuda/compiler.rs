@@ -96,9 +96,9 @@ mod tests {
         let folders = library::folders(Some(hw2_softgpu::libraries()));
         let compiler = Compiler::find(103, &[12, 11], &folders).ok().unwrap();
         assert_eq!((compiler.major, compiler.arch), (11, 100));
-        assert_eq!(compiler.path, hw2_softgpu::libraries().join("libnvrtc.so"));
+        assert_eq!(compiler.path.parent(), Some(hw2_softgpu::libraries()));
         let error = Compiler::find(35, &[11], &folders).err().unwrap().to_string();
-        for part in ["libnvrtc.so of CUDA 11 for sm_35", "libnvrtc.so compiles for sm_37, 50, 60"] {
+        for part in ["libnvrtc.so of CUDA 11 for sm_35", " compiles for sm_37, 50, 60"] {
             assert!(error.contains(part), "{error}");
         }
     }

@@ -306,7 +306,9 @@ mod tests {
         let folders = folders(Some(hw2_softgpu::libraries()));
         for name in [Name::Cuda, Name::Nvrtc, Name::Cublas] {
             let found = load(name, &[12, 11], &folders).ok().unwrap();
-            assert_eq!(found.path, hw2_softgpu::libraries().join(name.file()));
+            assert_eq!(found.path.parent(), Some(hw2_softgpu::libraries()));
+            let file = found.path.file_name().unwrap().to_string_lossy();
+            assert!(name.names(11).contains(&file.into_owned()), "{}", found.path.display());
             assert_eq!(found.major, if name == Name::Cuda { 0 } else { 11 });
         }
         assert!(load(Name::Cublas, &[12], &folders).is_err(), "another version");
