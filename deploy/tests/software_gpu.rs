@@ -50,7 +50,7 @@ fn a_gpu_that_is_not_there() {
     let worker = |gpu, settings| worker(&job, "unix:/nowhere.sock", gpu, settings).end();
     says(&worker(2, "devices=2"), 2, &["GPU 2", "no such GPU", "0 to 1"]);
     says(&worker(0, "devices=0"), 2, &["GPU 0", "NO_DEVICE", "CUDA_VISIBLE_DEVICES"]);
-    says(&worker(0, "cc=12.0"), 2, &["GPU 0", "libnvrtc.so of CUDA 12 for sm_120"]);
+    says(&worker(0, "cc=12.0 driver=12040"), 2, &["GPU 0", "libnvrtc.so of CUDA 12 for sm_120"]);
     says(&worker(0, "cc=9.9 driver=11040"), 2, &["capability 9.9", "update the driver"]);
     says(&worker(0, "driver=10020"), 2, &["GPU 0", "CUDA 10.2", "11.4", "update the driver"]);
 }
@@ -79,7 +79,7 @@ fn what_a_machine_has() {
         assert!(found.contains(part), "{part}: {found}");
     }
     let found = doctor(&job, "cc=12.0 driver=13000");
-    assert!(found.contains("MISSING: libcublas.so of CUDA 13 or 12"), "{found}");
+    assert!(found.contains("NONE: libcublas.so of CUDA 13 or 12"), "{found}");
     assert!(found.contains("takes the CPU: GPU 0: libnvrtc.so of CUDA 13 or 12"), "{found}");
     let found = doctor(&job, "cc=8.8 driver=11040");
     assert!(found.contains("libnvrtc.so.11.2 (CUDA 11, compiles for sm_86, which runs"), "{found}");

@@ -89,7 +89,7 @@ mod tests {
         let command = std::process::Command::new("/nonexistent/hw2");
         let (sender, _receiver) = unbounded_channel();
         let result = start(Role::Server, command, dir.path(), sender);
-        let error = result.err().expect("it cannot start").to_string();
+        let error = result.expect_err("it cannot start").to_string();
         assert_eq!(error, "cannot start server: /nonexistent/hw2");
     }
 

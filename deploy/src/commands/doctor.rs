@@ -51,7 +51,7 @@ fn gpu_text(gpu: &GpuSurvey) -> String {
     let taken = if *is_taken { ", another worker computes on it" } else { "" };
     let [nvrtc, cublas] = [nvrtc, cublas].map(|found| match found {
         Ok(path) => path.clone(),
-        Err(missing) => format!("MISSING: {missing}"),
+        Err(missing) => format!("NONE: {missing}"),
     });
     format!(
         "GPU {ordinal}    {name}, compute capability {compute_capability}, {:.1} GiB{taken}\n\
@@ -90,7 +90,7 @@ mod tests {
             "driver   runs CUDA 11.4 and older\n\
              GPU 0    Tesla K80, compute capability 3.7, 12.0 GiB, another worker computes on it\n\
              \u{20}        libnvrtc   /cuda/libnvrtc.so.11.2 (CUDA 11)\n\
-             \u{20}        libcublas  MISSING: libcublas.so is missing\n\
+             \u{20}        libcublas  NONE: libcublas.so is missing\n\
              GPU 1    Tesla K80, compute capability 3.7, 12.0 GiB\n\
              \u{20}        libnvrtc   /cuda/libnvrtc.so.11.2 (CUDA 11)\n\
              \u{20}        libcublas  libcublas.so\n\

@@ -255,4 +255,3 @@ EXPORT CUresult cuEventElapsedTime(float* ms, void* from, void* to) {
     return SUCCESS;
 }
 
-EXPORT CUresult cuEventElapsedTime_v2(float* ms, void* from, void* to) { return cuEventElapsedTime(ms, from, to); }
