@@ -121,10 +121,10 @@ fn a_gpu_that_fails_under_way_gives_its_leases_back() {
     let run = job.run("run");
     let server = run.server();
     for (settings, problem, remedy) in [
-        ("fail_alloc=9", "out of memory", "use a smaller batch_size"),
+        ("fail_alloc=4", "out of memory", "use a smaller batch_size"),
         ("memory_mb=34", "out of memory", "use a smaller batch_size"),
         ("fail_launch=300", "LAUNCH_FAILED", "see `dmesg` for Xid"),
-        ("lose=700", "LAUNCH_FAILED", "see `dmesg` for Xid"),
+        ("lose=400", "LAUNCH_FAILED", "see `dmesg` for Xid"),
     ] {
         let ended = worker(&job, &run.address(), 0, settings).end();
         says(&ended, 1, &["GPU 0: ", problem, remedy]);
