@@ -221,6 +221,11 @@ pub(super) fn candidates(
         paths.into_iter().flatten().map(|path| (*major, path))
     });
     paths.filter_map(move |(major, path)| {
+        // The system's loader answers for a path under which it has loaded something, though the file is
+        // gone. What has no folder it has to look for itself.
+        if path.components().nth(1).is_some() && !path.exists() {
+            return None;
+        }
         // SAFETY: the libraries of CUDA may be loaded at any time; loading runs nothing else.
         let library = unsafe { Library::new(&path) }.ok()?;
         let found = name.major(&library)?;
