@@ -191,7 +191,7 @@ pub enum Precision {
 
 impl Precision {
     /// All, with the words for them.
-    pub const ALL: [(Self, &str); 3] =
+    const ALL: [(Self, &str); 3] =
         [(Self::Fp32, "fp32"), (Self::Tf32, "tf32"), (Self::Bf16, "bf16")];
 }
 
