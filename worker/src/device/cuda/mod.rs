@@ -2,11 +2,12 @@
 //!
 //! An operation is lowered to launches by pure functions, one file for each kind of operation; the
 //! `runtime` puts them into a stream, and what is done at every step into a `graph`. Only these two,
-//! `transfer`, `driver`, and the bindings in `library` and `nvrtc` are unsafe.
+//! `blas`, `transfer`, `driver`, and the bindings in `library` and `nvrtc` are unsafe.
 
 mod arena;
 mod batch_norm;
 mod bias;
+mod blas;
 mod cache;
 mod cast;
 mod claim;
@@ -133,7 +134,7 @@ impl Cuda {
         let code = hw2_common::hex(&Sha256::digest(&compiled)[..8]);
         let runtime = Runtime::new(&gpu, compiled, precision);
         let runtime = runtime.map_err(|error| failed(ordinal, error))?;
-        let cublas = runtime::cublas_version().map_err(|error| failed(ordinal, error))?;
+        let cublas = blas::cublas_version().map_err(|error| failed(ordinal, error))?;
         let limits = GpuKind::of(gpu.arch).limits();
         Ok(Self {
             gpu,

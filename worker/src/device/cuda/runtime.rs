@@ -1,13 +1,12 @@
-//! The one place that talks to the driver and to cuBLAS.
+//! A GPU at work: its memory, and what it is asked to do.
 
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-use cudarc::cublas::{self, CudaBlas};
+use cudarc::cublas;
 use cudarc::driver::{
     self, CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
     result,
@@ -16,23 +15,19 @@ use cudarc::nvrtc::Ptx;
 use hw2_common::config::Precision;
 
 use super::arena::Arena;
+use super::blas::Blas;
 use super::cast;
 use super::driver::Gpu;
 use super::graph::Graph;
-use super::launch::{Arg, Kernel, Launch, Matrix, Place, Product, Task, number_bytes};
+use super::launch::{Arg, Kernel, Launch, Place, Task, number_bytes};
 use super::transfer::{Download, Upload, Uploads};
 use crate::device::{DropoutCoordinates, Format, Span};
-
-/// For cuBLAS, which would otherwise allocate its own: the same bits every time need the same memory.
-const BLAS_WORKSPACE_BYTES: usize = 32 << 20;
 
 /// A GPU with our kernels, and its memory.
 pub(super) struct Runtime {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    /// Its drop would panic on a GPU that is lost.
-    blas: ManuallyDrop<CudaBlas>,
-    precision: Precision,
+    blas: Blas,
     module: Arc<CudaModule>,
     functions: HashMap<&'static str, CudaFunction>,
     arenas: Vec<CudaSlice<u8>>,
@@ -43,7 +38,6 @@ pub(super) struct Runtime {
     download_stream: Arc<CudaStream>,
     /// For one download at a time.
     download: Download,
-    _blas_workspace: CudaSlice<u8>,
 }
 
 /// Where a buffer lies.
@@ -83,25 +77,12 @@ impl Runtime {
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream()?;
         let module = context.load_module(Ptx::from_binary(code))?;
-        let blas = ManuallyDrop::new(CudaBlas::new(Arc::clone(&stream))?);
-        let blas_workspace = stream.alloc_zeros::<u8>(BLAS_WORKSPACE_BYTES)?;
-        // SAFETY: the workspace lives as long as the handle, and no other stream uses it.
-        unsafe {
-            let (address, _) = blas_workspace.device_ptr(&stream);
-            let workspace = address as *mut c_void;
-            cublas::sys::cublasSetWorkspace_v2(*blas.handle(), workspace, BLAS_WORKSPACE_BYTES)
-                .result()?;
-            let mode = cublas::sys::cublasAtomicsMode_t::CUBLAS_ATOMICS_NOT_ALLOWED;
-            cublas::sys::cublasSetAtomicsMode(*blas.handle(), mode).result()?;
-            let mode = cublas::sys::cublasMath_t::CUBLAS_DEFAULT_MATH;
-            cublas::sys::cublasSetMathMode(*blas.handle(), mode).result()?;
-        }
+        let blas = Blas::new(&stream, precision)?;
         let (workspace, coordinates) = (stream.alloc_zeros(256)?, stream.alloc_zeros(4)?);
         // Other streams use memory only after the one that asked for it has got it.
         stream.synchronize()?;
         Ok(Self {
             blas,
-            precision,
             module,
             functions: HashMap::new(),
             arenas: Vec::new(),
@@ -111,7 +92,6 @@ impl Runtime {
             uploads: Uploads::new(&context)?,
             download_stream: context.new_stream()?,
             download: Download::new(&context, 1)?,
-            _blas_workspace: blas_workspace,
             context,
             stream,
         })
@@ -238,7 +218,10 @@ impl Runtime {
     pub(super) fn launch(&mut self, launch: &Launch) -> Result<(), RuntimeError> {
         match &launch.task {
             Task::Kernel(kernel) => self.kernel(kernel),
-            Task::Product(product) => self.product(product),
+            Task::Product(product) => {
+                self.context.bind_to_thread()?;
+                Ok(self.blas.multiply(product, |place| self.address(place))?)
+            }
         }
     }
 
@@ -298,104 +281,12 @@ impl Runtime {
             Place::Device { address } => address,
         }
     }
-
-    fn product(&mut self, product: &Product) -> Result<(), RuntimeError> {
-        use cublas::sys::cublasComputeType_t::{
-            CUBLAS_COMPUTE_32F as FULL, CUBLAS_COMPUTE_32F_FAST_TF32 as TF32,
-        };
-        let Product { m, n, k, a, b, beta, c, ldc, .. } = *product;
-        let operation = |matrix: Matrix| match matrix.transposed {
-            true => cublas::sys::cublasOperation_t::CUBLAS_OP_T,
-            false => cublas::sys::cublasOperation_t::CUBLAS_OP_N,
-        };
-        let [m, n, k, lda, ldb, ldc] = [m, n, k, a.ld, b.ld, ldc].map(super::launch::to_int);
-        self.context.bind_to_thread()?;
-        if product.format == Format::Full && self.precision != Precision::Tf32 {
-            let address = |place: Place| self.address(place) as *mut f32;
-            // SAFETY: lowering gives matrices that lie within their buffers; alpha and beta are read
-            // before the call returns. A K80 has this function and not the one below.
-            unsafe {
-                cublas::result::sgemm(
-                    *self.blas.handle(),
-                    operation(a),
-                    operation(b),
-                    m,
-                    n,
-                    k,
-                    &1.0,
-                    address(a.place),
-                    lda,
-                    address(b.place),
-                    ldb,
-                    &beta,
-                    address(c),
-                    ldc,
-                )?;
-            }
-            return Ok(());
-        }
-        let address = |place: Place| self.address(place) as *mut c_void;
-        let (alpha, beta) = (std::ptr::from_ref(&1.0_f32), std::ptr::from_ref(&beta));
-        // SAFETY: as above.
-        unsafe {
-            cublas::result::gemm_ex(
-                *self.blas.handle(),
-                operation(a),
-                operation(b),
-                m,
-                n,
-                k,
-                alpha.cast(),
-                address(a.place),
-                data_type(product.format),
-                lda,
-                address(b.place),
-                data_type(product.format),
-                ldb,
-                beta.cast(),
-                address(c),
-                data_type(product.result),
-                ldc,
-                if product.format == Format::Full { TF32 } else { FULL },
-                cublas::sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-            )?;
-        }
-        Ok(())
-    }
-}
-
-fn data_type(format: Format) -> cublas::sys::cudaDataType_t {
-    match format {
-        Format::Full => cublas::sys::cudaDataType_t::CUDA_R_32F,
-        Format::Bf16 => cublas::sys::cudaDataType_t::CUDA_R_16BF,
-        Format::Byte => unreachable!("no product is of bytes"),
-    }
 }
 
 impl Drop for Runtime {
     fn drop(&mut self) {
         if self.context.synchronize().is_ok() {
-            // SAFETY: it is dropped once, here, and before the workspace that it uses.
-            unsafe { ManuallyDrop::drop(&mut self.blas) };
+            self.blas.release();
         }
     }
-}
-
-/// The major version of CUDA whose libcublas the calls above go to.
-pub(super) fn cublas_major() -> Result<u32, RuntimeError> {
-    cublas_property(cublas::sys::libraryPropertyType_t::MAJOR_VERSION)
-}
-
-/// The version of that libcublas, as 12.4.5.
-pub(super) fn cublas_version() -> Result<String, RuntimeError> {
-    use cublas::sys::libraryPropertyType_t::{MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL};
-    let [major, minor, patch] = [MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL].map(cublas_property);
-    Ok(format!("{}.{}.{}", major?, minor?, patch?))
-}
-
-fn cublas_property(property: cublas::sys::libraryPropertyType_t) -> Result<u32, RuntimeError> {
-    let mut value = 0;
-    // SAFETY: it writes one int.
-    unsafe { cublas::sys::cublasGetProperty(property, &mut value) }.result()?;
-    Ok(value as u32)
 }

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::blas::cublas_major;
 use super::compiler::Compiler;
 use super::driver::{Driver, Gpu};
 use super::library::{self, Name};
-use super::runtime::cublas_major;
 use super::{claim, failed};
 use crate::device::DeviceError;
 
