@@ -4,12 +4,15 @@
 //! than one HTTP/2 frame of 256 KiB, so that its values are one frame and fit a core's cache: each
 //! side passes over them several times.
 
+use std::io;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use hw2_proto::v1::{Chunk, Part};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::layout::ParamLayout;
 use crate::state::Flat;
@@ -25,6 +28,18 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// HTTP/2 frame size; the values of a chunk fit in one.
 pub const FRAME_BYTES: u32 = 1 << 18;
+
+/// Bytes that a Unix socket should take before its sender waits. By default it takes less than a chunk,
+/// so that the two sides wake each other several times for each.
+const SEND_BUFFER_BYTES: usize = 512 << 10;
+
+/// Has a Unix socket take some chunks at once, or as much as the system allows.
+///
+/// # Errors
+/// It is no socket.
+pub fn set_send_buffer(socket: &impl AsFd) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::SndBuf, &SEND_BUFFER_BYTES)?)
+}
 
 /// Why a chunk or a set of chunks is refused. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,15 +127,43 @@ fn chunk_ranges(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     range.step_by(CHUNK_VALUES).map(move |start| start..(start + CHUNK_VALUES).min(end))
 }
 
-/// The chunks of `values`, which stand at `start` of their flat vector and are whole chunks of it.
-/// They share the memory: nothing is copied, and nobody can write to it until the last is gone.
-pub fn chunks(part: Part, start: usize, values: &Flat) -> impl Iterator<Item = Chunk> + use<> {
+/// The chunks of `values`, which stand at `start` of their flat vector and are whole chunks of it, with
+/// their `checksums`. They share the memory: nothing is copied, and nobody can write to it until the
+/// last is gone.
+pub fn chunks(
+    part: Part,
+    start: usize,
+    values: &Flat,
+    checksums: &[u32],
+) -> impl Iterator<Item = Chunk> + use<> {
     let bytes = Bytes::from_owner(FlatBytes(Arc::clone(values)));
-    chunk_ranges(0..values.len()).map(move |range| {
+    let ranges = chunk_ranges(0..values.len());
+    ranges.zip(checksums.to_vec()).map(move |(range, crc32c)| {
         let values = bytes.slice(range.start * 4..range.end * 4);
-        let (start, crc32c) = ((start + range.start) as u64, crc32c(&values));
-        Chunk { part: part.into(), start, crc32c, values }
+        Chunk { part: part.into(), start: (start + range.start) as u64, crc32c, values }
     })
+}
+
+/// The checksums of the chunks of `values`, which are whole chunks of their flat vector.
+pub fn checksums(values: &[f32]) -> Vec<u32> {
+    chunk_ranges(0..values.len())
+        .map(|range| crc32c(bytemuck::cast_slice(&values[range])))
+        .collect()
+}
+
+/// Copies whole chunks of a flat vector and returns their checksums, each of which is made while its
+/// values are in the cache.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn copy_with_checksums(to: &mut [f32], from: &[f32]) -> Vec<u32> {
+    assert_eq!(to.len(), from.len(), "room for the values");
+    let copy = |range: Range<usize>| {
+        let (to, from) = (&mut to[range.clone()], &from[range]);
+        to.copy_from_slice(from);
+        crc32c(bytemuck::cast_slice(to))
+    };
+    chunk_ranges(0..from.len()).map(copy).collect()
 }
 
 /// A CRC32C that is made piece by piece.
@@ -274,7 +317,7 @@ mod tests {
     }
 
     fn chunks_of(vector: &Flat) -> Vec<Chunk> {
-        chunks(Part::Weights, 0, vector).collect()
+        chunks(Part::Weights, 0, vector, &checksums(vector)).collect()
     }
 
     #[test]
@@ -302,7 +345,7 @@ mod tests {
         assert_eq!((end, cut.len()), (layout.params.len(), layout.params.len()));
         for bucket in layout.buckets() {
             let values = Arc::new(vec![0.5; bucket.len()]);
-            for chunk in chunks(Part::Gradient, bucket.start, &values) {
+            for chunk in chunks(Part::Gradient, bucket.start, &values, &checksums(&values)) {
                 assert!(cut.find(&chunk).is_some());
             }
         }
@@ -330,6 +373,14 @@ mod tests {
         let mut checksum = Checksum::default();
         vector.chunks(7).for_each(|piece| checksum.update(piece));
         assert_eq!(checksum.finish(), chunks_of(&vector)[0].crc32c);
+    }
+
+    #[test]
+    fn a_copy_has_the_checksums_of_what_was_copied() {
+        let vector = vector(CHUNK_VALUES + 7);
+        let mut copy = vec![0.0; vector.len()];
+        assert_eq!(copy_with_checksums(&mut copy, &vector), checksums(&vector));
+        assert_eq!(copy, *vector);
     }
 
     #[test]

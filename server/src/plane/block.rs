@@ -1,4 +1,4 @@
-//! The state of one chunk of the parameters, and the one pass over it that makes an update.
+//! The weights of one chunk of the parameters, and the pass over it that makes an update.
 
 use std::sync::Arc;
 
@@ -7,78 +7,80 @@ use hw2_common::config::Optimizer;
 use hw2_common::wire::Checksum;
 use hw2_proto::v1::{Chunk, Part};
 
+use super::averages::Averages;
 use super::ema::Ema;
 use super::optimizer::Adam;
 use super::pool::{Buffer, Pool};
 use crate::coordinator::Update;
 
 /// Values between two looks at the checksum: all vectors' together fit a core's cache.
-const STRIP: usize = 4096;
+const STRIP: usize = 2048;
 
-/// One chunk's range of every vector of the state. It never changes: an update makes a new one, so
-/// that a step that is given up leaves no trace, and a snapshot costs nothing.
+/// One chunk's range of the weights. It never changes: an update makes a new one, so that a step that
+/// is given up leaves no trace.
 #[derive(Debug)]
 pub(crate) struct Block {
-    pub(crate) weights: Buffer,
-    pub(crate) moment1: Buffer,
-    pub(crate) moment2: Buffer,
-    pub(crate) ema: Buffer,
+    pub(crate) weights: Arc<Buffer>,
     /// CRC32C of the weights.
     checksum: u32,
+    /// The update that made the weights, which the averages of the chunk may not have taken in yet.
+    /// None at the start.
+    pub(super) update: Option<Made>,
+}
+
+/// An update that was made.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) pass: Pass,
+    /// The mean over the replicas.
+    pub(super) gradient: Arc<Addend>,
 }
 
 impl Block {
-    /// From the same range of each vector.
-    pub(crate) fn new(weights: Buffer, moment1: Buffer, moment2: Buffer, ema: Buffer) -> Self {
+    /// With which a server begins.
+    pub(crate) fn new(weights: Buffer) -> Self {
         let checksum = checksum(&weights);
-        Self { weights, moment1, moment2, ema, checksum }
+        Self { weights: Arc::new(weights), checksum, update: None }
     }
 
     /// The weights to be sent; `start` is their place in the vector.
-    pub(crate) fn weights_chunk(self: &Arc<Self>, start: usize) -> Chunk {
-        let values = Bytes::from_owner(Sent(Arc::clone(self), |block| &block.weights));
-        let (part, start) = (Part::Weights.into(), start as u64);
-        Chunk { part, start, crc32c: self.checksum, values }
-    }
-
-    /// The EMA likewise.
-    pub(crate) fn ema_chunk(self: &Arc<Self>, start: usize) -> Chunk {
-        let values = Bytes::from_owner(Sent(Arc::clone(self), |block| &block.ema));
-        let (part, start) = (Part::Ema.into(), start as u64);
-        Chunk { part, start, crc32c: checksum(&self.ema), values }
+    pub(crate) fn weights_chunk(&self, start: usize) -> Chunk {
+        let values = Bytes::from_owner(Sent(Arc::clone(&self.weights)));
+        Chunk { part: Part::Weights.into(), start: start as u64, crc32c: self.checksum, values }
     }
 }
 
-fn checksum(values: &[f32]) -> u32 {
+/// The CRC32C of `values`.
+pub(super) fn checksum(values: &[f32]) -> u32 {
     let mut checksum = Checksum::default();
     checksum.update(values);
     checksum.finish()
 }
 
-/// A vector of a block that the transport holds.
-struct Sent(Arc<Block>, fn(&Block) -> &Buffer);
+/// Weights that the transport holds.
+struct Sent(Arc<Buffer>);
 
 impl AsRef<[u8]> for Sent {
     fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice((self.1)(&self.0))
+        bytemuck::cast_slice(&self.0)
     }
 }
 
-/// A chunk of a gradient as it arrived, at any alignment, or of a sum of gradients.
+/// A chunk of a gradient as it arrived, at any alignment, or one that was computed from several.
 #[derive(Debug)]
 pub(crate) enum Addend {
     Received(Bytes),
-    Sum(Buffer),
+    Computed(Buffer),
 }
 
 /// A value of an addend.
-type Value = [u8; size_of::<f32>()];
+pub(super) type Value = [u8; size_of::<f32>()];
 
 impl Addend {
-    fn values(&self) -> &[Value] {
+    pub(super) fn values(&self) -> &[Value] {
         match self {
             Self::Received(bytes) => bytes.as_chunks().0,
-            Self::Sum(values) => bytemuck::cast_slice(values),
+            Self::Computed(values) => bytemuck::cast_slice(values),
         }
     }
 }
@@ -86,72 +88,97 @@ impl Addend {
 /// The scalars of the pass that makes an update.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pass {
+    /// Of the update, counted from 1.
+    pub(super) number: u64,
     replicas: f32,
-    adam: Adam,
-    ema: Ema,
-}
-
-/// The same strip of the old and the new state.
-struct Strip<'a> {
-    old: [&'a [f32]; 4],
-    new: [&'a mut [f32]; 4],
+    pub(super) adam: Adam,
+    pub(super) ema: Ema,
 }
 
 impl Pass {
     /// The mean over `replicas` gradients, Adam, and EMA.
     pub(crate) fn new(optimizer: &Optimizer, update: Update, replicas: u32) -> Self {
         Self {
+            number: update.number,
             replicas: replicas as f32,
             adam: Adam::new(optimizer, update.learning_rate, update.number),
             ema: Ema::new(optimizer.ema_decay_max, update.number),
         }
     }
 
-    /// The block after the update by the sum of `addends`, which are added in their order. Every value
-    /// is read and written once, and the checksum of the new weights is made while they are in the
-    /// cache. All arithmetic is by element, so that strips do not show in the bits.
-    pub(crate) fn run(&self, block: &Block, addends: &[Arc<Addend>], pool: &Pool) -> Block {
+    /// The block after the update by the mean of `addends`, which are added in their order. The
+    /// averages take the update in that made `block`, and not yet this one, which may come to nothing:
+    /// so they change where they are, and no more than the weights is written anew. Every value passes
+    /// through the cache once, and there the checksum of the new weights is made. All arithmetic is by
+    /// element, so that strips do not show in the bits.
+    pub(crate) fn run(
+        &self,
+        block: &Block,
+        averages: &mut Averages,
+        addends: &[Arc<Addend>],
+        pool: &Pool,
+    ) -> Block {
         let len = block.weights.len();
-        let [mut weights, mut moment1, mut moment2, mut ema] = [(); 4].map(|()| pool.take(len));
-        let mut before = [0.0; STRIP];
-        let (last, first) = addends.split_last().expect("a step has one replica at least");
+        let mut weights = pool.take(len);
+        // The mean of one gradient is that gradient, kept as it arrived.
+        let (first, others) = addends.split_first().expect("a step has one replica at least");
+        let mut mean = (!others.is_empty()).then(|| pool.take(len));
         let mut checksum = Checksum::default();
+        let due = averages.due(block);
         for start in (0..len).step_by(STRIP) {
             let range = start..(start + STRIP).min(len);
-            let strip = Strip {
-                old: [&block.weights, &block.moment1, &block.moment2, &block.ema]
-                    .map(|vector| &vector[range.clone()]),
-                new: [&mut weights, &mut moment1, &mut moment2, &mut ema]
-                    .map(|vector| &mut vector[range.clone()]),
-            };
-            let last = &last.values()[range.clone()];
-            match first.split_first() {
-                None => self.update(strip, last, |_, last| last),
-                Some((first, others)) => {
-                    let before = &mut before[..last.len()];
-                    copy(before, &first.values()[range.clone()]);
-                    others.iter().for_each(|other| add(before, &other.values()[range.clone()]));
-                    self.update(strip, last, |i, last| (before[i] + last) / self.replicas);
-                }
+            if let Some(due) = due {
+                averages.take_in(due, &block.weights, range.clone());
             }
-            checksum.update(&weights[range]);
+            let gradient = match &mut mean {
+                None => &first.values()[range.clone()],
+                Some(mean) => {
+                    let mean = &mut mean[range.clone()];
+                    copy(mean, &first.values()[range.clone()]);
+                    others.iter().for_each(|other| add(mean, &other.values()[range.clone()]));
+                    widest(
+                        #[inline(always)]
+                        || mean.iter_mut().for_each(|value| *value /= self.replicas),
+                    );
+                    bytemuck::cast_slice(mean)
+                }
+            };
+            let moments = [&averages.moment1, &averages.moment2].map(|it| &it[range.clone()]);
+            let new = &mut weights[range.clone()];
+            widest(
+                #[inline(always)]
+                || self.step(new, &block.weights[range], moments, gradient),
+            );
+            checksum.update(new);
         }
-        Block { weights, moment1, moment2, ema, checksum: checksum.finish() }
+        if let Some(due) = due {
+            averages.update = due.pass.number;
+        }
+        let gradient =
+            mean.map_or_else(|| Arc::clone(first), |mean| Arc::new(Addend::Computed(mean)));
+        let update = Some(Made { pass: *self, gradient });
+        Block { weights: Arc::new(weights), checksum: checksum.finish(), update }
     }
 
+    /// The new weights, from the moments before the update.
     #[inline(always)]
-    fn update(&self, strip: Strip<'_>, last: &[Value], mean: impl Fn(usize, f32) -> f32) {
-        let len = last.len();
+    fn step(&self, new: &mut [f32], old: &[f32], moments: [&[f32]; 2], gradient: &[Value]) {
+        let len = new.len();
         // One length for all, so that the loop needs no bounds checks and is vectorised.
-        let [old, old_m, old_v, old_ema] = strip.old.map(|vector| &vector[..len]);
-        let [new, new_m, new_v, new_ema] = strip.new.map(|vector| &mut vector[..len]);
+        let (old, [m, v], gradient) = (&old[..len], moments.map(|it| &it[..len]), &gradient[..len]);
         for i in 0..len {
-            let (mut m, mut v) = (old_m[i], old_v[i]);
-            new[i] = self.adam.step(old[i], mean(i, f32::from_le_bytes(last[i])), &mut m, &mut v);
-            (new_m[i], new_v[i]) = (m, v);
-            new_ema[i] = self.ema.step(old_ema[i], new[i]);
+            let (mut m, mut v) = (m[i], v[i]);
+            self.adam.average(f32::from_le_bytes(gradient[i]), &mut m, &mut v);
+            new[i] = self.adam.step(old[i], m, v);
         }
     }
+}
+
+/// Computes with the widest vectors that this CPU has. The bits are those of any CPU: an operation by
+/// element gives one result at every width, and none is fused. `loops` must be `inline(always)`: what
+/// is called is not compiled for them.
+pub(super) fn widest<R>(loops: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(loops)
 }
 
 fn copy(to: &mut [f32], from: &[Value]) {
@@ -160,9 +187,14 @@ fn copy(to: &mut [f32], from: &[Value]) {
 
 /// Adds `other` to `sum`, element by element.
 fn add(sum: &mut [f32], other: &[Value]) {
-    for (a, b) in sum.iter_mut().zip(other) {
-        *a += f32::from_le_bytes(*b);
-    }
+    widest(
+        #[inline(always)]
+        || {
+            for (a, b) in sum.iter_mut().zip(other) {
+                *a += f32::from_le_bytes(*b);
+            }
+        },
+    );
 }
 
 /// The sum of two, in new memory.
@@ -176,10 +208,10 @@ pub(crate) fn sum(a: &Addend, b: &Addend, pool: &Pool) -> Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plane::averages::ema_chunk;
     use hw2_common::wire;
 
     const LEN: usize = 2 * STRIP + 5;
-    const UPDATE: Update = Update { number: 7, learning_rate: 1e-3 };
 
     fn vector(scale: f32) -> Vec<f32> {
         (0..LEN).map(|i| scale * ((i % 97) as f32 - 48.0)).collect()
@@ -191,34 +223,51 @@ mod tests {
         Addend::Received(Bytes::from(bytes).slice(1..))
     }
 
-    fn block(pool: &Pool) -> Block {
-        let moment2: Vec<f32> = vector(0.002).iter().map(|v| v.abs()).collect();
-        let [weights, moment1, ema] = [0.01, 0.001, 0.02].map(|scale| pool.copy_of(&vector(scale)));
-        Block::new(weights, moment1, pool.copy_of(&moment2), ema)
+    /// A chunk's state, and its values: weights, moments, EMA.
+    fn state(pool: &Pool) -> (Block, Averages, [Vec<f32>; 4]) {
+        let moment2 = vector(0.002).iter().map(|v| v.abs()).collect();
+        let all = [vector(0.01), vector(0.001), moment2, vector(0.02)];
+        let [weights, moment1, moment2, ema] = all.each_ref().map(|values| pool.copy_of(values));
+        (Block::new(weights), Averages::new(moment1, moment2, ema), all)
+    }
+
+    /// An update as [`Adam`] and [`Ema`] have it.
+    fn expected([w, m, v, e]: &mut [Vec<f32>; 4], gradients: &[Vec<f32>], update: Update) {
+        let optimizer = Optimizer::default();
+        let adam = Adam::new(&optimizer, update.learning_rate, update.number);
+        let ema = Ema::new(optimizer.ema_decay_max, update.number);
+        for i in 0..LEN {
+            let others = gradients[1..].iter();
+            let sum = others.fold(gradients[0][i], |sum, gradient| sum + gradient[i]);
+            adam.average(sum / gradients.len() as f32, &mut m[i], &mut v[i]);
+            w[i] = adam.step(w[i], m[i], v[i]);
+            e[i] = ema.step(e[i], w[i]);
+        }
     }
 
     #[test]
-    fn an_update_is_mean_adam_and_ema_of_every_value() {
-        let (pool, optimizer) = (Pool::default(), Optimizer::default());
+    fn updates_are_mean_adam_and_ema_of_every_value() {
+        let pool = Pool::default();
         for scales in [vec![0.1], vec![0.3, 0.1], vec![0.3, -7.0, 0.1]] {
             let gradients: Vec<_> = scales.iter().map(|scale| vector(*scale)).collect();
             let addends: Vec<_> = gradients.iter().map(|it| Arc::new(received(it))).collect();
-            let pass = Pass::new(&optimizer, UPDATE, scales.len() as u32);
-            let old = block(&pool);
-            let new = pass.run(&old, &addends, &pool);
-            let adam = Adam::new(&optimizer, UPDATE.learning_rate, UPDATE.number);
-            let ema = Ema::new(optimizer.ema_decay_max, UPDATE.number);
-            for i in 0..LEN {
-                let others = gradients[1..].iter();
-                let sum = others.fold(gradients[0][i], |sum, gradient| sum + gradient[i]);
-                let (mut m, mut v) = (old.moment1[i], old.moment2[i]);
-                let mean = sum / scales.len() as f32;
-                let weight = adam.step(old.weights[i], mean, &mut m, &mut v);
-                assert_eq!(new.weights[i], weight);
-                assert_eq!((new.moment1[i], new.moment2[i]), (m, v));
-                assert_eq!(new.ema[i], ema.step(old.ema[i], weight));
+            let (mut block, mut averages, mut values) = state(&pool);
+            for number in 7..10 {
+                let update = Update { number, learning_rate: 1e-3 };
+                let pass = Pass::new(&Optimizer::default(), update, scales.len() as u32);
+                let given_up =
+                    pass.run(&block, &mut averages, &[Arc::new(received(&values[0]))], &pool);
+                block = pass.run(&block, &mut averages, &addends, &pool);
+                assert_ne!(**given_up.weights, **block.weights);
+                assert_eq!(averages.update, if number == 7 { 0 } else { number - 1 });
+                expected(&mut values, &gradients, update);
+                assert_eq!(**block.weights, values[0]);
+                assert_eq!(block.checksum, checksum(&block.weights));
             }
-            assert_eq!(new.checksum, checksum(&new.weights));
+            averages.settle(&block);
+            averages.settle(&block);
+            let Averages { moment1, moment2, ema, .. } = &averages;
+            assert_eq!([moment1, moment2, ema].map(|it| it.to_vec()), values[1..]);
         }
     }
 
@@ -227,17 +276,19 @@ mod tests {
         let pool = Pool::default();
         let first = sum(&received(&[1.0, 2.0]), &received(&[0.5, -2.0]), &pool);
         assert_eq!(*first, [1.5, 0.0]);
-        let second = sum(&Addend::Sum(first), &received(&[1.0, 1.0]), &pool);
+        let second = sum(&Addend::Computed(first), &received(&[1.0, 1.0]), &pool);
         assert_eq!(*second, [2.5, 1.0]);
     }
 
     #[test]
     fn chunks_are_what_the_wire_expects() {
-        let block = Arc::new(block(&Pool::default()));
-        let flat = |vector: &Buffer| Arc::new(vector.to_vec());
-        let weights = wire::chunks(Part::Weights, 0, &flat(&block.weights)).next().unwrap();
-        assert_eq!(block.weights_chunk(0), weights);
-        let ema = wire::chunks(Part::Ema, 3, &flat(&block.ema)).next().unwrap();
-        assert_eq!(block.ema_chunk(3), ema);
+        let (block, averages, [weights, .., ema]) = state(&Pool::default());
+        let sent = |part, start, values: Vec<f32>| {
+            let checksums = wire::checksums(&values);
+            wire::chunks(part, start, &Arc::new(values), &checksums).next()
+        };
+        assert_eq!(sent(Part::Weights, 0, weights), Some(block.weights_chunk(0)));
+        let averages = Arc::new(averages);
+        assert_eq!(sent(Part::Ema, 3, ema), Some(ema_chunk(&averages, 3)));
     }
 }

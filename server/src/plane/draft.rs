@@ -7,12 +7,13 @@
 //! Bookkeeping without threads: methods return jobs, and take their results in.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hw2_common::ids::{GlobalStep, ReplicaId};
 use hw2_common::wire::Cut;
 
+use super::averages::Averages;
 use super::block::{self, Addend, Block, Pass};
 use super::pool::{Buffer, Pool};
 use super::version::Version;
@@ -104,12 +105,16 @@ impl Job {
         self.lane
     }
 
-    /// Does it; `block` is the chunk's present state.
-    pub(super) fn run(self, block: &Block, pool: &Pool) -> Done {
+    /// Does it; `block` and `averages` are the chunk's present state.
+    pub(super) fn run(self, block: &Block, averages: &Mutex<Arc<Averages>>, pool: &Pool) -> Done {
         let Self { step, attempt, lane, task } = self;
         let result = match task {
             Task::Sum(a, b) => Result::Sum(block::sum(&a, &b, pool)),
-            Task::Update(pass, addends) => Result::Block(pass.run(block, &addends, pool)),
+            Task::Update(pass, addends) => {
+                let mut averages = averages.lock().unwrap_or_else(PoisonError::into_inner);
+                let averages = Arc::make_mut(&mut averages);
+                Result::Block(pass.run(block, averages, &addends, pool))
+            }
         };
         Done { step, attempt, lane, result }
     }
@@ -202,7 +207,7 @@ impl Draft {
         match result {
             // What counts is not withdrawn: a sum is never stale.
             Result::Sum(sum) => {
-                lane.sum = Some(Arc::new(Addend::Sum(sum)));
+                lane.sum = Some(Arc::new(Addend::Computed(sum)));
                 lane.work = Work::Idle;
             }
             Result::Block(_) if attempt != self.attempt => return None,

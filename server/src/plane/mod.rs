@@ -3,11 +3,13 @@
 //! It does what the coordinator ordered and decides nothing. What it does beforehand, the update of
 //! chunks whose gradients are all there, leaves no trace when the order never comes.
 
+mod averages;
 mod block;
 mod draft;
 mod ema;
 mod optimizer;
 mod pool;
+mod threads;
 mod version;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,12 +21,13 @@ use hw2_common::job::Job;
 use hw2_common::state::{Flat, Vectors};
 use hw2_common::wire::{self, Cut};
 use hw2_proto::v1::Part;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::coordinator::Update;
+use averages::Averages;
 use block::{Block, Pass};
 use draft::{Draft, Ticket};
 use pool::{Buffer, Pool};
+use threads::Threads;
 pub(crate) use version::{Next, Reading, Version, Versions};
 
 /// More threads than this gain nothing: the work is bound by memory.
@@ -38,9 +41,11 @@ struct Shared {
     job: Job,
     cut: Cut,
     pool: Pool,
-    threads: ThreadPool,
+    threads: Threads,
     tickets: AtomicU64,
     state: Mutex<State>,
+    /// Of each chunk; locked after the state where both are.
+    averages: Vec<Mutex<Arc<Averages>>>,
     /// Called after each commit.
     published: Box<dyn Fn(Versions) + Send + Sync>,
 }
@@ -72,6 +77,7 @@ pub(crate) struct Tensors {
 /// The state of one moment, shared and not copied.
 pub(crate) struct Snapshot {
     blocks: Vec<Arc<Block>>,
+    averages: Vec<Arc<Averages>>,
     buffers: Flat,
 }
 
@@ -90,9 +96,10 @@ impl Plane {
             let Vectors { weights, moment1, moment2, ema, .. } = &vectors;
             let [weights, moment1, moment2, ema] =
                 [weights, moment1, moment2, ema].map(|vector| pool.copy_of(&vector[range.clone()]));
-            Arc::new(Block::new(weights, moment1, moment2, ema))
+            let averages = Averages::new(moment1, moment2, ema);
+            (Arc::new(Block::new(weights)), Mutex::new(Arc::new(averages)))
         };
-        let blocks = cut.ranges().iter().map(block).collect();
+        let (blocks, averages) = cut.ranges().iter().map(block).unzip();
         // The flat vectors are not needed any more.
         let buffers = vectors.buffers;
         let count = std::thread::available_parallelism()?.get().min(THREADS_MAX);
@@ -100,9 +107,10 @@ impl Plane {
             job: job.clone(),
             cut,
             pool,
-            threads: threads(count),
+            threads: Threads::start(count)?,
             tickets: AtomicU64::new(0),
             state: Mutex::new(State { blocks, buffers, draft: None, committing: false }),
+            averages,
             published: Box::new(published),
         };
         let versions = shared.versions(step, None, &shared.lock());
@@ -169,7 +177,12 @@ impl Plane {
     /// The state as it is now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let state = self.0.lock();
-        Snapshot { blocks: state.blocks.clone(), buffers: Arc::clone(&state.buffers) }
+        let averages = self.0.averages.iter().map(|averages| Arc::clone(&lock(averages)));
+        Snapshot {
+            blocks: state.blocks.clone(),
+            averages: averages.collect(),
+            buffers: Arc::clone(&state.buffers),
+        }
     }
 
     /// The weights after the step under way, for a worker that holds those of `held`: provisional,
@@ -190,13 +203,13 @@ impl Plane {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn spawn(self: Arc<Self>, job: draft::Job) {
         // Not kept alive by its own work: a plane that is dropped need not finish it.
         let shared = Arc::downgrade(&self);
-        self.threads.spawn_fifo(move || work(&shared, job));
+        self.threads.spawn(move || work(&shared, job));
     }
 
     fn versions(&self, step: GlobalStep, weights: Option<Arc<Version>>, state: &State) -> Versions {
@@ -207,8 +220,13 @@ impl Shared {
             Arc::new(Version::whole(step, chunks))
         });
         let evaluation = self.job.eval_due(step).then(|| {
-            let ema = blocks().map(|(block, start)| block.ema_chunk(start));
-            let buffers = wire::chunks(Part::Buffers, 0, &state.buffers);
+            let ema = blocks().zip(&self.averages).map(|((block, start), averages)| {
+                let mut averages = lock(averages);
+                settle(&mut averages, block);
+                averages::ema_chunk(&averages, start)
+            });
+            let buffers =
+                wire::chunks(Part::Buffers, 0, &state.buffers, &wire::checksums(&state.buffers));
             Arc::new(Version::whole(step, ema.chain(buffers)))
         });
         Versions { weights, evaluation }
@@ -235,8 +253,9 @@ impl Shared {
 /// Does one job, and what follows from it.
 fn work(shared: &Weak<Shared>, job: draft::Job) {
     let Some(shared) = shared.upgrade() else { return };
-    let block = Arc::clone(&shared.lock().blocks[job.lane()]);
-    let done = job.run(&block, &shared.pool);
+    let lane = job.lane();
+    let block = Arc::clone(&shared.lock().blocks[lane]);
+    let done = job.run(&block, &shared.averages[lane], &shared.pool);
     let mut state = shared.lock();
     let next = state.draft.as_mut().and_then(|draft| draft.done(done));
     let published = shared.finish(&mut state);
@@ -270,23 +289,32 @@ impl Drop for Staging {
 
 impl Snapshot {
     /// The flat vectors, copied.
-    pub(crate) fn vectors(self) -> Vectors {
-        let flat = |vector: fn(&Block) -> &Buffer| {
-            let parts: Vec<&[f32]> = self.blocks.iter().map(|block| &**vector(block)).collect();
+    pub(crate) fn vectors(mut self) -> Vectors {
+        for (block, averages) in self.blocks.iter().zip(&mut self.averages) {
+            settle(averages, block);
+        }
+        let weights: Vec<&[f32]> = self.blocks.iter().map(|block| &**block.weights).collect();
+        let flat = |vector: fn(&Averages) -> &Buffer| {
+            let parts: Vec<&[f32]> = self.averages.iter().map(|it| &**vector(it)).collect();
             Arc::new(parts.concat())
         };
         Vectors {
-            weights: flat(|block| &block.weights),
-            moment1: flat(|block| &block.moment1),
-            moment2: flat(|block| &block.moment2),
-            ema: flat(|block| &block.ema),
+            weights: Arc::new(weights.concat()),
+            moment1: flat(|averages| &averages.moment1),
+            moment2: flat(|averages| &averages.moment2),
+            ema: flat(|averages| &averages.ema),
             buffers: self.buffers,
         }
     }
 }
 
-/// A pool of `count` threads for the loops over chunks.
-fn threads(count: usize) -> ThreadPool {
-    let pool = ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("hw2-sum-{i}"));
-    pool.build().expect("the system has threads left at the start")
+/// The averages take in what made `block`, in new memory if somebody keeps them as they are.
+fn settle(averages: &mut Arc<Averages>, block: &Block) {
+    if averages.due(block).is_some() {
+        Arc::make_mut(averages).settle(block);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

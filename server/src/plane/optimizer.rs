@@ -36,12 +36,17 @@ impl Adam {
         }
     }
 
-    /// The new value of a weight; its moments become the new ones.
+    /// The moments become the new ones.
     #[inline(always)]
-    pub(crate) fn step(&self, weight: f32, gradient: f32, m: &mut f32, v: &mut f32) -> f32 {
+    pub(crate) fn average(&self, gradient: f32, m: &mut f32, v: &mut f32) {
         *m += self.beta1_rest * (gradient - *m);
         *v += self.beta2_rest * (gradient * gradient - *v);
-        weight - self.rate * *m / (v.sqrt() + self.epsilon)
+    }
+
+    /// The new value of a weight, from the new moments.
+    #[inline(always)]
+    pub(crate) fn step(&self, weight: f32, m: f32, v: f32) -> f32 {
+        weight - self.rate * m / (v.sqrt() + self.epsilon)
     }
 }
 
@@ -57,7 +62,9 @@ mod tests {
         let (mut w64, mut m64, mut v64) = (0.5_f64, 0.0_f64, 0.0_f64);
         for t in 1..=300_u64 {
             let g = 0.3 * (t as f64 * 0.7).sin() + 0.05;
-            w = Adam::new(&optimizer, learning_rate, t).step(w, g as f32, &mut m, &mut v);
+            let adam = Adam::new(&optimizer, learning_rate, t);
+            adam.average(g as f32, &mut m, &mut v);
+            w = adam.step(w, m, v);
             m64 = beta1 * m64 + (1.0 - beta1) * g;
             v64 = beta2 * v64 + (1.0 - beta2) * g * g;
             let (m_hat, v_hat) =
@@ -73,7 +80,9 @@ mod tests {
     fn the_first_update_moves_every_weight_by_the_learning_rate() {
         let adam = Adam::new(&Optimizer::default(), 1e-3, 1);
         for gradient in [1e-3_f32, 2.0, -7.0] {
-            let moved = adam.step(0.0, gradient, &mut 0.0, &mut 0.0);
+            let (mut m, mut v) = (0.0, 0.0);
+            adam.average(gradient, &mut m, &mut v);
+            let moved = adam.step(0.0, m, v);
             assert!((moved + 1e-3 * gradient.signum()).abs() < 1e-6, "{gradient}: {moved}");
         }
     }

@@ -39,6 +39,12 @@ impl Pool {
     }
 }
 
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        self.pool.copy_of(self)
+    }
+}
+
 impl Deref for Buffer {
     type Target = [f32];
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hw2_common::ids::Term;
 use hw2_common::job::Job;
 use hw2_common::layout::ParamLayout;
-use hw2_common::wire::{Cut, FRAME_BYTES, MESSAGE_BYTES_MAX};
+use hw2_common::wire::{self, Cut, FRAME_BYTES, MESSAGE_BYTES_MAX};
 use hw2_proto::v1::control_server::ControlServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -248,6 +248,7 @@ impl Connection for UnixStream {
 
     async fn accept(listener: &UnixListener) -> io::Result<Self::Std> {
         let (connection, _) = listener.accept().await?;
+        wire::set_send_buffer(&connection)?;
         connection.into_std()
     }
 

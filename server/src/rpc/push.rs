@@ -278,6 +278,7 @@ fn invalid(error: &WireError) -> Status {
 
 /// Whether the update can bear a value. Its square must be finite too: then the sum over any number
 /// of replicas, and Adam's second moment, are.
+#[inline(always)]
 fn fits(value: f32) -> bool {
     (value * value).is_finite()
 }
@@ -286,7 +287,11 @@ fn fits(value: f32) -> bool {
 fn non_finite(chunk: &Chunk, layout: &Layout) -> Option<String> {
     let values = chunk.values.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
     // Without an early exit, so that it is vectorised; there is hardly ever one to find.
-    if values.clone().fold(true, |all, value| all & fits(value)) {
+    let all_fit = pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || values.clone().fold(true, |all, value| all & fits(value)),
+    );
+    if all_fit {
         return None;
     }
     let (index, value) = values.enumerate().find(|(_, value)| !fits(*value)).expect("there is one");

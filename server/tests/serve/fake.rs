@@ -221,12 +221,10 @@ impl Worker {
             replica: assignment.replica.0,
         });
         let cut = Cut::params(&self.layout);
-        let chunks = cut.ranges().iter().flat_map(|range| {
-            let values = Arc::new(gradient[range.clone()].to_vec());
-            wire::chunks(v1::Part::Gradient, range.start, &values)
+        let gradient = cut.ranges().iter().flat_map(|range| {
+            chunks(v1::Part::Gradient, range.start, gradient[range.clone()].to_vec())
         });
-        let chunks =
-            chunks.chain(wire::chunks(v1::Part::BatchStatistics, 0, &Arc::new(statistics)));
+        let chunks = gradient.chain(chunks(v1::Part::BatchStatistics, 0, statistics));
         let all =
             [head].into_iter().chain(chunks.map(Pushed::Chunk)).chain([Pushed::Result(result)]);
         all.map(|message| v1::PushMessage { message: Some(message) }).collect()
@@ -382,4 +380,14 @@ pub(crate) async fn run(job: &Job, count: usize) -> (Outcome, String) {
     let outcome = served.outcome().await;
     let digest = digest(&outcome);
     (outcome, digest)
+}
+
+/// The chunks of `values`, which stand at `start` of their vector.
+pub(crate) fn chunks(
+    part: v1::Part,
+    start: usize,
+    values: Vec<f32>,
+) -> impl Iterator<Item = v1::Chunk> {
+    let checksums = wire::checksums(&values);
+    wire::chunks(part, start, &Arc::new(values), &checksums)
 }

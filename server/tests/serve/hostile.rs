@@ -1,17 +1,15 @@
 //! Messages that are wrong in every way: refused with a name, and the state is unchanged.
 
-use std::sync::Arc;
-
 use hw2_common::ids::{Assignment, GlobalStep, ReplicaId};
 use hw2_common::job::{BUILD, PROTOCOL_VERSION};
-use hw2_common::wire::{self, CHUNK_VALUES};
+use hw2_common::wire::CHUNK_VALUES;
 use hw2_proto::v1::directive::Directive;
 use hw2_proto::v1::push_message::Message;
 use hw2_proto::v1::push_reply::Outcome;
 use hw2_proto::v1::{self, Part, PushMessage};
 use tonic::Code;
 
-use crate::fake::{Worker, control, digest, introduction, job, run, start};
+use crate::fake::{Worker, chunks, control, digest, introduction, job, run, start};
 
 /// Joined, with the weights of step 0.
 async fn at_step_0(address: &hw2_common::address::Address) -> Worker {
@@ -28,7 +26,7 @@ async fn at_step_0(address: &hw2_common::address::Address) -> Worker {
 }
 
 fn chunk(part: Part, start: usize, values: Vec<f32>) -> Message {
-    Message::Chunk(wire::chunks(part, start, &Arc::new(values)).next().unwrap())
+    Message::Chunk(chunks(part, start, values).next().unwrap())
 }
 
 #[tokio::test]

@@ -1,9 +1,6 @@
 //! Streams that stall, break off, or are begun twice.
 
-use std::sync::Arc;
-
 use hw2_common::ids::{Assignment, GlobalStep, ReplicaId};
-use hw2_common::wire;
 use hw2_proto::v1::directive::Directive;
 use hw2_proto::v1::pull_message::Message;
 use hw2_proto::v1::push_reply::Outcome;
@@ -12,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::fake::{Worker, digest, job, run, start};
+use crate::fake::{Worker, chunks, digest, job, run, start};
 
 const FIRST: Assignment = Assignment { step: GlobalStep(0), replica: ReplicaId(0) };
 
@@ -212,7 +209,7 @@ async fn a_step_that_is_skipped_withdraws_its_weights_and_sends_the_old_ones() {
     let mut worker = Worker::join(&served.address).await.unwrap();
     let (messages, push, mut pull) = provisional(&mut worker).await;
     let infinite = vec![f32::INFINITY; worker.layout.buffers.len()];
-    let statistics = wire::chunks(v1::Part::BatchStatistics, 0, &Arc::new(infinite));
+    let statistics = chunks(v1::Part::BatchStatistics, 0, infinite);
     let statistics = statistics.map(push_message::Message::Chunk).map(Some);
     let result = worker.messages(LAST).pop().unwrap();
     for message in statistics.map(|message| PushMessage { message }).chain([result]) {

@@ -5,23 +5,17 @@ use std::time::Duration;
 use hw2_common::address::Address;
 use hw2_common::ids::{Term, WorkerId};
 use hw2_common::job::{BUILD, Job, PROTOCOL_VERSION};
-use hw2_common::wire::FRAME_BYTES;
 use hw2_proto::v1;
 use hw2_proto::v1::control_client::ControlClient;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
+use super::connect::connect;
 use super::io_thread::IoThread;
 use super::{PsError, Session};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// A unary control call that takes longer has lost its server.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Room for a whole vector in flight, so that the sender never waits for a window.
-const STREAM_WINDOW_BYTES: u32 = 16 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 
 /// Connected, not joined.
 pub struct Client {
@@ -63,11 +57,7 @@ impl Client {
     pub fn connect(address: &Address, stop: &CancellationToken) -> Result<Self, PsError> {
         let io = |name| IoThread::start(name).map_err(|error| PsError::Lost(error.to_string()));
         let (control_io, data_io) = (io("hw2-control")?, io("hw2-data")?);
-        let endpoint = endpoint(address)?;
-        let connect = |io: &IoThread| {
-            let endpoint = endpoint.clone();
-            io.call(stop, async move { Ok(endpoint.connect().await?) })
-        };
+        let connect = |io: &IoThread| io.call(stop, connect(address.clone()));
         let control = ControlClient::new(connect(&control_io)?);
         let data = connect(&data_io)?;
         Ok(Self { control, data, control_io, data_io, stop: stop.clone() })
@@ -121,16 +111,4 @@ pub(super) fn timed<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(CALL_TIMEOUT);
     request
-}
-
-fn endpoint(address: &Address) -> Result<Endpoint, PsError> {
-    Ok(Endpoint::from_shared(address.uri())?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .max_frame_size(FRAME_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true))
 }

@@ -11,9 +11,17 @@ use hw2_proto::v1::{self, Part, PushMessage, push_message};
 
 /// The memory of one contribution, used again for the next.
 pub struct Contribution {
-    buckets: Vec<(Range<usize>, Flat)>,
+    buckets: Vec<Bucket>,
     statistics: Flat,
     result: StepResult,
+}
+
+/// A bucket of the gradient.
+struct Bucket {
+    range: Range<usize>,
+    values: Flat,
+    /// Of the chunks of the values.
+    checksums: Vec<u32>,
 }
 
 /// Of one micro-batch.
@@ -44,7 +52,12 @@ impl Contribution {
     /// Room for the vectors of `layout`.
     pub fn new(layout: &ParamLayout) -> Self {
         let zeros = |len| Arc::new(vec![0.0; len]);
-        let buckets = layout.buckets().into_iter().map(|range| (range.clone(), zeros(range.len())));
+        let bucket = |range: Range<usize>| Bucket {
+            values: zeros(range.len()),
+            checksums: Vec::new(),
+            range,
+        };
+        let buckets = layout.buckets().into_iter().map(bucket);
         Self {
             buckets: buckets.collect(),
             statistics: zeros(layout.buffers.len()),
@@ -67,9 +80,9 @@ impl Contribution {
     /// # Panics
     /// If `range` is not one of the layout's buckets.
     pub fn set_bucket(&mut self, range: Range<usize>, values: &[f32]) {
-        let bucket = self.buckets.iter_mut().find(|(bucket, _)| *bucket == range);
-        let (_, memory) = bucket.expect("backward works by the layout's buckets");
-        writable(memory).copy_from_slice(values);
+        let bucket = self.buckets.iter_mut().find(|bucket| bucket.range == range);
+        let bucket = bucket.expect("backward works by the layout's buckets");
+        bucket.checksums = wire::copy_with_checksums(writable(&mut bucket.values), values);
     }
 
     pub(super) fn head(term: u64, worker: u64, assignment: Assignment) -> PushMessage {
@@ -80,8 +93,8 @@ impl Contribution {
 
     /// The messages of one bucket, in the order of the layout's buckets.
     pub(super) fn bucket(&self, index: usize) -> impl Iterator<Item = PushMessage> + use<> {
-        let (range, values) = &self.buckets[index];
-        messages(Part::Gradient, range.start, values)
+        let Bucket { range, values, checksums } = &self.buckets[index];
+        messages(Part::Gradient, range.start, values, checksums)
     }
 
     pub(super) fn bucket_count(&self) -> usize {
@@ -93,12 +106,18 @@ impl Contribution {
         let StepResult { loss, samples, top1, bad_images } = self.result.clone();
         let result = v1::StepResult { loss, samples, top1, bad_images };
         let result = PushMessage { message: Some(push_message::Message::Result(result)) };
-        messages(Part::BatchStatistics, 0, &self.statistics).chain([result])
+        let checksums = wire::checksums(&self.statistics);
+        messages(Part::BatchStatistics, 0, &self.statistics, &checksums).chain([result])
     }
 }
 
-fn messages(part: Part, start: usize, values: &Flat) -> impl Iterator<Item = PushMessage> + use<> {
-    wire::chunks(part, start, values)
+fn messages(
+    part: Part,
+    start: usize,
+    values: &Flat,
+    checksums: &[u32],
+) -> impl Iterator<Item = PushMessage> + use<> {
+    wire::chunks(part, start, values, checksums)
         .map(|chunk| PushMessage { message: Some(push_message::Message::Chunk(chunk)) })
 }
 

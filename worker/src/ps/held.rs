@@ -192,7 +192,7 @@ mod tests {
         let mut held = Held::new(&layout);
         for bucket in layout.buckets() {
             let values = Arc::new(vec![0.5; bucket.len()]);
-            for chunk in wire::chunks(Part::Ema, bucket.start, &values) {
+            for chunk in wire::chunks(Part::Ema, bucket.start, &values, &wire::checksums(&values)) {
                 held.receive(&chunk).unwrap();
             }
         }

@@ -4,6 +4,7 @@
 //! never waits behind a gradient. Only this module knows protobuf types.
 
 mod client;
+mod connect;
 mod contribution;
 mod directive;
 mod error;

@@ -59,7 +59,7 @@ pub struct Push {
     sent: usize,
 }
 
-/// Messages of a push; a chunk's checksum is made when it is its turn to be sent.
+/// Messages of a push, which share the contribution's memory.
 type Messages = Box<dyn Iterator<Item = v1::PushMessage> + Send>;
 
 impl Session {

@@ -9,6 +9,7 @@ struct Bench {
     draft: Draft,
     pool: Pool,
     blocks: Vec<Block>,
+    averages: Vec<Mutex<Arc<Averages>>>,
     pass: Pass,
     kept: Option<Vec<Job>>,
 }
@@ -19,13 +20,13 @@ impl Bench {
         let cut = Cut::whole(hw2_common::wire::CHUNK_VALUES + 3);
         let update = Update { number: 3, learning_rate: 0.1 };
         let pass = Pass::new(&Optimizer::default(), update, replicas);
-        let block = |len: usize| {
+        let state = |len: usize| {
             let [w, m, v, e] = [0.5, 0.1, 0.2, 0.4].map(|it| pool.copy_of(&vec![it; len]));
-            Block::new(w, m, v, e)
+            (Block::new(w), Mutex::new(Arc::new(Averages::new(m, v, e))))
         };
-        let blocks = cut.ranges().iter().map(|range| block(range.len())).collect();
+        let (blocks, averages) = cut.ranges().iter().map(|range| state(range.len())).unzip();
         let draft = Draft::new(GlobalStep(5), pass, replicas, cut);
-        Self { draft, pool, blocks, pass, kept: None }
+        Self { draft, pool, blocks, averages, pass, kept: None }
     }
 
     fn gradient(&self, value: f32, lane: usize) -> Bytes {
@@ -71,20 +72,21 @@ impl Bench {
     }
 
     fn run(&self, job: Job) -> Done {
-        let block = &self.blocks[job.lane()];
-        job.run(block, &self.pool)
+        let lane = job.lane();
+        job.run(&self.blocks[lane], &self.averages[lane], &self.pool)
     }
 
     /// Whether the next state is that of these gradients, by replica.
     fn made_of(&self, gradients: &[f32]) -> bool {
         let Some(blocks) = self.draft.blocks() else { return false };
         blocks.iter().enumerate().all(|(lane, block)| {
-            let addends = gradients
-                .iter()
-                .map(|value| Arc::new(Addend::Received(self.gradient(*value, lane))));
-            let expected =
-                self.pass.run(&self.blocks[lane], &addends.collect::<Vec<_>>(), &self.pool);
-            *block.weights == *expected.weights && *block.ema == *expected.ema
+            let addend = |value: &f32| Arc::new(Addend::Received(self.gradient(*value, lane)));
+            let addends: Vec<_> = gradients.iter().map(addend).collect();
+            let mut averages = Averages::clone(&self.averages[lane].lock().unwrap());
+            let expected = self.pass.run(&self.blocks[lane], &mut averages, &addends, &self.pool);
+            let gradient =
+                |block: &Block| block.update.as_ref().unwrap().gradient.values().to_vec();
+            **block.weights == **expected.weights && gradient(block) == gradient(&expected)
         })
     }
 }

@@ -1,0 +1,79 @@
+//! What an update adds to and the workers do not need: moments and EMA of one chunk.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hw2_proto::v1::{Chunk, Part};
+
+use super::block::{self, Block, Made};
+use super::pool::Buffer;
+
+/// The averages of one chunk. They change where they are, and so take in no update before it is
+/// committed: they may be one behind the weights. Whoever needs them as they were keeps a clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Averages {
+    pub(super) moment1: Buffer,
+    pub(super) moment2: Buffer,
+    pub(super) ema: Buffer,
+    /// Number of the last update that was taken in; 0 at the start.
+    pub(super) update: u64,
+}
+
+impl Averages {
+    /// With which a server begins.
+    pub(super) fn new(moment1: Buffer, moment2: Buffer, ema: Buffer) -> Self {
+        Self { moment1, moment2, ema, update: 0 }
+    }
+
+    /// The update that made the weights of `block`, if these averages lack it.
+    pub(super) fn due<'a>(&self, block: &'a Block) -> Option<&'a Made> {
+        block.update.as_ref().filter(|made| made.pass.number > self.update)
+    }
+
+    /// Takes in what is due.
+    pub(super) fn settle(&mut self, block: &Block) {
+        if let Some(due) = self.due(block) {
+            self.take_in(due, &block.weights, 0..block.weights.len());
+            self.update = due.pass.number;
+        }
+    }
+
+    /// Takes `range` of an update in that made `weights`.
+    pub(super) fn take_in(&mut self, made: &Made, weights: &[f32], range: Range<usize>) {
+        let Made { pass, gradient } = made;
+        let gradient = &gradient.values()[range.clone()];
+        let weights = &weights[range.clone()];
+        let averages = [&mut self.moment1, &mut self.moment2, &mut self.ema];
+        let [m, v, ema] = averages.map(|average| &mut average[range.clone()]);
+        block::widest(
+            #[inline(always)]
+            || {
+                let len = weights.len();
+                // One length for all, so that the loop needs no bounds checks and is vectorised.
+                let gradient = &gradient[..len];
+                let (m, v, ema) = (&mut m[..len], &mut v[..len], &mut ema[..len]);
+                for i in 0..len {
+                    pass.adam.average(f32::from_le_bytes(gradient[i]), &mut m[i], &mut v[i]);
+                    ema[i] = pass.ema.step(ema[i], weights[i]);
+                }
+            },
+        );
+    }
+}
+
+/// The EMA to be sent, which is settled; `start` is its place in the vector.
+pub(super) fn ema_chunk(averages: &Arc<Averages>, start: usize) -> Chunk {
+    let crc32c = block::checksum(&averages.ema);
+    let values = Bytes::from_owner(Sent(Arc::clone(averages)));
+    Chunk { part: Part::Ema.into(), start: start as u64, crc32c, values }
+}
+
+/// An EMA that the transport holds.
+struct Sent(Arc<Averages>);
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0.ema)
+    }
+}
