@@ -26,7 +26,7 @@ use crate::coordinator::Update;
 use averages::Averages;
 use block::{Block, Pass};
 use draft::{Draft, Ticket};
-use pool::{Buffer, Pool};
+use pool::Pool;
 use threads::Threads;
 pub(crate) use version::{Next, Reading, Version, Versions};
 
@@ -288,23 +288,20 @@ impl Drop for Staging {
 }
 
 impl Snapshot {
-    /// The flat vectors, copied.
-    pub(crate) fn vectors(mut self) -> Vectors {
-        for (block, averages) in self.blocks.iter().zip(&mut self.averages) {
-            settle(averages, block);
+    /// The flat vectors, copied chunk by chunk.
+    pub(crate) fn vectors(self) -> Vectors {
+        let len = self.blocks.iter().map(|block| block.weights.len()).sum();
+        let [mut weights, mut moment1, mut moment2, mut ema] =
+            [(); 4].map(|()| Vec::with_capacity(len));
+        for (block, mut averages) in self.blocks.into_iter().zip(self.averages) {
+            settle(&mut averages, &block);
+            weights.extend_from_slice(&block.weights);
+            moment1.extend_from_slice(&averages.moment1);
+            moment2.extend_from_slice(&averages.moment2);
+            ema.extend_from_slice(&averages.ema);
         }
-        let weights: Vec<&[f32]> = self.blocks.iter().map(|block| &**block.weights).collect();
-        let flat = |vector: fn(&Averages) -> &Buffer| {
-            let parts: Vec<&[f32]> = self.averages.iter().map(|it| &**vector(it)).collect();
-            Arc::new(parts.concat())
-        };
-        Vectors {
-            weights: Arc::new(weights.concat()),
-            moment1: flat(|averages| &averages.moment1),
-            moment2: flat(|averages| &averages.moment2),
-            ema: flat(|averages| &averages.ema),
-            buffers: self.buffers,
-        }
+        let [weights, moment1, moment2, ema] = [weights, moment1, moment2, ema].map(Arc::new);
+        Vectors { weights, moment1, moment2, ema, buffers: self.buffers }
     }
 }
 
