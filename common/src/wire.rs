@@ -130,6 +130,9 @@ fn chunk_ranges(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
 /// The chunks of `values`, which stand at `start` of their flat vector and are whole chunks of it, with
 /// their `checksums`. They share the memory: nothing is copied, and nobody can write to it until the
 /// last is gone.
+///
+/// # Panics
+/// If there are more or fewer checksums than chunks.
 pub fn chunks(
     part: Part,
     start: usize,
@@ -138,6 +141,7 @@ pub fn chunks(
 ) -> impl Iterator<Item = Chunk> + use<> {
     let bytes = Bytes::from_owner(FlatBytes(Arc::clone(values)));
     let ranges = chunk_ranges(0..values.len());
+    assert_eq!(checksums.len(), values.len().div_ceil(CHUNK_VALUES), "a checksum for each chunk");
     ranges.zip(checksums.to_vec()).map(move |(range, crc32c)| {
         let values = bytes.slice(range.start * 4..range.end * 4);
         Chunk { part: part.into(), start: (start + range.start) as u64, crc32c, values }

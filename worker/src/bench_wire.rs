@@ -16,7 +16,8 @@ use crate::ps::{
 const GRADIENT: f32 = 1e-3;
 
 /// Works for the server at `address` until its run ends, and tells the time of every round: from
-/// the first byte pushed to the last byte pulled.
+/// the first byte pushed to the last byte pulled. The gradient stays as it is, with its checksums, which
+/// a worker makes as backward finishes its buckets: they are in no round.
 ///
 /// # Errors
 /// As every call; [`PsError::Protocol`] when a push gets no credit, which a bench never waits for.

@@ -75,7 +75,7 @@ impl Contribution {
         self.result = result;
     }
 
-    /// Copies the gradient of one bucket in.
+    /// Copies the gradient of one bucket in. Every bucket must be set before it is sent.
     ///
     /// # Panics
     /// If `range` is not one of the layout's buckets.
