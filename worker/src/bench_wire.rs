@@ -36,10 +36,9 @@ pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
     let contribution = constant_contribution(&layout, hello.job.config.batch_size);
     let session = client.join(hello.term, &credentials)?;
     let mut rounds = Vec::new();
-    let mut held = Held::new(&layout);
-    let mut directive = session.pull(&mut held)?;
+    let (mut directive, mut held) = session.pull(Held::new(&layout))?;
     loop {
-        directive = match directive {
+        (directive, held) = match directive {
             Directive::Run { step, assignments } => {
                 let [(replica, credit)] = &assignments[..] else {
                     return Err(PsError::Protocol("a worker of a bench has one replica".into()));
@@ -49,20 +48,20 @@ pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
                 }
                 let began = Instant::now();
                 let push = session.begin_push(Assignment { step, replica: *replica });
-                let directive = session.push_and_pull(push, &contribution, &mut held)?;
-                if matches!(directive, Directive::Run { .. }) {
+                let next = session.push_and_pull(push, &contribution, held)?;
+                if matches!(next.0, Directive::Run { .. }) {
                     rounds.push(began.elapsed());
                 }
-                directive
+                next
             }
             Directive::Evaluate { step, blocks } => {
                 for block in blocks {
                     let samples = hello.job.eval_range(block).len() as u32;
                     session.report(EvaluationReport { step, block, samples, ..nothing() })?;
                 }
-                session.pull(&mut held)?
+                session.pull(held)?
             }
-            Directive::Wait(_) => session.pull(&mut held)?,
+            Directive::Wait(_) => session.pull(held)?,
             Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason)),
             Directive::Stop { .. } => {
                 // The server ends whether or not it still hears this.

@@ -33,32 +33,26 @@ impl Averages {
 
     /// Takes in what is due.
     pub(super) fn settle(&mut self, block: &Block) {
-        if let Some(due) = self.due(block) {
-            self.take_in(due, &block.weights, 0..block.weights.len());
-            self.update = due.pass.number;
-        }
-    }
-
-    /// Takes `range` of an update in that made `weights`.
-    pub(super) fn take_in(&mut self, made: &Made, weights: &[f32], range: Range<usize>) {
-        let Made { pass, gradient } = made;
-        let gradient = &gradient.values()[range.clone()];
-        let weights = &weights[range.clone()];
-        let averages = [&mut self.moment1, &mut self.moment2, &mut self.ema];
-        let [m, v, ema] = averages.map(|average| &mut average[range.clone()]);
+        let Some(Made { pass, gradient }) = self.due(block) else { return };
+        let len = block.weights.len();
+        // One length for all, so that the loop needs no bounds checks and is vectorised.
+        let (weights, gradient) = (&block.weights[..len], &gradient.values()[..len]);
+        let [m, v, ema] = self.strip(0..len);
         block::widest(
             #[inline(always)]
             || {
-                let len = weights.len();
-                // One length for all, so that the loop needs no bounds checks and is vectorised.
-                let gradient = &gradient[..len];
-                let (m, v, ema) = (&mut m[..len], &mut v[..len], &mut ema[..len]);
                 for i in 0..len {
-                    pass.adam.average(f32::from_le_bytes(gradient[i]), &mut m[i], &mut v[i]);
-                    ema[i] = pass.ema.step(ema[i], weights[i]);
+                    pass.average(gradient[i], weights[i], [&mut m[i], &mut v[i], &mut ema[i]]);
                 }
             },
         );
+        self.update = pass.number;
+    }
+
+    /// A range of the moments and of the EMA.
+    pub(super) fn strip(&mut self, range: Range<usize>) -> [&mut [f32]; 3] {
+        let averages = [&mut self.moment1, &mut self.moment2, &mut self.ema];
+        averages.map(|average| &mut average[range.clone()])
     }
 }
 

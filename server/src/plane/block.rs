@@ -90,7 +90,7 @@ impl Addend {
 pub(crate) struct Pass {
     /// Of the update, counted from 1.
     pub(super) number: u64,
-    replicas: f32,
+    replicas: u32,
     pub(super) adam: Adam,
     pub(super) ema: Ema,
 }
@@ -100,7 +100,7 @@ impl Pass {
     pub(crate) fn new(optimizer: &Optimizer, update: Update, replicas: u32) -> Self {
         Self {
             number: update.number,
-            replicas: replicas as f32,
+            replicas,
             adam: Adam::new(optimizer, update.learning_rate, update.number),
             ema: Ema::new(optimizer.ema_decay_max, update.number),
         }
@@ -127,27 +127,23 @@ impl Pass {
         let due = averages.due(block);
         for start in (0..len).step_by(STRIP) {
             let range = start..(start + STRIP).min(len);
-            if let Some(due) = due {
-                averages.take_in(due, &block.weights, range.clone());
-            }
             let gradient = match &mut mean {
                 None => &first.values()[range.clone()],
                 Some(mean) => {
                     let mean = &mut mean[range.clone()];
                     copy(mean, &first.values()[range.clone()]);
                     others.iter().for_each(|other| add(mean, &other.values()[range.clone()]));
-                    widest(
-                        #[inline(always)]
-                        || mean.iter_mut().for_each(|value| *value /= self.replicas),
-                    );
+                    divide(mean, self.replicas);
                     bytemuck::cast_slice(mean)
                 }
             };
-            let moments = [&averages.moment1, &averages.moment2].map(|it| &it[range.clone()]);
             let new = &mut weights[range.clone()];
+            let old = &block.weights[range.clone()];
+            let due = due.map(|due| (&due.pass, &due.gradient.values()[range.clone()]));
+            let averages = averages.strip(range);
             widest(
                 #[inline(always)]
-                || self.step(new, &block.weights[range], moments, gradient),
+                || self.update(new, old, averages, gradient, due),
             );
             checksum.update(new);
         }
@@ -160,17 +156,50 @@ impl Pass {
         Block { weights: Arc::new(weights), checksum: checksum.finish(), update }
     }
 
-    /// The new weights, from the moments before the update.
+    /// The new weights. Of `due`, the update that made the old ones, moments and EMA take its mean
+    /// gradient in on the way: while one value is computed, the memory of the next ones is on its way.
     #[inline(always)]
-    fn step(&self, new: &mut [f32], old: &[f32], moments: [&[f32]; 2], gradient: &[Value]) {
+    fn update(
+        &self,
+        new: &mut [f32],
+        old: &[f32],
+        averages: [&mut [f32]; 3],
+        gradient: &[Value],
+        due: Option<(&Self, &[Value])>,
+    ) {
         let len = new.len();
-        // One length for all, so that the loop needs no bounds checks and is vectorised.
-        let (old, [m, v], gradient) = (&old[..len], moments.map(|it| &it[..len]), &gradient[..len]);
-        for i in 0..len {
-            let (mut m, mut v) = (m[i], v[i]);
-            self.adam.average(f32::from_le_bytes(gradient[i]), &mut m, &mut v);
-            new[i] = self.adam.step(old[i], m, v);
+        // One length for all, so that the loops need no bounds checks and are vectorised.
+        let (old, gradient) = (&old[..len], &gradient[..len]);
+        let [m, v, ema] = averages.map(|average| &mut average[..len]);
+        match due {
+            Some((due, due_gradient)) => {
+                let due_gradient = &due_gradient[..len];
+                for i in 0..len {
+                    due.average(due_gradient[i], old[i], [&mut m[i], &mut v[i], &mut ema[i]]);
+                    new[i] = self.step(gradient[i], old[i], m[i], v[i]);
+                }
+            }
+            None => {
+                for i in 0..len {
+                    new[i] = self.step(gradient[i], old[i], m[i], v[i]);
+                }
+            }
         }
+    }
+
+    /// Moments and EMA become those of this update, which made `weight`.
+    #[inline(always)]
+    pub(super) fn average(&self, gradient: Value, weight: f32, averages: [&mut f32; 3]) {
+        let [m, v, ema] = averages;
+        self.adam.average(f32::from_le_bytes(gradient), m, v);
+        *ema = self.ema.step(*ema, weight);
+    }
+
+    /// The new weight, from the moments before this update.
+    #[inline(always)]
+    fn step(&self, gradient: Value, weight: f32, mut m: f32, mut v: f32) -> f32 {
+        self.adam.average(f32::from_le_bytes(gradient), &mut m, &mut v);
+        self.adam.step(weight, m, v)
     }
 }
 
@@ -193,6 +222,19 @@ fn add(sum: &mut [f32], other: &[Value]) {
             for (a, b) in sum.iter_mut().zip(other) {
                 *a += f32::from_le_bytes(*b);
             }
+        },
+    );
+}
+
+/// Divides all of `sum`. By a power of two it multiplies with the inverse, which is faster and has the
+/// same bits: both are the exact quotient, rounded once.
+fn divide(sum: &mut [f32], divisor: u32) {
+    let (by, inverse) = (divisor as f32, 1.0 / divisor as f32);
+    widest(
+        #[inline(always)]
+        || match divisor.is_power_of_two() {
+            true => sum.iter_mut().for_each(|value| *value *= inverse),
+            false => sum.iter_mut().for_each(|value| *value /= by),
         },
     );
 }
@@ -278,6 +320,17 @@ mod tests {
         assert_eq!(*first, [1.5, 0.0]);
         let second = sum(&Addend::Computed(first), &received(&[1.0, 1.0]), &pool);
         assert_eq!(*second, [2.5, 1.0]);
+    }
+
+    #[test]
+    fn every_divisor_gives_the_quotient() {
+        let values: Vec<f32> = [f32::MIN_POSITIVE, 1e-42, 0.1, -7.3, f32::MAX].to_vec();
+        for divisor in 1..=16 {
+            let mut quotients = values.clone();
+            divide(&mut quotients, divisor);
+            let expected: Vec<f32> = values.iter().map(|value| value / divisor as f32).collect();
+            assert_eq!(quotients, expected, "{divisor}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hw2_common::turns::Turns;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -38,9 +39,9 @@ pub(super) fn permits() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(free.clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)))
 }
 
-/// A connection with its permit.
+/// A connection with its permit, read in turns.
 pub(super) struct Guarded<C> {
-    connection: C,
+    connection: Turns<C>,
     /// Until the preface is there.
     deadline: Option<Pin<Box<Sleep>>>,
     received: usize,
@@ -51,7 +52,7 @@ impl<C> Guarded<C> {
     /// The time for the preface begins.
     pub(super) fn new(connection: C, permit: OwnedSemaphorePermit) -> Self {
         let deadline = Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)));
-        Self { connection, deadline, received: 0, _permit: permit }
+        Self { connection: Turns::new(connection), deadline, received: 0, _permit: permit }
     }
 }
 
@@ -112,7 +113,7 @@ impl<C: Connected> Connected for Guarded<C> {
     type ConnectInfo = C::ConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.connection.connect_info()
+        self.connection.get_ref().connect_info()
     }
 }
 

@@ -1,19 +1,15 @@
 //! A connection to a server, over TCP or a Unix socket.
 
-use std::future::Future;
 use std::io;
-use std::path::PathBuf;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
 use hw2_common::address::Address;
+use hw2_common::turns::Turns;
 use hw2_common::wire::{self, FRAME_BYTES};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint};
-use tower_service::Service;
+use tower::service_fn;
 
 use super::PsError;
 
@@ -31,7 +27,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 pub(super) async fn connect(address: Address) -> Result<Channel, PsError> {
     let endpoint = Endpoint::from_shared(address.uri())?
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .max_frame_size(FRAME_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -39,29 +34,27 @@ pub(super) async fn connect(address: Address) -> Result<Channel, PsError> {
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
     Ok(match address {
-        Address::Tcp(_) => endpoint.connect().await?,
-        Address::Unix(path) => endpoint.connect_with_connector(UnixConnector(path)).await?,
+        Address::Tcp(address) => {
+            let open = service_fn(move |_| {
+                let address = address.clone();
+                async move {
+                    let connection = TcpStream::connect(address).await?;
+                    connection.set_nodelay(true)?;
+                    Ok::<_, io::Error>(TokioIo::new(Turns::new(connection)))
+                }
+            });
+            endpoint.connect_with_connector(open).await?
+        }
+        Address::Unix(path) => {
+            let open = service_fn(move |_| {
+                let path = path.clone();
+                async move {
+                    let connection = UnixStream::connect(path).await?;
+                    wire::set_send_buffer(&connection)?;
+                    Ok::<_, io::Error>(TokioIo::new(Turns::new(connection)))
+                }
+            });
+            endpoint.connect_with_connector(open).await?
+        }
     })
-}
-
-/// Connects to the socket at this path.
-struct UnixConnector(PathBuf);
-
-impl Service<Uri> for UnixConnector {
-    type Response = TokioIo<UnixStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<UnixStream>>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let path = self.0.clone();
-        Box::pin(async move {
-            let stream = UnixStream::connect(path).await?;
-            wire::set_send_buffer(&stream)?;
-            Ok(TokioIo::new(stream))
-        })
-    }
 }

@@ -13,6 +13,7 @@ use hw2_proto::v1::{self, PullMessage};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 use tower_service::Service;
 
@@ -85,7 +86,7 @@ impl Session {
     ///
     /// # Errors
     /// Any error ends the session, and with it the use of `held`.
-    pub fn pull(&self, held: &mut Held) -> Result<Directive, PsError> {
+    pub fn pull(&self, held: Held) -> Result<(Directive, Held), PsError> {
         self.client.data_io.call(&self.client.stop, self.pulling(held, None))
     }
 
@@ -98,8 +99,8 @@ impl Session {
         &self,
         push: Push,
         whole: &Contribution,
-        held: &mut Held,
-    ) -> Result<Directive, PsError> {
+        held: Held,
+    ) -> Result<(Directive, Held), PsError> {
         self.client.data_io.call(&self.client.stop, async {
             let mut pulling = pin!(self.pulling(held, Some(push.assignment)));
             let mut pushing = pin!(self.pushing(push, whole));
@@ -109,23 +110,24 @@ impl Session {
                     pushed?;
                     pulling.await
                 }
-                directive = &mut pulling => {
-                    let directive = directive?;
+                pulled = &mut pulling => {
+                    let (directive, held) = pulled?;
                     // A server that ends, or knows this worker no more, need not take the push.
                     if !matches!(directive, Directive::Stop { .. } | Directive::Rejoin(_)) {
                         pushing.await?;
                     }
-                    Ok(directive)
+                    Ok((directive, held))
                 }
             }
         })
     }
 
-    async fn pulling(
+    /// On the thread that receives: what arrives is checked and copied while it is in that core's cache.
+    fn pulling(
         &self,
-        held: &mut Held,
+        mut held: Held,
         pushing: Option<Assignment>,
-    ) -> Result<Directive, PsError> {
+    ) -> impl Future<Output = Result<(Directive, Held), PsError>> + use<> {
         let pushing = pushing.map(|assignment| v1::Pushing {
             step: assignment.step.0,
             replica: assignment.replica.0,
@@ -137,23 +139,13 @@ impl Session {
             ema_step: held.ema_step().map(|step| step.0),
             pushing,
         };
-        let request = iter([Parcel::new(&request)]);
-        let mut answer = call(self.client.data.clone(), grpc::PULL, request).await?;
-        while let Some(PullMessage { message }) = answer.message().await? {
-            match message {
-                Some(Message::Chunk(chunk)) => {
-                    held.receive(&chunk).map_err(|error| PsError::Protocol(error.to_string()))?;
-                }
-                Some(Message::Withdrawn(v1::Withdrawn {})) => held.withdraw(),
-                Some(Message::Directive(directive)) => {
-                    let directive = Directive::try_from(directive)?;
-                    held.commit(&directive)?;
-                    return Ok(directive);
-                }
-                None => return Err(PsError::Protocol("an empty message in a pull".into())),
-            }
-        }
-        Err(PsError::Protocol("a pull that ended without a directive".into()))
+        let data = self.client.data.clone();
+        let pull = self.client.data_io.spawn(async move {
+            let directive = pull(data, request, &mut held).await?;
+            Ok((directive, held))
+        });
+        let pull = AbortOnDropHandle::new(pull);
+        async { pull.await.expect("a pull does not panic") }
     }
 
     /// Asks whether `assignment` may be pushed.
@@ -292,6 +284,31 @@ impl Push {
         // A stream that has broken tells why when the push is finished.
         let _ = stream.send(Box::new(messages.into_iter()));
     }
+}
+
+/// Receives what the directive needs.
+async fn pull(
+    data: Channel,
+    request: v1::PullRequest,
+    held: &mut Held,
+) -> Result<Directive, PsError> {
+    let request = iter([Parcel::new(&request)]);
+    let mut answer = call(data, grpc::PULL, request).await?;
+    while let Some(PullMessage { message }) = answer.message().await? {
+        match message {
+            Some(Message::Chunk(chunk)) => {
+                held.receive(&chunk).map_err(|error| PsError::Protocol(error.to_string()))?;
+            }
+            Some(Message::Withdrawn(v1::Withdrawn {})) => held.withdraw(),
+            Some(Message::Directive(directive)) => {
+                let directive = Directive::try_from(directive)?;
+                held.commit(&directive)?;
+                return Ok(directive);
+            }
+            None => return Err(PsError::Protocol("an empty message in a pull".into())),
+        }
+    }
+    Err(PsError::Protocol("a pull that ended without a directive".into()))
 }
 
 /// Calls a method of Data.

@@ -186,8 +186,8 @@ fn serve(
     stop: &CancellationToken,
 ) -> Result<End, SessionError> {
     let mut contribution = Contribution::new(&prepared.layout);
-    let mut held = Held::new(&prepared.layout);
-    let mut directive = session.pull(&mut held)?;
+    let held = Held::new(&prepared.layout);
+    let (mut directive, mut held) = session.pull(held)?;
     loop {
         let mut push = None;
         match directive {
@@ -222,9 +222,9 @@ fn serve(
         if stop.is_cancelled() {
             return Ok(End::Stopped);
         }
-        directive = match push {
-            Some(push) => session.push_and_pull(push, &contribution, &mut held)?,
-            None => session.pull(&mut held)?,
+        (directive, held) = match push {
+            Some(push) => session.push_and_pull(push, &contribution, held)?,
+            None => session.pull(held)?,
         };
     }
 }

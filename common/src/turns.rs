@@ -1,0 +1,137 @@
+//! Connections that are read in turns with what becomes of the bytes.
+//!
+//! HTTP/2 reads a connection for as long as there is something to read. While a whole gradient comes
+//! in, its chunks would wait for all of it: they would leave the cache before anybody looked at them,
+//! and what is to be sent meanwhile would wait too.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::wire::FRAME_BYTES;
+
+/// About one chunk.
+const TURN_BYTES: usize = FRAME_BYTES as usize;
+
+/// A connection whose reader lets the other tasks of its thread run after every chunk or so.
+#[derive(Debug)]
+pub struct Turns<C> {
+    connection: C,
+    /// Bytes of the present turn.
+    read: usize,
+}
+
+impl<C> Turns<C> {
+    /// Reads `connection` in turns.
+    pub fn new(connection: C) -> Self {
+        Self { connection, read: 0 }
+    }
+
+    /// The connection.
+    pub fn get_ref(&self) -> &C {
+        &self.connection
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Turns<C> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read >= TURN_BYTES {
+            self.read = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.connection).poll_read(context, buffer))?;
+        self.read += buffer.filled().len() - before;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Turns<C> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.connection.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes read until the reader is to wait.
+    fn read_turn(turns: &mut Turns<&[u8]>, context: &mut Context<'_>) -> usize {
+        let mut memory = [0; 1000];
+        let mut read = 0;
+        loop {
+            let mut buffer = ReadBuf::new(&mut memory);
+            match Pin::new(&mut *turns).poll_read(context, &mut buffer) {
+                Poll::Ready(result) => result.unwrap(),
+                Poll::Pending => return read,
+            }
+            match buffer.filled().len() {
+                0 => return read,
+                bytes => read += bytes,
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_pauses_after_each_turn_and_loses_nothing() {
+        let bytes = vec![7; 2 * TURN_BYTES + 5000];
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut context = Context::from_waker(&waker);
+        let mut turns = Turns::new(&bytes[..]);
+        let mut left = bytes.len();
+        for turn in 1..=2 {
+            let read = read_turn(&mut turns, &mut context);
+            assert!((TURN_BYTES..TURN_BYTES + 1000).contains(&read), "{read}");
+            assert_eq!(wakes.0.load(Ordering::Relaxed), turn, "nobody else would wake the reader");
+            left -= read;
+        }
+        assert_eq!(read_turn(&mut turns, &mut context), left);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 2);
+    }
+}
