@@ -31,7 +31,7 @@ pub const FRAME_BYTES: u32 = 1 << 18;
 
 /// Bytes that a Unix socket should take before its sender waits. By default it takes less than a chunk,
 /// so that the two sides wake each other several times for each.
-const SEND_BUFFER_BYTES: usize = 512 << 10;
+const SEND_BUFFER_BYTES: usize = 2 << 20;
 
 /// Has a Unix socket take some chunks at once, or as much as the system allows.
 ///
@@ -219,6 +219,11 @@ impl Arrivals {
         Self { received: vec![None; cut.ranges().len()], cut }
     }
 
+    /// None again.
+    pub fn clear(&mut self) {
+        self.received.fill(None);
+    }
+
     /// Takes note of one chunk and tells which of the cut it is.
     ///
     /// # Errors
@@ -289,11 +294,6 @@ impl Assembly {
         let range = self.arrivals.cut.ranges()[index].clone();
         bytemuck::cast_slice_mut(&mut self.values[range]).copy_from_slice(&chunk.values);
         Ok(())
-    }
-
-    /// Gives the memory back, whatever has arrived.
-    pub fn abandon(self) -> Vec<f32> {
-        self.values
     }
 
     /// As [`Arrivals::digest`].

@@ -8,16 +8,17 @@ use hw2_common::layout::ParamLayout;
 use tokio_util::sync::CancellationToken;
 
 use crate::ps::{
-    Client, Contribution, Credentials, Credit, Directive, EvaluationReport, Held, PsError,
-    StepResult,
+    Client, Contribution, Credentials, Credit, Destination, Directive, EvaluationReport, Held,
+    PsError, StepResult, Vector,
 };
 
 /// Every value of the gradient that is pushed: anything finite will do.
 const GRADIENT: f32 = 1e-3;
 
 /// Works for the server at `address` until its run ends, and tells the time of every round: from
-/// the first byte pushed to the last byte pulled. The gradient stays as it is, with its checksums, which
-/// a worker makes as backward finishes its buckets: they are in no round.
+/// the first byte pushed to the last byte pulled and checked. The gradient stays as it is, with its
+/// checksums, which a worker makes as backward finishes its buckets, and what is pulled goes nowhere,
+/// where a worker copies it to its device: neither is in a round.
 ///
 /// # Errors
 /// As every call; [`PsError::Protocol`] when a push gets no credit, which a bench never waits for.
@@ -36,7 +37,7 @@ pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
     let contribution = constant_contribution(&layout, hello.job.config.batch_size);
     let session = client.join(hello.term, &credentials)?;
     let mut rounds = Vec::new();
-    let (mut directive, mut held) = session.pull(Held::new(&layout))?;
+    let (mut directive, mut held) = session.pull(Held::new(&layout), &mut Nowhere)?;
     loop {
         (directive, held) = match directive {
             Directive::Run { step, assignments } => {
@@ -48,7 +49,7 @@ pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
                 }
                 let began = Instant::now();
                 let push = session.begin_push(Assignment { step, replica: *replica });
-                let next = session.push_and_pull(push, &contribution, held)?;
+                let next = session.push_and_pull(push, &contribution, held, &mut Nowhere)?;
                 if matches!(next.0, Directive::Run { .. }) {
                     rounds.push(began.elapsed());
                 }
@@ -59,9 +60,9 @@ pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
                     let samples = hello.job.eval_range(block).len() as u32;
                     session.report(EvaluationReport { step, block, samples, ..nothing() })?;
                 }
-                session.pull(held)?
+                session.pull(held, &mut Nowhere)?
             }
-            Directive::Wait(_) => session.pull(held)?,
+            Directive::Wait(_) => session.pull(held, &mut Nowhere)?,
             Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason)),
             Directive::Stop { .. } => {
                 // The server ends whether or not it still hears this.
@@ -70,6 +71,13 @@ pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
             }
         };
     }
+}
+
+/// Drops what arrives.
+struct Nowhere;
+
+impl Destination for Nowhere {
+    fn receive(&mut self, _: Vector, _: usize, _: &[[u8; 4]]) {}
 }
 
 /// A report of no right answer.

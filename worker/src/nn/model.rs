@@ -7,9 +7,9 @@ use hw2_common::config::Precision;
 use hw2_common::model::Network;
 
 use super::builder::{LOSS, PENALTIES, TOP1};
-use super::program::{Program, whole};
+use super::program::Program;
 use crate::device::{
-    AnyDevice, DeviceError, DropoutCoordinates, Float, Pipeline, Request, Segment, Span,
+    AnyDevice, Buffer, DeviceError, DropoutCoordinates, Float, Pipeline, Request, Segment, Span,
 };
 
 /// Receives each bucket of a gradient, with its range of the flat vector, as backward finishes it.
@@ -44,6 +44,8 @@ pub struct Model<D: Pipeline> {
     steps: [Vec<Segment>; 2],
     /// What the segments that were begun make, in order.
     making: VecDeque<Span>,
+    /// Since the last pass.
+    params_are_new: bool,
 }
 
 impl<D: Pipeline> Model<D> {
@@ -54,7 +56,7 @@ impl<D: Pipeline> Model<D> {
         let buffers = device.alloc(program.requests());
         assert_eq!(buffers, Request::buffers(program.requests()), "the device had no buffers");
         let steps = [true, false].map(|dropout| program.train(dropout));
-        Self { device, program, steps, making: VecDeque::new() }
+        Self { device, program, steps, making: VecDeque::new(), params_are_new: false }
     }
 
     /// The device in words.
@@ -69,15 +71,36 @@ impl<D: Pipeline> Model<D> {
 
     /// Replaces the parameters, in the layout of `params`.
     pub fn load_params(&mut self, params: &[D::Elem]) {
-        let Program { layout, vectors, .. } = &self.program;
-        self.device.upload(whole(vectors.params, layout.params.len()), params);
-        self.device.run_all(&self.program.load());
+        assert_eq!(params.len(), self.program.layout.params.len(), "all parameters");
+        self.load_params_at(0, params);
+    }
+
+    /// Replaces the parameters from `start` on.
+    pub fn load_params_at(&mut self, start: usize, params: &[D::Elem]) {
+        self.load(self.program.vectors.params, start, params);
+        self.params_are_new = true;
     }
 
     /// Replaces the running BN statistics, in the layout of `buffers`.
     pub fn load_buffers(&mut self, buffers: &[D::Elem]) {
-        let Program { layout, vectors, .. } = &self.program;
-        self.device.upload(whole(vectors.running_statistics, layout.buffers.len()), buffers);
+        assert_eq!(buffers.len(), self.program.layout.buffers.len(), "all running statistics");
+        self.load_buffers_at(0, buffers);
+    }
+
+    /// Replaces the running BN statistics from `start` on.
+    pub fn load_buffers_at(&mut self, start: usize, buffers: &[D::Elem]) {
+        self.load(self.program.vectors.running_statistics, start, buffers);
+    }
+
+    fn load(&mut self, vector: Buffer, start: usize, values: &[D::Elem]) {
+        self.device.upload(Span { buffer: vector, offset: start, len: values.len() }, values);
+    }
+
+    /// Before a pass.
+    fn convert_params(&mut self) {
+        if std::mem::take(&mut self.params_are_new) {
+            self.device.run_all(&self.program.load());
+        }
     }
 
     /// Hands over the batch of the next training step, whatever the device does now: images
@@ -92,6 +115,7 @@ impl<D: Pipeline> Model<D> {
     /// Begins forward and backward over the batch that was staged, without dropout if there are no
     /// coordinates. [`Self::made`] gives what is made until there is nothing more.
     pub fn begin(&mut self, dropout: Option<DropoutCoordinates>) {
+        self.convert_params();
         if let Some(coordinates) = dropout {
             self.device.set_dropout(coordinates);
         }
@@ -162,6 +186,7 @@ impl<D: Pipeline> Model<D> {
     pub fn evaluate(&mut self, images: &[D::Elem]) -> Result<Vec<D::Elem>, DeviceError> {
         let n = images.len() / self.program.images.shape.len();
         assert!(n > 0, "evaluation of no images");
+        self.convert_params();
         self.device.upload(self.program.images.first(n).span(), images);
         self.device.run_all(&self.program.evaluate(n));
         self.download_logits(n)

@@ -1,176 +1,141 @@
-//! The versions of the server's vectors that a worker holds.
+//! Which version of the server's vectors a worker has.
 
 use hw2_common::ids::GlobalStep;
 use hw2_common::layout::ParamLayout;
-use hw2_common::wire::{Assembly, Cut, WireError};
+use hw2_common::wire::{Arrivals, Cut, WireError};
 use hw2_proto::v1::{Chunk, Part};
 
 use super::{Directive, PsError};
 
-/// Weights for training; EMA and running statistics for evaluation. Pulls write into the same
-/// memory again and again. Lives as long as a session: after an error a new one begins with nothing.
+/// Takes in what pulls receive, where it is needed: there is no other copy of it.
+pub trait Destination {
+    /// Some values of a vector, as they arrived: f32, little-endian, at any alignment. They are part of
+    /// no version yet; until the pull is over nothing may be computed with the vector.
+    fn receive(&mut self, vector: Vector, start: usize, values: &[[u8; 4]]);
+}
+
+/// A vector of a [`Destination`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vector {
+    /// Weights for training, EMA for evaluation.
+    Params,
+    /// BN running statistics.
+    Buffers,
+}
+
+/// What the vectors of a destination hold: the weights of a step, or the EMA and running statistics of
+/// one. Lives as long as a session: after an error a new one begins with nothing.
 pub struct Held {
-    weights: Vector,
-    ema: Vector,
-    buffers: Vector,
-    weights_step: Option<GlobalStep>,
-    ema_step: Option<GlobalStep>,
+    version: Option<Version>,
+    /// What is being received.
+    arriving: Option<Kind>,
+    params: Arrivals,
+    buffers: Arrivals,
 }
 
-/// Whole, or being received: then it holds no version.
-struct Vector {
-    cut: Cut,
-    state: Arrival,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    kind: Kind,
+    step: GlobalStep,
 }
 
-enum Arrival {
-    Whole(Vec<f32>),
-    Arriving(Assembly),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Weights,
+    Evaluation,
 }
 
 impl Held {
-    /// Room for the vectors of `layout`; no version yet.
+    /// No version of the vectors of `layout` yet.
     pub fn new(layout: &ParamLayout) -> Self {
-        let params = Cut::params(layout);
         Self {
-            weights: Vector::new(params.clone()),
-            ema: Vector::new(params),
-            buffers: Vector::new(Cut::whole(layout.buffers.len())),
-            weights_step: None,
-            ema_step: None,
+            version: None,
+            arriving: None,
+            params: Arrivals::new(Cut::params(layout)),
+            buffers: Arrivals::new(Cut::whole(layout.buffers.len())),
         }
     }
 
-    /// Parameters of [`Held::weights_step`].
-    pub fn weights(&self) -> &[f32] {
-        self.weights.whole()
-    }
-
-    /// EMA of the parameters of [`Held::ema_step`].
-    pub fn ema(&self) -> &[f32] {
-        self.ema.whole()
-    }
-
-    /// BN running statistics of [`Held::ema_step`].
-    pub fn buffers(&self) -> &[f32] {
-        self.buffers.whole()
-    }
-
     /// The step whose weights are held.
-    pub fn weights_step(&self) -> Option<GlobalStep> {
-        self.weights_step
+    pub(super) fn weights_step(&self) -> Option<GlobalStep> {
+        self.step_of(Kind::Weights)
     }
 
     /// The step whose EMA and running statistics are held.
-    pub fn ema_step(&self) -> Option<GlobalStep> {
-        self.ema_step
+    pub(super) fn ema_step(&self) -> Option<GlobalStep> {
+        self.step_of(Kind::Evaluation)
     }
 
-    /// Takes a chunk in. The first one of a part ends the version that was held: what arrives is
-    /// provisional until [`Held::commit`].
-    pub(super) fn receive(&mut self, chunk: &Chunk) -> Result<(), WireError> {
-        let vector = match chunk.part() {
-            Part::Weights => {
-                self.weights_step = None;
-                &mut self.weights
-            }
-            Part::Ema => {
-                self.ema_step = None;
-                &mut self.ema
-            }
-            Part::Buffers => {
-                self.ema_step = None;
-                &mut self.buffers
-            }
+    fn step_of(&self, kind: Kind) -> Option<GlobalStep> {
+        self.version.filter(|version| version.kind == kind).map(|version| version.step)
+    }
+
+    /// Checks a chunk and tells where it belongs. The first one ends the version that was held: what
+    /// arrives is provisional until [`Held::commit`].
+    pub(super) fn receive(&mut self, chunk: &Chunk) -> Result<Vector, WireError> {
+        let (kind, vector) = match chunk.part() {
+            Part::Weights => (Kind::Weights, Vector::Params),
+            Part::Ema => (Kind::Evaluation, Vector::Params),
+            Part::Buffers => (Kind::Evaluation, Vector::Buffers),
             _ => return Err(WireError::UnexpectedPart(chunk.part)),
         };
-        vector.arriving().add(chunk)
+        if self.arriving != Some(kind) {
+            self.withdraw();
+            self.version = None;
+            self.arriving = Some(kind);
+        }
+        match vector {
+            Vector::Params => self.params.add(chunk)?,
+            Vector::Buffers => self.buffers.add(chunk)?,
+        };
+        Ok(vector)
     }
 
     /// What has arrived came to nothing.
     pub(super) fn withdraw(&mut self) {
-        for vector in [&mut self.weights, &mut self.ema, &mut self.buffers] {
-            vector.abandon();
-        }
+        self.arriving = None;
+        self.params.clear();
+        self.buffers.clear();
     }
 
-    /// The pull ended in `directive`: what it needs is now whole, or was held before. What came for a
-    /// directive that was then withdrawn is dropped.
+    /// The pull ended in `directive`: what it needs is now whole, or was held before.
     pub(super) fn commit(&mut self, directive: &Directive) -> Result<(), PsError> {
-        let incomplete = |error: WireError| PsError::Protocol(error.to_string());
-        match directive {
-            Directive::Run { step, .. } => {
-                if self.weights.finish().map_err(incomplete)? {
-                    self.weights_step = Some(*step);
-                }
-                same(self.weights_step, *step, "weights")
+        let needed = match *directive {
+            Directive::Run { step, .. } => Some(Version { kind: Kind::Weights, step }),
+            Directive::Evaluate { step, .. } => Some(Version { kind: Kind::Evaluation, step }),
+            Directive::Wait(_) | Directive::Rejoin(_) | Directive::Stop { .. } => None,
+        };
+        if let Some(needed) = needed {
+            if self.arriving == Some(needed.kind) {
+                self.check_complete().map_err(|error| PsError::Protocol(error.to_string()))?;
+                self.version = Some(needed);
             }
-            Directive::Evaluate { step, .. } => {
-                let ema = self.ema.finish().map_err(incomplete)?;
-                if self.buffers.finish().map_err(incomplete)? && ema {
-                    self.ema_step = Some(*step);
-                }
-                same(self.ema_step, *step, "EMA")
+            if self.version != Some(needed) {
+                let Version { kind, step } = needed;
+                return Err(PsError::Protocol(format!(
+                    "a directive for {step} without its {kind}"
+                )));
             }
-            Directive::Wait(_) | Directive::Rejoin(_) | Directive::Stop { .. } => {
-                self.withdraw();
-                Ok(())
-            }
+        }
+        self.withdraw();
+        Ok(())
+    }
+
+    fn check_complete(&self) -> Result<(), WireError> {
+        self.params.check_complete()?;
+        match self.arriving {
+            Some(Kind::Evaluation) => self.buffers.check_complete(),
+            _ => Ok(()),
         }
     }
 }
 
-fn same(held: Option<GlobalStep>, step: GlobalStep, what: &str) -> Result<(), PsError> {
-    match held == Some(step) {
-        true => Ok(()),
-        false => Err(PsError::Protocol(format!("a directive for {step} without its {what}"))),
-    }
-}
-
-impl Vector {
-    fn new(cut: Cut) -> Self {
-        Self { state: Arrival::Whole(vec![0.0; cut.len()]), cut }
-    }
-
-    fn whole(&self) -> &[f32] {
-        match &self.state {
-            Arrival::Whole(values) => values,
-            Arrival::Arriving(_) => unreachable!("read between two pulls only"),
-        }
-    }
-
-    fn take(&mut self) -> Arrival {
-        std::mem::replace(&mut self.state, Arrival::Whole(Vec::new()))
-    }
-
-    fn arriving(&mut self) -> &mut Assembly {
-        if let Arrival::Whole(values) = &mut self.state {
-            let assembly = Assembly::new(self.cut.clone(), std::mem::take(values));
-            self.state = Arrival::Arriving(assembly);
-        }
-        match &mut self.state {
-            Arrival::Arriving(assembly) => assembly,
-            Arrival::Whole(_) => unreachable!("replaced above"),
-        }
-    }
-
-    /// Whether it arrived and is whole now; of an empty vector nothing has to arrive.
-    fn finish(&mut self) -> Result<bool, WireError> {
-        let (values, arrived) = match self.take() {
-            Arrival::Whole(values) => (values, self.cut.is_empty()),
-            Arrival::Arriving(assembly) => (assembly.finish()?, true),
-        };
-        self.state = Arrival::Whole(values);
-        Ok(arrived)
-    }
-
-    /// Drops what has arrived and keeps the memory.
-    fn abandon(&mut self) {
-        let values = match self.take() {
-            Arrival::Arriving(assembly) => assembly.abandon(),
-            Arrival::Whole(values) => values,
-        };
-        self.state = Arrival::Whole(values);
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Weights => "weights",
+            Self::Evaluation => "EMA",
+        })
     }
 }
 
@@ -183,21 +148,70 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_network_without_running_statistics_is_whole_without_them() {
+    const STEP: GlobalStep = GlobalStep(7);
+
+    /// Of a network without running statistics.
+    fn layout() -> ParamLayout {
         let blocks = vec![Block::SoftmaxLinear { name: "linear".into() }];
         let spec = ModelSpec { blocks, ..ModelSpec::default() };
-        let layout = ParamLayout::new(&spec.network(3).unwrap());
+        ParamLayout::new(&spec.network(3).unwrap())
+    }
+
+    fn chunks(layout: &ParamLayout, part: Part) -> Vec<Chunk> {
+        let of_bucket = |bucket: std::ops::Range<usize>| {
+            let values = Arc::new(vec![0.5; bucket.len()]);
+            wire::chunks(part, bucket.start, &values, &wire::checksums(&values))
+        };
+        layout.buckets().into_iter().flat_map(of_bucket).collect()
+    }
+
+    fn receive_all(held: &mut Held, chunks: &[Chunk]) {
+        chunks.iter().for_each(|chunk| assert_eq!(held.receive(chunk), Ok(Vector::Params)));
+    }
+
+    fn run() -> Directive {
+        Directive::Run { step: STEP, assignments: Vec::new() }
+    }
+
+    fn evaluate() -> Directive {
+        Directive::Evaluate { step: STEP, blocks: Vec::new() }
+    }
+
+    #[test]
+    fn a_network_without_running_statistics_is_whole_without_them() {
+        let layout = layout();
         assert_eq!(layout.buffers.len(), 0);
         let mut held = Held::new(&layout);
-        for bucket in layout.buckets() {
-            let values = Arc::new(vec![0.5; bucket.len()]);
-            for chunk in wire::chunks(Part::Ema, bucket.start, &values, &wire::checksums(&values)) {
-                held.receive(&chunk).unwrap();
-            }
-        }
-        let step = GlobalStep(0);
-        held.commit(&Directive::Evaluate { step, blocks: Vec::new() }).unwrap();
-        assert_eq!(held.ema_step(), Some(step));
+        receive_all(&mut held, &chunks(&layout, Part::Ema));
+        held.commit(&evaluate()).unwrap();
+        assert_eq!((held.ema_step(), held.weights_step()), (Some(STEP), None));
+    }
+
+    #[test]
+    fn what_arrives_ends_what_was_held() {
+        let layout = layout();
+        let mut held = Held::new(&layout);
+        receive_all(&mut held, &chunks(&layout, Part::Weights));
+        held.commit(&run()).unwrap();
+        held.commit(&run()).unwrap();
+        assert_eq!(held.weights_step(), Some(STEP));
+        held.receive(&chunks(&layout, Part::Ema)[0]).unwrap();
+        assert_eq!(held.weights_step(), None);
+        held.withdraw();
+        let error = held.commit(&run()).unwrap_err().to_string();
+        assert!(error.contains("step 7 without its weights"), "{error}");
+    }
+
+    #[test]
+    fn a_version_with_a_chunk_missing_is_none() {
+        let layout = layout();
+        let mut held = Held::new(&layout);
+        let mut chunks = chunks(&layout, Part::Weights);
+        let last = chunks.pop().unwrap();
+        receive_all(&mut held, &chunks);
+        held.commit(&run()).unwrap_err();
+        assert_eq!(held.weights_step(), None);
+        held.receive(&last).unwrap();
+        held.commit(&run()).unwrap();
     }
 }

@@ -16,5 +16,5 @@ pub use client::{Client, Credentials, Hello};
 pub use contribution::{Contribution, Outcome, StepResult};
 pub use directive::{Credit, Directive};
 pub use error::PsError;
-pub use held::Held;
+pub use held::{Destination, Held, Vector};
 pub use session::{EvaluationReport, Push, Session};

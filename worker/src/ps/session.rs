@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt, iter};
 use hw2_common::grpc::{self, Incoming, Parcel};
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, Term, WorkerId};
@@ -18,7 +19,7 @@ use tonic::transport::Channel;
 use tower_service::Service;
 
 use super::client::timed;
-use super::{Client, Contribution, Credit, Directive, Held, Outcome, PsError};
+use super::{Client, Contribution, Credit, Destination, Directive, Held, Outcome, PsError, Vector};
 
 /// Times a push is sent before its connection counts as lost.
 const PUSH_ATTEMPTS: u32 = 3;
@@ -82,12 +83,17 @@ impl Session {
         self.lost.is_cancelled()
     }
 
-    /// Waits until there is something to do; afterwards `held` has all that it needs.
+    /// Waits until there is something to do; afterwards `destination`, whose vectors were those of
+    /// `held`, has all that it needs.
     ///
     /// # Errors
-    /// Any error ends the session, and with it the use of `held`.
-    pub fn pull(&self, held: Held) -> Result<(Directive, Held), PsError> {
-        self.client.data_io.call(&self.client.stop, self.pulling(held, None))
+    /// Any error ends the session, and with it the use of what was held.
+    pub fn pull(
+        &self,
+        held: Held,
+        destination: &mut impl Destination,
+    ) -> Result<(Directive, Held), PsError> {
+        self.client.data_io.call(&self.client.stop, self.pulling(held, destination, None))
     }
 
     /// As [`Self::finish_push`] and then [`Self::pull`], but the next weights arrive while the push
@@ -100,9 +106,10 @@ impl Session {
         push: Push,
         whole: &Contribution,
         held: Held,
+        destination: &mut impl Destination,
     ) -> Result<(Directive, Held), PsError> {
         self.client.data_io.call(&self.client.stop, async {
-            let mut pulling = pin!(self.pulling(held, Some(push.assignment)));
+            let mut pulling = pin!(self.pulling(held, destination, Some(push.assignment)));
             let mut pushing = pin!(self.pushing(push, whole));
             tokio::select! {
                 biased;
@@ -122,12 +129,13 @@ impl Session {
         })
     }
 
-    /// On the thread that receives: what arrives is checked and copied while it is in that core's cache.
-    fn pulling(
+    /// Chunks are received and checked on the thread of the connection and put in place on this one.
+    async fn pulling(
         &self,
         mut held: Held,
+        destination: &mut impl Destination,
         pushing: Option<Assignment>,
-    ) -> impl Future<Output = Result<(Directive, Held), PsError>> + use<> {
+    ) -> Result<(Directive, Held), PsError> {
         let pushing = pushing.map(|assignment| v1::Pushing {
             step: assignment.step.0,
             replica: assignment.replica.0,
@@ -140,12 +148,15 @@ impl Session {
             pushing,
         };
         let data = self.client.data.clone();
-        let pull = self.client.data_io.spawn(async move {
-            let directive = pull(data, request, &mut held).await?;
+        let (arrived, mut arrivals) = mpsc::unbounded_channel();
+        let pull = AbortOnDropHandle::new(self.client.data_io.spawn(async move {
+            let directive = pull(data, request, &mut held, &arrived).await?;
             Ok((directive, held))
-        });
-        let pull = AbortOnDropHandle::new(pull);
-        async { pull.await.expect("a pull does not panic") }
+        }));
+        while let Some(Arrived { vector, start, values }) = arrivals.recv().await {
+            destination.receive(vector, start, values.as_chunks().0);
+        }
+        pull.await.expect("a pull does not panic")
     }
 
     /// Asks whether `assignment` may be pushed.
@@ -286,18 +297,30 @@ impl Push {
     }
 }
 
+/// A chunk that was checked.
+struct Arrived {
+    vector: Vector,
+    start: usize,
+    values: Bytes,
+}
+
 /// Receives what the directive needs.
 async fn pull(
     data: Channel,
     request: v1::PullRequest,
     held: &mut Held,
+    arrived: &mpsc::UnboundedSender<Arrived>,
 ) -> Result<Directive, PsError> {
     let request = iter([Parcel::new(&request)]);
     let mut answer = call(data, grpc::PULL, request).await?;
     while let Some(PullMessage { message }) = answer.message().await? {
         match message {
             Some(Message::Chunk(chunk)) => {
-                held.receive(&chunk).map_err(|error| PsError::Protocol(error.to_string()))?;
+                let vector = held.receive(&chunk);
+                let vector = vector.map_err(|error| PsError::Protocol(error.to_string()))?;
+                let (start, values) = (chunk.start as usize, chunk.values);
+                // Nobody receives it any more when the session is being stopped.
+                let _ = arrived.send(Arrived { vector, start, values });
             }
             Some(Message::Withdrawn(v1::Withdrawn {})) => held.withdraw(),
             Some(Message::Directive(directive)) => {

@@ -14,7 +14,7 @@ use crate::data::{Batch, DataError, Loader};
 use crate::device::{DeviceError, DropoutCoordinates};
 use crate::nn::{Engine, Made, StepOutcome};
 use crate::numeric_kind::numeric_kind;
-use crate::ps::{Contribution, Credentials, Held, Push, StepResult};
+use crate::ps::{Contribution, Credentials, Destination, Push, StepResult, Vector};
 
 /// Everything that depends on the job alone, so that it survives a new term of the server.
 pub(super) struct Prepared {
@@ -27,6 +27,8 @@ pub(super) struct Prepared {
     engine: Engine,
     loader: Loader,
     staged: Option<Staged>,
+    /// The last chunk that arrived.
+    aligned: Vec<f32>,
 }
 
 /// The batch that the engine has for its next training step.
@@ -72,18 +74,7 @@ impl Prepared {
             label: format!("{} {}", process_label(), engine.describe()),
         };
         let loader = Loader::new(&job, Arc::new(dataset), threads)?;
-        Ok(Self { job, layout, credentials, engine, loader, staged: None })
-    }
-
-    /// Makes the weights those of `held`.
-    pub(super) fn load_weights(&mut self, held: &Held) {
-        self.engine.load_params(held.weights());
-    }
-
-    /// Makes the engine's parameters the EMA, with the running statistics for evaluation.
-    pub(super) fn load_ema(&mut self, held: &Held) {
-        self.engine.load_params(held.ema());
-        self.engine.load_buffers(held.buffers());
+        Ok(Self { job, layout, credentials, engine, loader, staged: None, aligned: Vec::new() })
     }
 
     /// Forward and backward of one micro-batch into `contribution`; buckets go to `push` as backward
@@ -147,6 +138,18 @@ impl Prepared {
         next.into_iter().for_each(|next| self.loader.prefetch_eval(next));
         let logits = self.engine.evaluate(&batch.images)?;
         Ok((Tally::new(&logits, &batch.labels), batch.bad_images))
+    }
+}
+
+/// What arrives goes to the engine at once.
+impl Destination for Prepared {
+    fn receive(&mut self, vector: Vector, start: usize, values: &[[u8; 4]]) {
+        self.aligned.clear();
+        self.aligned.extend(values.iter().map(|value| f32::from_le_bytes(*value)));
+        match vector {
+            Vector::Params => self.engine.load_params_at(start, &self.aligned),
+            Vector::Buffers => self.engine.load_buffers_at(start, &self.aligned),
+        }
     }
 }
 

@@ -187,12 +187,11 @@ fn serve(
 ) -> Result<End, SessionError> {
     let mut contribution = Contribution::new(&prepared.layout);
     let held = Held::new(&prepared.layout);
-    let (mut directive, mut held) = session.pull(held)?;
+    let (mut directive, mut held) = session.pull(held, prepared)?;
     loop {
         let mut push = None;
         match directive {
             Directive::Run { step, assignments } => {
-                prepared.load_weights(&held);
                 for work in works(step, &assignments) {
                     if let Some(push) = push.take() {
                         session.finish_push(push, &contribution)?;
@@ -204,7 +203,6 @@ fn serve(
                 }
             }
             Directive::Evaluate { step, blocks } => {
-                prepared.load_ema(&held);
                 for (place, &block) in blocks.iter().enumerate() {
                     if stop.is_cancelled() || session.is_lost() {
                         break;
@@ -223,8 +221,8 @@ fn serve(
             return Ok(End::Stopped);
         }
         (directive, held) = match push {
-            Some(push) => session.push_and_pull(push, &contribution, held)?,
-            None => session.pull(held)?,
+            Some(push) => session.push_and_pull(push, &contribution, held, prepared)?,
+            None => session.pull(held, prepared)?,
         };
     }
 }
