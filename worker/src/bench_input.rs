@@ -13,7 +13,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{Rgb, RgbImage};
 use serde::Serialize;
 
-use crate::data::{DataError, Loader, PREFETCH_BATCHES_MAX};
+use crate::data::{DataError, Form, Loader, PREFETCH_BATCHES_MAX};
 
 /// Width and height of the synthetic photos.
 const PHOTO: (u32, u32) = (500, 375);
@@ -85,12 +85,12 @@ pub fn bench_input(options: &InputBenchOptions) -> Result<InputBench, InputBench
     let batches = u64::from(options.images.div_ceil(batch_size));
     let batches_per_epoch = u64::from(job.dataset.train.div_ceil(batch_size));
 
-    let warm = Loader::new(&job, Arc::clone(&dataset), options.threads)?;
+    let warm = Loader::new(&job, Arc::clone(&dataset), options.threads, Form::Finished)?;
     run(&warm, 0..batches_per_epoch)?;
     let warm_seconds = run(&warm, batches_per_epoch..batches_per_epoch + batches)?;
 
     job.config.cluster.image_cache_mib = 0;
-    let cold = Loader::new(&job, Arc::clone(&dataset), options.threads)?;
+    let cold = Loader::new(&job, Arc::clone(&dataset), options.threads, Form::Finished)?;
     // One batch to start the threads.
     run(&cold, 0..1)?;
     let cold_seconds = run(&cold, 1..1 + batches)?;

@@ -7,7 +7,7 @@ use hw2_common::dataset::Dataset;
 use hw2_common::ids::BlockId;
 use hw2_common::job::Job;
 
-use crate::data::{self, DataError, Loader};
+use crate::data::{self, DataError, Form, Loader};
 use crate::device::Choice;
 use crate::nn::Engine;
 use crate::train::{Tally, rank, softmax};
@@ -76,7 +76,7 @@ impl Classifier {
         }
         let mut job = self.job.clone();
         job.dataset = card;
-        let loader = Loader::new(&job, dataset, self.threads)?;
+        let loader = Loader::new(&job, dataset, self.threads, Form::Finished)?;
         let mut ranks = Ranks::default();
         for block in 0..job.eval_blocks() {
             let done = ranks.ranks.len() as u32;
@@ -85,7 +85,8 @@ impl Classifier {
             }
             let batch = loader.eval_block(BlockId(block))?;
             let labels = &batch.labels[..batch.labels.len().min((examples - done) as usize)];
-            let logits = self.engine.evaluate(&batch.images)?;
+            let images = batch.pixels.finish(job.config.model.image_size);
+            let logits = self.engine.evaluate(&images)?;
             let classes = job.dataset.classes.len();
             let logits = &logits[..labels.len() * classes];
             let ranked = logits.chunks_exact(classes).zip(labels);

@@ -11,6 +11,7 @@ pub mod device_args;
 mod each_gpu;
 pub mod nn;
 mod numeric_kind;
+pub mod photo;
 pub mod ps;
 pub mod train;
 pub mod verify;

@@ -1,12 +1,13 @@
 //! The training image: a random square of the canonical image, with random colours.
 
+use std::sync::Arc;
+
 use hw2_common::config::Images;
 use hw2_common::rng::Stream;
 use image::RgbImage;
 
-use super::colour;
-use super::resize::{Square, resize};
 use super::warp::Warp;
+use crate::photo::{Colours, Photo, Square};
 
 /// Which word of the image's random stream decides what. Each decision has its own, so that turning
 /// an option on changes no other decision.
@@ -33,10 +34,7 @@ pub(super) struct Augmentation {
     pub(super) square: Square,
     pub(super) warp: Warp,
     pub(super) mirror: bool,
-    /// Added to every value, in grey levels.
-    pub(super) brightness: f32,
-    /// Factor of the distance from the channel's mean.
-    pub(super) contrast: f32,
+    pub(super) colours: Colours,
 }
 
 impl Augmentation {
@@ -53,46 +51,29 @@ impl Augmentation {
             square,
             warp: Warp::draw(stream, images),
             mirror: images.mirror && stream.below(word::MIRROR, 2) == 1,
-            brightness: images.brightness * signed_unit(stream, word::BRIGHTNESS),
-            contrast: contrast_min + (contrast_max - contrast_min) * stream.unit(word::CONTRAST),
+            colours: Colours {
+                brightness: images.brightness * signed_unit(stream, word::BRIGHTNESS),
+                contrast: contrast_min
+                    + (contrast_max - contrast_min) * stream.unit(word::CONTRAST),
+            },
         }
     }
 
-    /// Carries it out, on the image and with the stream that it was drawn for, into `out`
-    /// (size, size, 3).
-    pub(super) fn apply(
-        &self,
-        canonical: &RgbImage,
-        stream: &Stream,
-        size: usize,
-        out: &mut [f32],
-    ) {
-        if self.warp == Warp::NOTHING {
-            resize(canonical, self.square, size, out);
-        } else {
-            let warped = self.warp.apply(canonical, self.square, stream);
-            resize(&warped, Square::central(&warped), size, out);
+    /// To be done to the image and with the stream that it was drawn for.
+    pub(super) fn photo(&self, canonical: &Arc<RgbImage>, stream: &Stream) -> Photo {
+        let Self { square, ref warp, mirror, colours } = *self;
+        let colours = Some(colours);
+        if *warp == Warp::NOTHING {
+            return Photo { image: Arc::clone(canonical), square, mirror, colours };
         }
-        if self.mirror {
-            mirror(out, size);
-        }
-        colour::brighten(out, self.brightness);
-        colour::scale_contrast(out, self.contrast);
-        colour::standardise(out);
+        let warped = Arc::new(warp.apply(canonical, square, stream));
+        Photo { mirror, colours, ..Photo::central(warped) }
     }
 }
 
 /// Uniform in [-1, 1).
 pub(super) fn signed_unit(stream: &Stream, word: u32) -> f32 {
     2.0 * stream.unit(word) - 1.0
-}
-
-/// Exchanges left and right of an image (h, w, 3).
-fn mirror(image: &mut [f32], width: usize) {
-    for row in image.chunks_exact_mut(width * 3) {
-        let (pixels, _) = row.as_chunks_mut::<3>();
-        pixels.reverse();
-    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use hw2_common::ids::{Assignment, BlockId};
 use hw2_common::job::Job;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::DataError;
-use super::source::{BatchSource, Finished, Work};
+use super::source::{BatchSource, Made, Work};
+use super::{DataError, finished};
+use crate::photo::Photo;
 
 /// Batches made ahead; one more drops the oldest.
 pub const PREFETCH_BATCHES_MAX: usize = 4;
@@ -18,12 +19,57 @@ pub const PREFETCH_BATCHES_MAX: usize = 4;
 /// The images of one micro-batch or of one evaluation block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// (n, h, w, 3), standardised.
-    pub images: Vec<f32>,
+    /// Of each image.
+    pub pixels: Pixels,
     /// (n), each an index into the dataset's classes.
     pub labels: Vec<u32>,
     /// Paths within the dataset of the images that could not be decoded, each once.
     pub bad_images: Vec<String>,
+}
+
+/// What a batch has of its images.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pixels {
+    /// (n, h, w, 3), standardised.
+    Finished(Vec<f32>),
+    /// (n), for a device that finishes them.
+    Photos(Vec<Photo>),
+}
+
+impl Pixels {
+    /// Those of several images, all of one form, as one batch.
+    pub(super) fn joined(mut images: impl ExactSizeIterator<Item = Self>) -> Self {
+        let more = images.len() - 1;
+        let mut joined = images.next().expect("a batch holds an image");
+        if let Self::Finished(values) = &mut joined {
+            values.reserve_exact(more * values.len());
+        }
+        for image in images {
+            match (&mut joined, image) {
+                (Self::Finished(values), Self::Finished(image)) => values.extend(image),
+                (Self::Photos(photos), Self::Photos(image)) => photos.extend(image),
+                _ => unreachable!("a batch is of one form"),
+            }
+        }
+        joined
+    }
+
+    /// (n, size, size, 3), standardised.
+    pub fn finish(self, size: usize) -> Vec<f32> {
+        match self {
+            Self::Finished(values) => values,
+            Self::Photos(photos) => photos.iter().flat_map(|photo| finished(photo, size)).collect(),
+        }
+    }
+}
+
+/// What training batches are to hold; the images of an evaluation are always finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Images for any device.
+    Finished,
+    /// Photos for a device that finishes them.
+    Photos,
 }
 
 /// Makes the batches of a job.
@@ -53,24 +99,29 @@ struct Making {
 
 /// The finished images, each in its place.
 struct Progress {
-    images: Vec<Option<Result<Finished, DataError>>>,
+    images: Vec<Option<Result<Made, DataError>>>,
     missing: usize,
 }
 
 impl Loader {
     /// Starts `threads` threads, or one per core for 0. Canonical images are kept in up to
-    /// `cluster.image_cache_mib` of memory. The dataset must be that of the job: joining compares.
+    /// `cluster.image_cache_mib` of memory, and training images handed over in `form`. The dataset must be that of the job: joining compares.
     ///
     /// # Errors
     /// The operating system gives no threads.
-    pub fn new(job: &Job, dataset: Arc<Dataset>, threads: usize) -> Result<Self, DataError> {
+    pub fn new(
+        job: &Job,
+        dataset: Arc<Dataset>,
+        threads: usize,
+        form: Form,
+    ) -> Result<Self, DataError> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let pool = ThreadPoolBuilder::new()
             .num_threads(if threads == 0 { cores() } else { threads })
             .thread_name(|index| format!("data-{index}"))
             .build()?;
         let cache_bytes = job.config.cluster.image_cache_mib << 20;
-        let source = Arc::new(BatchSource::new(job.clone(), dataset, cache_bytes));
+        let source = Arc::new(BatchSource::new(job.clone(), dataset, cache_bytes, form));
         Ok(Self { source, pool, ahead: Mutex::default() })
     }
 
@@ -180,7 +231,7 @@ impl Making {
             std::mem::take(&mut progress.images)
         };
         // In order, so that of several errors it is always the first one's that is told.
-        let images: Result<Vec<Finished>, DataError> = images.into_iter().flatten().collect();
+        let images: Result<Vec<Made>, DataError> = images.into_iter().flatten().collect();
         let batch = images.map(|images| source.collate(self.work, images));
         // Nobody receives a batch that was dropped meanwhile.
         drop(self.batch.send(batch));

@@ -1,22 +1,21 @@
 //! From image files to batches: decode, augment, standardise, in threads of their own.
 //!
 //! ```text
-//! file -> canonical image (8-bit RGB, cached) -> training or evaluation image (f32) -> Batch
+//! file -> canonical image (8-bit RGB, cached) -> Photo -> training or evaluation image (f32) -> Batch
 //! ```
 //!
-//! What a batch holds is a function of the job, the dataset and the batch's name alone: threads,
+//! A device that finishes photos by itself gets a batch of photos. What a batch holds is a function of the job, the dataset and the batch's name alone: threads,
 //! cache and prefetching change when it is ready and nothing else.
 
 mod augment;
 mod cache;
 mod canonical;
-mod colour;
 mod loader;
-mod resize;
 mod source;
 mod warp;
 
 use std::io;
+use std::sync::Arc;
 
 use hw2_common::config::Images;
 use hw2_common::dataset::Split;
@@ -25,10 +24,11 @@ use hw2_common::rng::Stream;
 use image::RgbImage;
 
 pub use canonical::{DECODED_BYTES_MAX, DecodeError, SIDE_MAX};
-pub use loader::{Batch, Loader, PREFETCH_BATCHES_MAX};
+pub use loader::{Batch, Form, Loader, PREFETCH_BATCHES_MAX, Pixels};
 
 use augment::Augmentation;
-use resize::Square;
+
+use crate::photo::Photo;
 
 /// Why a batch could not be made. Bytes that are no image are no such reason: they are replaced.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +61,22 @@ pub enum DataError {
 /// The bytes are not a JPEG or PNG image, or one beyond the limits.
 pub fn eval_image(file: &[u8], images: &Images, size: usize) -> Result<Vec<f32>, DecodeError> {
     let canonical = canonical::decode(file, images.short_side)?;
-    let mut out = vec![0.0; size * size * 3];
-    fill_eval_image(&canonical, size, &mut out);
-    Ok(out)
+    Ok(finished(&Photo::central(Arc::new(canonical)), size))
+}
+
+/// The same before it is finished, as [`training_image`] makes it.
+///
+/// # Errors
+/// As [`eval_image`].
+pub fn training_photo(
+    file: &[u8],
+    images: &Images,
+    seed: u64,
+    sample: u32,
+) -> Result<Photo, DecodeError> {
+    let canonical = Arc::new(canonical::decode(file, images.short_side)?);
+    let stream = Stream::augmentation(seed, Epoch(0), SampleId(sample));
+    Ok(augmented(&canonical, &stream, images))
 }
 
 /// A training image of one file's bytes: (`size`, `size`, 3), as image `sample` of epoch 0.
@@ -77,30 +90,19 @@ pub fn training_image(
     sample: u32,
     size: usize,
 ) -> Result<Vec<f32>, DecodeError> {
-    let canonical = canonical::decode(file, images.short_side)?;
-    let stream = Stream::augmentation(seed, Epoch(0), SampleId(sample));
-    let mut out = vec![0.0; size * size * 3];
-    fill_training_image(&canonical, &stream, images, size, &mut out);
-    Ok(out)
+    Ok(finished(&training_photo(file, images, seed, sample)?, size))
 }
 
-/// A canonical image, augmented by the random numbers of `stream`, into `out` (size, size, 3).
-fn fill_training_image(
-    canonical: &RgbImage,
-    stream: &Stream,
-    images: &Images,
-    size: usize,
-    out: &mut [f32],
-) {
-    let augmentation = Augmentation::draw(stream, images, canonical.dimensions());
-    augmentation.apply(canonical, stream, size, out);
+/// A canonical image, augmented by the random numbers of `stream`.
+fn augmented(canonical: &Arc<RgbImage>, stream: &Stream, images: &Images) -> Photo {
+    Augmentation::draw(stream, images, canonical.dimensions()).photo(canonical, stream)
 }
 
-/// The central square of a canonical image, resized and standardised, into `out` (size, size, 3).
-fn fill_eval_image(canonical: &RgbImage, size: usize, out: &mut [f32]) {
-    resize::resize(canonical, Square::central(canonical), size, out);
-    colour::standardise(out);
+fn finished(photo: &Photo, size: usize) -> Vec<f32> {
+    let mut image = vec![0.0; size * size * 3];
+    photo.finish(size, &mut image);
+    image
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

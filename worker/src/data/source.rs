@@ -10,7 +10,8 @@ use hw2_common::rng::{Stream, permutation};
 use image::RgbImage;
 
 use super::cache::{Cache, Decoded};
-use super::{Batch, DataError, canonical, fill_eval_image, fill_training_image};
+use super::{Batch, DataError, Form, Pixels, augmented, canonical, finished};
+use crate::photo::Photo;
 
 /// Permutations kept. A batch reads at most two epochs unless it is larger than the dataset.
 const PERMUTATIONS_MAX: usize = 4;
@@ -24,10 +25,9 @@ pub(super) enum Work {
     Eval(BlockId),
 }
 
-/// One finished image of a batch.
-pub(super) struct Finished {
-    /// (h, w, 3).
-    pixels: Vec<f32>,
+/// One image of a batch.
+pub(super) struct Made {
+    pixels: Pixels,
     label: u32,
     /// Those that came before it in order and cannot be decoded.
     bad: Vec<SampleId>,
@@ -45,16 +45,18 @@ pub(super) struct BatchSource {
     job: Job,
     dataset: Arc<Dataset>,
     cache: Cache,
+    /// Of training images.
+    form: Form,
     /// Oldest first.
     permutations: Mutex<VecDeque<(Epoch, Arc<Vec<u32>>)>>,
 }
 
 impl BatchSource {
     /// The images of `dataset`, of which up to `cache_bytes` are kept in their canonical form.
-    pub(super) fn new(job: Job, dataset: Arc<Dataset>, cache_bytes: u64) -> Self {
+    pub(super) fn new(job: Job, dataset: Arc<Dataset>, cache_bytes: u64, form: Form) -> Self {
         let images = |split| dataset.images(split).len();
         let cache = Cache::new(images(Split::Train), images(Split::Val), cache_bytes);
-        Self { job, dataset, cache, permutations: Mutex::default() }
+        Self { job, dataset, cache, form, permutations: Mutex::default() }
     }
 
     /// Number of images in a batch.
@@ -74,23 +76,23 @@ impl BatchSource {
     }
 
     /// Image `index` of a batch.
-    pub(super) fn image(&self, work: Work, index: u32) -> Result<Finished, DataError> {
-        let size = self.job.config.model.image_size;
-        let mut pixels = vec![0.0; size * size * 3];
-        let Found { label, bad, .. } = match work {
+    pub(super) fn image(&self, work: Work, index: u32) -> Result<Made, DataError> {
+        let (photo, Found { label, bad, .. }) = match work {
             Work::Train(assignment) => {
                 let (epoch, place) = self.job.position(assignment, index);
-                self.fill_training_image(epoch, place as usize, &mut pixels)?
+                self.training_photo(epoch, place as usize)?
             }
-            Work::Eval(block) => {
-                self.fill_evaluation_image(self.job.eval_range(block).start + index, &mut pixels)?
-            }
+            Work::Eval(block) => self.evaluation_photo(self.job.eval_range(block).start + index)?,
         };
-        Ok(Finished { pixels, label, bad })
+        let pixels = match (work, self.form) {
+            (Work::Train(_), Form::Photos) => Pixels::Photos(vec![photo]),
+            _ => Pixels::Finished(finished(&photo, self.job.config.model.image_size)),
+        };
+        Ok(Made { pixels, label, bad })
     }
 
     /// Puts the images of a batch, in order, together.
-    pub(super) fn collate(&self, work: Work, images: Vec<Finished>) -> Batch {
+    pub(super) fn collate(&self, work: Work, images: Vec<Made>) -> Batch {
         let split = match work {
             Work::Train(_) => Split::Train,
             Work::Eval(_) => Split::Val,
@@ -103,38 +105,27 @@ impl BatchSource {
             }
         }
         let labels = images.iter().map(|image| image.label).collect();
-        let mut values = Vec::with_capacity(images.iter().map(|image| image.pixels.len()).sum());
-        for image in images {
-            values.extend_from_slice(&image.pixels);
-        }
-        Batch { images: values, labels, bad_images }
+        let pixels = Pixels::joined(images.into_iter().map(|image| image.pixels));
+        Batch { pixels, labels, bad_images }
     }
 
     /// The image at `place` in the order of `epoch`. A replacement is augmented with the random
     /// numbers of the image that it replaces, so that it is not seen twice alike.
-    fn fill_training_image(
-        &self,
-        epoch: Epoch,
-        place: usize,
-        out: &mut [f32],
-    ) -> Result<Found, DataError> {
+    fn training_photo(&self, epoch: Epoch, place: usize) -> Result<(Photo, Found), DataError> {
         let order = self.permutation(epoch);
         let from_place = order[place..].iter().chain(&order[..place]);
         let found =
             self.first_decodable(Split::Train, from_place.map(|&sample| SampleId(sample)))?;
         let config = &self.job.config;
         let stream = Stream::augmentation(config.seed, epoch, SampleId(order[place]));
-        let size = config.model.image_size;
-        fill_training_image(&found.image, &stream, &config.images, size, out);
-        Ok(found)
+        Ok((augmented(&found.image, &stream, &config.images), found))
     }
 
     /// Image `index` of the validation set.
-    fn fill_evaluation_image(&self, index: u32, out: &mut [f32]) -> Result<Found, DataError> {
+    fn evaluation_photo(&self, index: u32) -> Result<(Photo, Found), DataError> {
         let from_index = (index..self.job.dataset.val).chain(0..index);
         let found = self.first_decodable(Split::Val, from_index.map(SampleId))?;
-        fill_eval_image(&found.image, self.job.config.model.image_size, out);
-        Ok(found)
+        Ok((Photo::central(Arc::clone(&found.image)), found))
     }
 
     fn first_decodable(

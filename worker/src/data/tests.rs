@@ -10,38 +10,39 @@ use sha2::{Digest, Sha256};
 
 use super::augment::Augmentation;
 use super::*;
+use crate::photo::{Colours, Square};
 
 /// Coarse blocks with some texture; `golden/make_images.py` makes the same.
-pub(super) fn picture(height: u32, width: u32) -> RgbImage {
+pub(crate) fn picture(height: u32, width: u32) -> RgbImage {
     let value = |x: u32, y: u32, c: u32| (y / 5 * 37 + x / 4 * 23 + c * 61 + x * y % 7 * 5) as u8;
     RgbImage::from_fn(width, height, |x, y| Rgb([0, 1, 2].map(|c| value(x, y, c))))
 }
 
-pub(super) fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+pub(crate) fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut file = Cursor::new(Vec::new());
     image.into().write_to(&mut file, format).unwrap();
     file.into_inner()
 }
 
-pub(super) fn jpeg(image: impl Into<DynamicImage>) -> Vec<u8> {
+pub(crate) fn jpeg(image: impl Into<DynamicImage>) -> Vec<u8> {
     encode(image, ImageFormat::Jpeg)
 }
 
-pub(super) fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
+pub(crate) fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
     encode(image, ImageFormat::Png)
 }
 
 /// One entry of `golden/images.json`.
-pub(super) fn golden(key: &str) -> Value {
+pub(crate) fn golden(key: &str) -> Value {
     let mut all: Value = serde_json::from_str(include_str!("../../golden/images.json")).unwrap();
     all[key].take()
 }
 
-pub(super) fn numbers(value: &Value) -> Vec<f64> {
+pub(crate) fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-pub(super) fn assert_close(found: &[f32], expected: &[f64], tolerance: f64) {
+pub(crate) fn assert_close(found: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len());
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
         let difference = (f64::from(*found) - expected).abs();
@@ -50,7 +51,7 @@ pub(super) fn assert_close(found: &[f32], expected: &[f64], tolerance: f64) {
 }
 
 /// SHA-256 over the bits of values.
-pub(super) fn digest(values: &[f32]) -> String {
+pub(crate) fn digest(values: &[f32]) -> String {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_bits().to_le_bytes()).collect();
     hw2_common::hex(&Sha256::digest(bytes))
 }
@@ -71,13 +72,15 @@ fn the_training_image_is_that_of_pillow() {
         square: Square { top: integer("top"), left: integer("left"), side: integer("side") },
         warp: warp::Warp::NOTHING,
         mirror: golden["mirror"].as_bool().unwrap(),
-        brightness: golden["brightness"].as_f64().unwrap() as f32,
-        contrast: golden["contrast"].as_f64().unwrap() as f32,
+        colours: Colours {
+            brightness: golden["brightness"].as_f64().unwrap() as f32,
+            contrast: golden["contrast"].as_f64().unwrap() as f32,
+        },
     };
     let size = integer("size") as usize;
     let mut image = vec![0.0; size * size * 3];
     let stream = Stream::augmentation(1, Epoch(0), SampleId(0));
-    augmentation.apply(&picture(31, 43), &stream, size, &mut image);
+    augmentation.photo(&Arc::new(picture(31, 43)), &stream).finish(size, &mut image);
     assert_close(&image, &numbers(&golden["values"]), 1e-4);
 }
 
@@ -88,17 +91,16 @@ fn the_whole_recipe_is_pinned() {
     let images = Images::default();
     let file = png(picture(375, 500));
     let evaluation = eval_image(&file, &images, 100).unwrap();
-    let canonical = canonical::decode(&file, images.short_side).unwrap();
+    let canonical = Arc::new(canonical::decode(&file, images.short_side).unwrap());
     let stream = Stream::augmentation(1, Epoch(2), SampleId(3));
     let augmentation = Augmentation::draw(&stream, &images, canonical.dimensions());
     let mut training = vec![0.0; 100 * 100 * 3];
-    augmentation.apply(&canonical, &stream, 100, &mut training);
+    augmentation.photo(&canonical, &stream).finish(100, &mut training);
     let expected = Augmentation {
         square: Square { top: 0, left: 59, side: 260 },
         warp: warp::Warp::NOTHING,
         mirror: true,
-        brightness: -33.17707,
-        contrast: 0.8088157,
+        colours: Colours { brightness: -33.17707, contrast: 0.8088157 },
     };
     assert_eq!(augmentation, expected);
     assert_eq!(

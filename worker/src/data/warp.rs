@@ -8,7 +8,7 @@ use hw2_common::rng::{self, Stream};
 use image::{Rgb, RgbImage, imageops};
 
 use super::augment::{signed_unit, word};
-use super::resize::Square;
+use crate::photo::Square;
 
 /// What is done to the pixels of a training square before it is resized.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Buffer, Device, DeviceError, DropoutCoordinates, Float, Op, Request, Span};
+use super::{Buffer, Device, DeviceError, DropoutCoordinates, Float, Op, Request, Span, Tensor};
+use crate::photo::Photo;
 
 /// Some of the operations of a training step, after which something is final.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,23 @@ pub struct Segment {
 pub trait Pipeline: Device {
     /// Keeps `values` for `target`, which gets them when the next segments begin.
     fn stage(&mut self, target: Span, values: &[Self::Elem]);
+
+    /// The same with the images (n, size, size, 3) of `photos`, finished as [`Photo::finish`] does.
+    fn stage_photos(&mut self, target: Tensor, photos: &[Photo]) {
+        let size = target.shape.w;
+        let mut image = vec![0.0; target.shape.len()];
+        let mut values = Vec::with_capacity(photos.len() * image.len());
+        for photo in photos {
+            photo.finish(size, &mut image);
+            values.extend(image.iter().map(|value| Self::Elem::from_f64(f64::from(*value))));
+        }
+        self.stage(target.first(photos.len()).span(), &values);
+    }
+
+    /// Whether it finishes photos faster than whoever decodes them.
+    fn finishes_photos(&self) -> bool {
+        false
+    }
 
     /// Begins `segments`, in order, when those before are done. What was staged comes before them.
     fn begin(&mut self, segments: &[Segment]);
@@ -104,6 +122,14 @@ impl<D: Device> Device for Serial<D> {
 impl<P: Pipeline + ?Sized> Pipeline for Box<P> {
     fn stage(&mut self, target: Span, values: &[P::Elem]) {
         (**self).stage(target, values);
+    }
+
+    fn stage_photos(&mut self, target: Tensor, photos: &[Photo]) {
+        (**self).stage_photos(target, photos);
+    }
+
+    fn finishes_photos(&self) -> bool {
+        (**self).finishes_photos()
     }
 
     fn begin(&mut self, segments: &[Segment]) {

@@ -11,6 +11,7 @@ use super::program::Program;
 use crate::device::{
     AnyDevice, Buffer, DeviceError, DropoutCoordinates, Float, Pipeline, Request, Segment, Span,
 };
+use crate::photo::Photo;
 
 /// Receives each bucket of a gradient, with its range of the flat vector, as backward finishes it.
 pub(super) type OnBucket<'a, T> = &'a mut dyn FnMut(Range<usize>, &[T]);
@@ -106,9 +107,24 @@ impl<D: Pipeline> Model<D> {
     /// Hands over the batch of the next training step, whatever the device does now: images
     /// (batch_size, h, w, 3) and their labels.
     pub fn stage(&mut self, images: &[D::Elem], labels: &[u32]) {
+        self.device.stage(self.program.images.span(), images);
+        self.stage_labels(labels);
+    }
+
+    /// The same with photos that the device finishes.
+    pub fn stage_photos(&mut self, photos: &[Photo], labels: &[u32]) {
+        self.device.stage_photos(self.program.images, photos);
+        self.stage_labels(labels);
+    }
+
+    /// Whether it does that faster than whoever decodes them.
+    pub fn finishes_photos(&self) -> bool {
+        self.device.finishes_photos()
+    }
+
+    fn stage_labels(&mut self, labels: &[u32]) {
         let labels: Vec<_> =
             labels.iter().map(|label| D::Elem::from_f64((*label).into())).collect();
-        self.device.stage(self.program.images.span(), images);
         self.device.stage(self.program.labels, &labels);
     }
 

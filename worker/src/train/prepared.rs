@@ -10,7 +10,7 @@ use hw2_common::layout::ParamLayout;
 
 use super::Tally;
 use crate::args::WorkerArgs;
-use crate::data::{Batch, DataError, Loader};
+use crate::data::{Batch, DataError, Form, Loader, Pixels};
 use crate::device::{DeviceError, DropoutCoordinates};
 use crate::nn::{Engine, Made, StepOutcome};
 use crate::numeric_kind::numeric_kind;
@@ -73,7 +73,8 @@ impl Prepared {
             numeric_kind: numeric_kind(&device, precision)?,
             label: format!("{} {}", process_label(), engine.describe()),
         };
-        let loader = Loader::new(&job, Arc::new(dataset), threads)?;
+        let form = if engine.finishes_photos() { Form::Photos } else { Form::Finished };
+        let loader = Loader::new(&job, Arc::new(dataset), threads, form)?;
         Ok(Self { job, layout, credentials, engine, loader, staged: None, aligned: Vec::new() })
     }
 
@@ -122,8 +123,11 @@ impl Prepared {
 
     /// Hands `batch` to the engine for the next training step.
     fn stage(&mut self, assignment: Assignment, batch: Batch) -> Staged {
-        self.engine.stage(&batch.images, &batch.labels);
-        let Batch { labels, bad_images, .. } = batch;
+        let Batch { pixels, labels, bad_images } = batch;
+        match pixels {
+            Pixels::Finished(images) => self.engine.stage(&images, &labels),
+            Pixels::Photos(photos) => self.engine.stage_photos(&photos, &labels),
+        }
         Staged { assignment, samples: labels.len() as u32, bad_images }
     }
 
@@ -136,7 +140,8 @@ impl Prepared {
     ) -> Result<(Tally, Vec<String>), ComputeError> {
         let batch = self.loader.eval_block(block)?;
         next.into_iter().for_each(|next| self.loader.prefetch_eval(next));
-        let logits = self.engine.evaluate(&batch.images)?;
+        let images = batch.pixels.finish(self.job.config.model.image_size);
+        let logits = self.engine.evaluate(&images)?;
         Ok((Tally::new(&logits, &batch.labels), batch.bad_images))
     }
 }

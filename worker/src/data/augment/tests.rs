@@ -41,8 +41,8 @@ fn draws_reach_the_ends_of_their_ranges_and_stay_within() {
     check(&|a| (a.square.top + a.square.side).into(), 200.0, 260.0, 0.0);
     check(&|a| (a.square.left + a.square.side).into(), 200.0, 347.0, 0.0);
     check(&|a| a.square.left.into(), 0.0, 147.0, 4.0);
-    check(&|a| a.brightness.into(), -63.0, 63.0, 0.1);
-    check(&|a| f64::from(a.contrast), 0.2f32.into(), 1.8f32.into(), 0.01);
+    check(&|a| a.colours.brightness.into(), -63.0, 63.0, 0.1);
+    check(&|a| f64::from(a.colours.contrast), 0.2f32.into(), 1.8f32.into(), 0.01);
     check(&|a| a.warp.rotation.into(), -15.0, 15.0, 0.1);
     check(&|a| a.warp.scale.into(), 0.9f32.into(), 1.1f32.into(), 0.01);
     check(&|a| a.warp.shift[0].into(), -0.05f32 as f64, 0.05f32.into(), 0.01);
@@ -99,12 +99,11 @@ fn applied(change: impl FnOnce(&mut Augmentation)) -> Vec<f32> {
         square: Square { top: 2, left: 7, side: 24 },
         warp: Warp::NOTHING,
         mirror: false,
-        brightness: 5.0,
-        contrast: 0.7,
+        colours: Colours { brightness: 5.0, contrast: 0.7 },
     };
     change(&mut augmentation);
     let mut out = vec![0.0; 12 * 12 * 3];
-    augmentation.apply(&picture(31, 43), &stream(0), 12, &mut out);
+    augmentation.photo(&Arc::new(picture(31, 43)), &stream(0)).finish(12, &mut out);
     out
 }
 

@@ -46,7 +46,15 @@ fn job(dataset: &Dataset, replicas: u32, batch_size: u32) -> Job {
 }
 
 fn loader(dataset: &Arc<Dataset>, replicas: u32, batch_size: u32) -> Loader {
-    Loader::new(&job(dataset, replicas, batch_size), Arc::clone(dataset), 2).unwrap()
+    Loader::new(&job(dataset, replicas, batch_size), Arc::clone(dataset), 2, Form::Finished)
+        .unwrap()
+}
+
+fn values(batch: &Batch) -> &[f32] {
+    match &batch.pixels {
+        Pixels::Finished(values) => values,
+        Pixels::Photos(_) => panic!("not finished"),
+    }
 }
 
 fn at(step: u64, replica: u32) -> Assignment {
@@ -63,7 +71,7 @@ fn each_image_comes_once_per_epoch_and_batches_run_on_over_its_end() {
     let loader = loader(&dataset, 2, 4);
     let names = (0..11).flat_map(|step| [at(step, 0), at(step, 1)]);
     let batches: Vec<Batch> = names.map(|name| loader.batch(name).unwrap()).collect();
-    assert!(batches.iter().all(|batch| batch.images.len() == 4 * PIXELS));
+    assert!(batches.iter().all(|batch| values(batch).len() == 4 * PIXELS));
     let labels: Vec<u32> = batches.into_iter().flat_map(|batch| batch.labels).collect();
     // 11 steps of 8 images are 8 epochs of 11.
     let expected: Vec<u32> = (0..8).flat_map(|epoch| order(epoch, 11)).collect();
@@ -84,10 +92,25 @@ fn an_image_is_augmented_anew_in_each_epoch() {
     let of_class_0 = |step| {
         let batch = loader.batch(at(step, 0)).unwrap();
         let index = batch.labels.iter().position(|&label| label == 0).unwrap();
-        batch.images[index * PIXELS..][..PIXELS].to_vec()
+        values(&batch)[index * PIXELS..][..PIXELS].to_vec()
     };
     assert_ne!(of_class_0(0), of_class_0(1));
     assert_eq!(of_class_0(0), of_class_0(0));
+}
+
+#[test]
+fn photos_become_the_images_that_other_devices_get() {
+    let dataset = dataset(9, &[4]);
+    let finished = loader(&dataset, 1, 7);
+    let photos = Loader::new(&job(&dataset, 1, 7), Arc::clone(&dataset), 2, Form::Photos).unwrap();
+    for name in [at(0, 0), at(1, 0)] {
+        let (batch, expected) = (photos.batch(name).unwrap(), finished.batch(name).unwrap());
+        assert!(matches!(&batch.pixels, Pixels::Photos(photos) if photos.len() == 7));
+        let pixels = Pixels::Finished(batch.pixels.finish(SIZE));
+        assert_eq!(Batch { pixels, ..batch }, expected);
+    }
+    let block = BlockId(0);
+    assert_eq!(photos.eval_block(block).unwrap(), finished.eval_block(block).unwrap());
 }
 
 #[test]
@@ -102,7 +125,7 @@ fn threads_cache_and_prefetching_change_no_bit() {
         for image_cache_mib in [0, 1] {
             let mut job = job(&dataset, 1, 8);
             job.config.cluster.image_cache_mib = image_cache_mib;
-            let loader = Loader::new(&job, Arc::clone(&dataset), threads).unwrap();
+            let loader = Loader::new(&job, Arc::clone(&dataset), threads, Form::Finished).unwrap();
             // More than are kept ahead, some twice, and asked for in another order.
             for &name in names.iter().rev().chain(&names[..3]) {
                 loader.prefetch(name);
@@ -144,11 +167,11 @@ fn evaluation_blocks_hold_each_image_once_in_index_order() {
     let blocks: Vec<Batch> = (0..3).map(|b| loader.eval_block(BlockId(b)).unwrap()).collect();
     let labels: Vec<u32> = blocks.iter().flat_map(|block| block.labels.clone()).collect();
     assert_eq!(labels, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]);
-    assert_eq!(blocks[2].images.len(), 2 * PIXELS);
+    assert_eq!(values(&blocks[2]).len(), 2 * PIXELS);
     let config = job(&dataset, 3, 4).config;
     let file = dataset.read(Split::Val, SampleId(9)).unwrap();
     let last = super::super::eval_image(&file, &config.images, SIZE).unwrap();
-    assert_eq!(blocks[2].images[PIXELS..], last);
+    assert_eq!(values(&blocks[2])[PIXELS..], last);
 }
 
 #[test]
@@ -165,8 +188,8 @@ fn bad_training_images_are_named_and_replaced_by_the_next_in_the_permutation() {
     let path = |class: u32| format!("train/{class:03}/only.jpg");
     assert_eq!(batch.bad_images, bad.map(path));
     // The others are what they would have been, and a replacement is not its model's twin.
-    assert_eq!(batch.images[2 * PIXELS..8 * PIXELS], good.images[2 * PIXELS..8 * PIXELS]);
-    let image = |place: usize| &batch.images[place * PIXELS..][..PIXELS];
+    assert_eq!(values(&batch)[2 * PIXELS..8 * PIXELS], values(&good)[2 * PIXELS..8 * PIXELS]);
+    let image = |place: usize| &values(&batch)[place * PIXELS..][..PIXELS];
     assert_ne!(image(0), image(2));
     assert_ne!(image(1), image(0));
 }
@@ -177,7 +200,7 @@ fn bad_validation_images_are_named_and_replaced_by_the_next_index() {
     let batch = loader.eval_block(BlockId(0)).unwrap();
     assert_eq!(batch.labels, [0, 0, 1, 1, 2, 2]);
     assert_eq!(batch.bad_images, ["val/000/a.png", "val/002/a.png"]);
-    assert_eq!(batch.images[..PIXELS], batch.images[PIXELS..2 * PIXELS]);
+    assert_eq!(values(&batch)[..PIXELS], values(&batch)[PIXELS..2 * PIXELS]);
     assert_eq!(loader.eval_block(BlockId(0)).unwrap(), batch, "the verdict is kept");
 }
 

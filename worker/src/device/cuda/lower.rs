@@ -61,7 +61,7 @@ fn check(op: Op, limits: Limits) -> Result<(), TooLarge> {
 /// There is too much of it.
 pub(super) fn lower(op: Op, limits: Limits) -> Result<Lowering, TooLarge> {
     check(op, limits)?;
-    let mut to = Lowering { limits, launches: Vec::new(), workspace_bytes: 0 };
+    let mut to = Lowering::new(limits);
     match op {
         Op::Conv2dForward { window, input, weight, epilogue, output } => {
             conv2d::forward(&mut to, window, input, weight, epilogue, output);
@@ -117,6 +117,11 @@ pub(super) fn lower(op: Op, limits: Limits) -> Result<Lowering, TooLarge> {
 }
 
 impl Lowering {
+    /// Nothing yet.
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, launches: Vec::new(), workspace_bytes: 0 }
+    }
+
     /// Room in the workspace.
     pub(super) fn scratch(&mut self, bytes: usize) -> Place {
         let offset = self.workspace_bytes;

@@ -5,6 +5,7 @@
 //! `blas`, `transfer`, `driver`, and the bindings in `library` and `nvrtc` are unsafe.
 
 mod arena;
+mod augment;
 mod batch_norm;
 mod bias;
 mod blas;
@@ -57,7 +58,9 @@ use transfer::{Download, Upload};
 
 use super::{
     Buffer, Device, DeviceError, DropoutCoordinates, Format, Op, Pipeline, Request, Segment, Span,
+    Tensor,
 };
+use crate::photo::Photo;
 
 /// The oldest compute capability that has TF32 and bfloat16.
 const REDUCED_PRECISION_MIN: u32 = 80;
@@ -76,7 +79,7 @@ pub struct Cuda {
     /// Buffers so far, those included that did not fit.
     allocated: usize,
     routines: Vec<Routine>,
-    staged: Vec<(Upload, Span)>,
+    staged: Vec<(Upload, Target)>,
     /// What is on its way from the device, and what was, for the next time.
     downloads: VecDeque<Download>,
     spare: VecDeque<Download>,
@@ -84,6 +87,14 @@ pub struct Cuda {
     shown: Option<Download>,
     /// For the next download to report.
     failure: Option<DeviceError>,
+}
+
+/// What becomes of an upload.
+#[derive(Clone, Copy)]
+enum Target {
+    Numbers(Span),
+    /// Images of so many bytes of photos.
+    Images(Tensor, usize),
 }
 
 /// Operations that were asked for once and are expected again.
@@ -214,6 +225,18 @@ impl Cuda {
         self.routines.len() - 1
     }
 
+    /// Puts the images of photos that were sent off into `images`.
+    fn finish_photos(&mut self, upload: Upload, bytes: usize, images: Tensor) {
+        let Some(photos) = self.attempt(|runtime| runtime.arrived(upload)) else { return };
+        let mut lowering = Lowering::new(self.limits);
+        augment::apply(&mut lowering, photos, bytes, images);
+        self.reserve(lowering.workspace_bytes);
+        self.attempt(|runtime| {
+            lowering.launches.iter().try_for_each(|launch| runtime.launch(launch))?;
+            runtime.taken(upload)
+        });
+    }
+
     fn reserve(&mut self, workspace_bytes: usize) {
         let is_new = self.attempt(|runtime| runtime.reserve(workspace_bytes));
         if is_new == Some(true) {
@@ -312,15 +335,33 @@ impl Device for Cuda {
 impl Pipeline for Cuda {
     fn stage(&mut self, target: Span, values: &[f32]) {
         if let Some(upload) = self.attempt(|runtime| runtime.stage(values)) {
-            self.staged.push((upload, target));
+            self.staged.push((upload, Target::Numbers(target)));
         }
+    }
+
+    fn stage_photos(&mut self, target: Tensor, photos: &[Photo]) {
+        let bytes = augment::upload_bytes(photos);
+        let write = |upload: &mut [u8]| augment::write_upload(photos, upload);
+        if let Some(upload) = self.attempt(|runtime| runtime.stage_with(bytes, write)) {
+            let images = target.first(photos.len());
+            self.staged.push((upload, Target::Images(images, bytes)));
+        }
+    }
+
+    fn finishes_photos(&self) -> bool {
+        true
     }
 
     fn begin(&mut self, segments: &[Segment]) {
         assert!(self.downloads.is_empty(), "what was made before has been taken");
         self.spare.extend(self.shown.take());
         for (upload, target) in std::mem::take(&mut self.staged) {
-            self.attempt(|runtime| runtime.take(upload, target));
+            match target {
+                Target::Numbers(span) => {
+                    self.attempt(|runtime| runtime.take(upload, span));
+                }
+                Target::Images(images, bytes) => self.finish_photos(upload, bytes, images),
+            }
         }
         for Segment { ops, made } in segments {
             self.run_all(ops);

@@ -126,6 +126,25 @@ impl Runtime {
         Ok(self.uploads.begin(values)?)
     }
 
+    /// Sends `len` bytes off, as `write` leaves them.
+    pub(super) fn stage_with(
+        &mut self,
+        len: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<Upload, RuntimeError> {
+        Ok(self.uploads.begin_with(len, write)?)
+    }
+
+    /// Where what was sent off is, for what the stream is asked from here on to [`Self::taken`].
+    pub(super) fn arrived(&mut self, upload: Upload) -> Result<Place, RuntimeError> {
+        Ok(Place::Device { address: self.uploads.take(upload, &self.stream)? })
+    }
+
+    /// Nobody reads any more what was sent off.
+    pub(super) fn taken(&mut self, upload: Upload) -> Result<(), RuntimeError> {
+        Ok(self.uploads.taken(upload, &self.stream)?)
+    }
+
     /// Puts what was sent off into `target`, in the order of the stream.
     pub(super) fn take(&mut self, upload: Upload, target: Span) -> Result<(), RuntimeError> {
         let from = self.uploads.take(upload, &self.stream)?;

@@ -3,8 +3,9 @@
 use crate::device::Format;
 
 /// Name and text of each file, in the order in which they are compiled.
-pub(super) const FILES: [(&str, &str); 12] = [
+pub(super) const FILES: [(&str, &str); 13] = [
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
+    ("augment.cu", include_str!("../../../kernels/augment.cu")),
     ("im2col.cu", include_str!("../../../kernels/im2col.cu")),
     ("col2im.cu", include_str!("../../../kernels/col2im.cu")),
     ("moments.cu", include_str!("../../../kernels/moments.cu")),

@@ -44,8 +44,12 @@ impl Pinned {
     }
 
     fn numbers_mut(&mut self, len: usize) -> &mut [f32] {
-        assert!(4 * len <= self.bytes);
-        // SAFETY: as above, and it is borrowed for writing.
+        bytemuck::cast_slice_mut(self.bytes_mut(4 * len))
+    }
+
+    fn bytes_mut(&mut self, len: usize) -> &mut [u8] {
+        assert!(len <= self.bytes);
+        // SAFETY: it is that long, and borrowed for writing; any bits are bytes.
         unsafe { slice::from_raw_parts_mut(self.memory.cast(), len) }
     }
 }
@@ -87,11 +91,20 @@ impl Uploads {
 
     /// Sends `values` off.
     pub(super) fn begin(&mut self, values: &[f32]) -> Result<Upload, DriverError> {
-        let bytes = (4 * values.len()).next_power_of_two().max(SLOT_BYTES_MIN);
-        let index = self.free_slot(bytes)?;
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        self.begin_with(bytes.len(), |host| host.copy_from_slice(bytes))
+    }
+
+    /// Sends `len` bytes off, as `write` leaves them.
+    pub(super) fn begin_with(
+        &mut self,
+        len: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<Upload, DriverError> {
+        let index = self.free_slot(len.next_power_of_two().max(SLOT_BYTES_MIN))?;
         let slot = &mut self.slots[index];
-        let host = slot.host.numbers_mut(values.len());
-        host.copy_from_slice(values);
+        let host = slot.host.bytes_mut(len);
+        write(host);
         // SAFETY: both sides hold that much, and nobody touches either before `taken`.
         unsafe {
             let (device, _) = slot.device.device_ptr(&self.stream);

@@ -16,6 +16,7 @@ use super::{
 mod ahead;
 mod few_rows;
 mod operands;
+mod photos;
 
 /// (n, h, w, c_in, c_out, kernel_size, stride).
 const CONVOLUTIONS: [[usize; 7]; 7] = [

@@ -1,7 +1,7 @@
 //! Resizing in float against Pillow's.
 
-use super::super::tests::{assert_close, golden, numbers, picture};
 use super::*;
+use crate::data::tests::{assert_close, golden, numbers, picture};
 
 #[test]
 fn shrinking_enlarging_and_keeping_agree_with_pillow() {

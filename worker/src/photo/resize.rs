@@ -8,10 +8,13 @@ use image::RgbImage;
 
 /// A square of an image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Square {
-    pub(super) top: u32,
-    pub(super) left: u32,
-    pub(super) side: u32,
+pub struct Square {
+    /// Rows above it.
+    pub top: u32,
+    /// Columns left of it.
+    pub left: u32,
+    /// Of each side.
+    pub side: u32,
 }
 
 /// The pixels that one output pixel is a weighted mean of, along one axis.
@@ -22,7 +25,7 @@ struct Taps {
 
 impl Square {
     /// As large as `image` allows, and in its middle.
-    pub(super) fn central(image: &RgbImage) -> Self {
+    pub fn central(image: &RgbImage) -> Self {
         let (width, height) = image.dimensions();
         let side = width.min(height);
         Self { top: (height - side) / 2, left: (width - side) / 2, side }

@@ -1,0 +1,93 @@
+//! Photos that a GPU finishes, against the way in which every other device gets them.
+
+use std::sync::Arc;
+
+use hw2_common::config::Precision;
+use hw2_common::model::Shape;
+use image::{Rgb, RgbImage};
+
+use super::{gpus, read_span};
+use crate::device::{Format, Op, Pipeline, Request, Segment, Span, Tensor};
+use crate::photo::{Colours, Photo, Square};
+
+/// Noise over slopes; from one number to the next another picture.
+fn picture(number: u32, width: u32, height: u32) -> Arc<RgbImage> {
+    let value = |x: u32, y: u32, c: u32| {
+        (x * 3 + y * 2 + c * 50 + (x * 7919 + y * 104_729 + number * 31) % 61) as u8
+    };
+    Arc::new(RgbImage::from_fn(width, height, |x, y| Rgb([0, 1, 2].map(|c| value(x, y, c)))))
+}
+
+/// Shrunk, enlarged and of equal size, in corners and in the middle, with and without colours.
+fn photos() -> Vec<Photo> {
+    let colours = |brightness, contrast| Some(Colours { brightness, contrast });
+    let photo = |number, (width, height), (top, left, side), mirror, colours| Photo {
+        image: picture(number, width, height),
+        square: Square { top, left, side },
+        mirror,
+        colours,
+    };
+    vec![
+        photo(1, (70, 61), (0, 0, 61), false, colours(-40.0, 0.2)),
+        photo(2, (70, 61), (3, 11, 50), true, colours(63.0, 1.8)),
+        photo(3, (23, 40), (17, 0, 23), false, None),
+        photo(4, (23, 40), (5, 2, 19), true, None),
+        photo(5, (9, 9), (8, 8, 1), true, colours(10.0, 1.5)),
+        photo(6, (300, 260), (0, 40, 260), true, colours(0.5, 0.7)),
+        photo(7, (40, 64), (1, 0, 40), false, colours(0.0, 1.0)),
+    ]
+}
+
+/// Stages `photos` and reads the images, (7, size, size, 3).
+fn finished<P: Pipeline>(
+    device: &mut P,
+    photos: &[Photo],
+    format: Format,
+    size: usize,
+) -> Vec<f64> {
+    let shape = Shape { h: size, w: size, c: 3 };
+    let len = photos.len() * shape.len();
+    let requests = [Request { format, ..Request::lasting(len) }, Request::lasting(len)];
+    let [images, copies] = device.alloc(&requests)[..] else { unreachable!() };
+    let whole = |buffer| Span { buffer, offset: 0, len };
+    device.stage_photos(Tensor::new(images, photos.len(), shape), photos);
+    let ops = vec![Op::Cast { input: whole(images), output: whole(copies) }];
+    device.begin(&[Segment { ops, made: whole(copies) }]);
+    device.next().unwrap();
+    read_span(device, whole(images))
+}
+
+#[test]
+fn a_gpu_finishes_photos_as_a_cpu_does() {
+    let photos = photos();
+    for size in [1, 19, 40] {
+        let mut expected = Vec::new();
+        for photo in &photos {
+            let mut image = vec![0.0; size * size * 3];
+            photo.finish(size, &mut image);
+            expected.extend(image.into_iter().map(f64::from));
+        }
+        let check = |found: &[f64], precision: Precision, tolerance: fn(f64) -> f64| {
+            for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let difference = (found - expected).abs();
+                let image = index / (size * size * 3);
+                assert!(
+                    difference <= tolerance(*expected),
+                    "{precision}, {size}x{size}, image {image}, number {index}: {found} and not \
+                     {expected}"
+                );
+            }
+        };
+        let mut again: Option<Vec<f64>> = None;
+        for mut gpu in gpus(Precision::Fp32) {
+            let found = finished(&mut gpu, &photos, Format::Full, size);
+            check(&found, Precision::Fp32, |_| 1e-4);
+            assert_eq!(*again.get_or_insert_with(|| found.clone()), found);
+        }
+        for mut gpu in gpus(Precision::Bf16) {
+            let found = finished(&mut gpu, &photos, Format::Bf16, size);
+            // Half a unit of the eighth digit, and what may differ before.
+            check(&found, Precision::Bf16, |value| value.abs() / 256.0 + 1e-4);
+        }
+    }
+}
