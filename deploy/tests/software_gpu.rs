@@ -114,6 +114,23 @@ fn workers_share_the_gpus_of_a_machine() {
     server.succeed();
 }
 
+/// What a graph would repeat is asked for one by one. A call of what is missing would be a panic.
+#[test]
+fn a_driver_without_graphs_gives_the_same_bits() {
+    let job = Job::new().set("max_steps", 6).on_gpu();
+    let [with, without] = ["with", "without"].map(|name| job.run(name));
+    let (server, worker) = (with.server(), with.worker(0, 1));
+    server.succeed();
+    worker.succeed();
+    let server = without.server();
+    let mut command = hw2_command(["worker", "--ps", &without.address(), "--patience-s", "60"]);
+    command.args(["--gpu", "0", "--cuda-lib-dir"]).arg(hw2_softgpu::without(&["cuGraphLaunch"]));
+    let worker = Process::start("worker-without-graphs", command, job.dir());
+    server.succeed();
+    worker.succeed();
+    assert_eq!(with.digest(), without.digest());
+}
+
 /// The run goes on with the next worker, and nothing of it is lost.
 #[test]
 fn a_gpu_that_fails_under_way_gives_its_leases_back() {
