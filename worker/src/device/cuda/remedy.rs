@@ -1,4 +1,4 @@
-//! What a driver's error means to a person: its words, its name, and what to do.
+//! What an error of the driver or of cuBLAS means to a person: its words, its name, and what to do.
 
 /// Error `code` of the driver, with what the driver itself calls it (text and name), if it knows it.
 pub(super) fn words(code: u32, said: Option<(String, String)>) -> String {
@@ -97,6 +97,42 @@ fn remedy(code: u32) -> Option<&'static str> {
     })
 }
 
+/// Status `code` of cuBLAS, which calls it `name`.
+pub(super) fn cublas_words(code: u32, name: &str) -> String {
+    match cublas_remedy(code) {
+        Some(remedy) => format!("cuBLAS: {name}: {remedy}"),
+        None => format!("cuBLAS: {name}"),
+    }
+}
+
+fn cublas_remedy(code: u32) -> Option<&'static str> {
+    Some(match code {
+        // ALLOC_FAILED
+        3 => {
+            "there is no memory left for it: use a smaller batch_size, or a GPU with more memory; \
+             `nvidia-smi` shows who else uses this one"
+        }
+        // NOT_INITIALIZED
+        1 => {
+            "it cannot start: see with `nvidia-smi` whether memory is left, and with `hw2 doctor` \
+             whether the driver is as new as libcublas; --cuda-lib-dir names the folder of another"
+        }
+        // ARCH_MISMATCH, NOT_SUPPORTED
+        8 | 15 => {
+            "this libcublas does not do that on this GPU: `hw2 doctor` shows which one is used, and \
+             --cuda-lib-dir names the folder of another"
+        }
+        // EXECUTION_FAILED
+        13 => {
+            "see `dmesg` for Xid, NVIDIA's number of what happened; start the worker again, and on \
+             another GPU if that comes again"
+        }
+        // INVALID_VALUE
+        7 => "hw2 has asked for what does not exist: please report it with `hw2 doctor --json`",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +159,19 @@ mod tests {
             assert!(words.starts_with("some text (CUDA_ERROR_X): "), "{words}");
             assert!(words.contains(part), "{code}: {words}");
         }
+    }
+
+    #[test]
+    fn what_can_be_done_about_cublas_is_said() {
+        let allocation = cublas_words(3, "CUBLAS_STATUS_ALLOC_FAILED");
+        assert!(allocation.starts_with("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED: there is no memory"));
+        for (code, part) in [(1, "hw2 doctor"), (8, "--cuda-lib-dir"), (13, "Xid"), (7, "report")] {
+            assert!(cublas_words(code, "X").contains(part), "{code}");
+        }
+        assert_eq!(
+            cublas_words(14, "CUBLAS_STATUS_INTERNAL_ERROR"),
+            "cuBLAS: CUBLAS_STATUS_INTERNAL_ERROR"
+        );
     }
 
     #[test]

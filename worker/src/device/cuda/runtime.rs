@@ -52,7 +52,7 @@ struct Placed {
 pub(super) enum RuntimeError {
     #[error("{}", words(.0))]
     Driver(#[from] DriverError),
-    #[error("cuBLAS: {0:?}")]
+    #[error("{}", super::remedy::cublas_words(.0.0 as u32, &format!("{:?}", .0.0)))]
     Blas(#[from] cublas::result::CublasError),
 }
 
