@@ -35,7 +35,7 @@ for patch in "${patches[@]}"; do
   else
     result=found
   fi
-  found=$(sed -n 's/^    \([a-z_:0-9]*\)$/\1/p' "$log" | sort -u | paste -sd ' ')
+  found=$(sed -nE 's/^    ([a-z_:0-9]+)$/\1/p; s/^([a-z_:0-9]+) --- FAILED$/\1/p' "$log" | sort -u | paste -sd ' ')
   # The software GPU ends the process rather than compute what no GPU would.
   [ -n "$found" ] || found=$(grep -m1 -E '^software ' "$log" || true)
   printf '%-28s %-9s %s\n' "$name" "$result" "$found"

@@ -2,6 +2,7 @@
 
 mod input;
 mod plan;
+mod raw;
 mod step;
 mod wire;
 

@@ -1,4 +1,5 @@
-//! `hw2 bench wire`: what a round of push, commit and pull of all parameters costs.
+//! `hw2 bench wire`: what a round of push, commit and pull of all parameters costs, beside plain sockets
+//! that carry the same bytes in the same minute.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use hw2_common::lifeline;
 use hw2_proto::v1::StatusReply;
 use serde::Serialize;
 
+use super::raw;
 use crate::cluster::{self, Audience, Outcome, Plan, SocketDir};
 use crate::output::{self, Column, Report, Table, count, rate};
 
@@ -65,8 +67,10 @@ pub(crate) fn run(args: &WireArgs) -> anyhow::Result<()> {
     let job = job(args.rounds);
     let values = job.layout()?.params.len();
     let measured = args.workers.iter().map(|&workers| {
-        let rounds = measure(&job, workers, args.listen.as_ref())?;
-        Ok(Measurement::new(workers, values, rounds))
+        let (transport, rounds) = measure(&job, workers, args.listen.as_ref())?;
+        let raw = raw::round(&transport, workers, args.rounds, VALUE_BYTES * values)
+            .context("cannot measure plain sockets")?;
+        Ok(Measurement::new(&transport, workers, values, rounds, raw))
     });
     let measurements = measured.collect::<anyhow::Result<_>>()?;
     output::report(&Wire { values, measurements }, args.json)
@@ -95,8 +99,12 @@ fn job(rounds: u32) -> Job {
     Job { config, dataset: Card { classes, train, val, fingerprint } }
 }
 
-/// The times of all rounds of all workers, without those of the start.
-fn measure(job: &Job, workers: u16, listen: Option<&Address>) -> anyhow::Result<Vec<Duration>> {
+/// The times of all rounds of all workers, without those of the start, and where the server listened.
+fn measure(
+    job: &Job,
+    workers: u16,
+    listen: Option<&Address>,
+) -> anyhow::Result<(Address, Vec<Duration>)> {
     let dir = SocketDir::new()?;
     let address = listen.unwrap_or(dir.address()).clone();
     let reports = dir.file("reports");
@@ -105,7 +113,7 @@ fn measure(job: &Job, workers: u16, listen: Option<&Address>) -> anyhow::Result<
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut complaints = Complaints::default();
     match runtime.block_on(cluster::run(&plan, &mut complaints))? {
-        Outcome::Finished => read_reports(&reports),
+        Outcome::Finished => Ok((address, read_reports(&reports)?)),
         Outcome::Interrupted => bail!("interrupted"),
         Outcome::Failed(reason) => bail!("{reason}\n{}", complaints.lines.join("\n")),
     }
@@ -178,25 +186,43 @@ struct Wire {
 
 #[derive(Debug, Serialize)]
 struct Measurement {
+    /// unix or tcp.
+    transport: &'static str,
     workers: u16,
     /// Of all workers, without those of the start.
     rounds: usize,
     median_ms: f64,
     p10_ms: f64,
     p90_ms: f64,
+    /// Of plain sockets that carry as many bytes for as many clients, and do nothing else.
+    raw_ms: f64,
+    ratio_to_raw: f64,
     /// Both ways, of all workers.
     megabytes_per_second: f64,
 }
 
 impl Measurement {
-    fn new(workers: u16, values: usize, mut rounds: Vec<Duration>) -> Self {
+    fn new(
+        transport: &Address,
+        workers: u16,
+        values: usize,
+        mut rounds: Vec<Duration>,
+        raw: Duration,
+    ) -> Self {
         rounds.sort();
         let at = |part: f64| match rounds.len() {
             0 => f64::NAN,
             len => rounds[((len - 1) as f64 * part).round() as usize].as_secs_f64() * 1e3,
         };
         let bytes = 2 * usize::from(workers) * values * VALUE_BYTES;
+        let raw_ms = raw.as_secs_f64() * 1e3;
         Self {
+            transport: match transport {
+                Address::Tcp(_) => "tcp",
+                Address::Unix(_) => "unix",
+            },
+            raw_ms,
+            ratio_to_raw: at(0.5) / raw_ms,
             workers,
             rounds: rounds.len(),
             median_ms: at(0.5),
@@ -209,20 +235,26 @@ impl Measurement {
 
 impl Report for Wire {
     fn text(&self) -> String {
-        let columns = ["workers", "rounds", "median ms", "10 %", "90 %", "MB/s"];
+        let columns =
+            ["socket", "workers", "rounds", "median ms", "10 %", "90 %", "MB/s", "raw ms", "ratio"];
         let mut table = Table::new(columns.map(Column::Right));
         for measurement in &self.measurements {
             table.row([
+                measurement.transport.to_owned(),
                 measurement.workers.to_string(),
                 count(measurement.rounds as u64),
                 format!("{:.1}", measurement.median_ms),
                 format!("{:.1}", measurement.p10_ms),
                 format!("{:.1}", measurement.p90_ms),
                 rate(measurement.megabytes_per_second),
+                format!("{:.1}", measurement.raw_ms),
+                format!("{:.2}", measurement.ratio_to_raw),
             ]);
         }
         let values = count(self.values as u64);
-        format!("push, commit and pull of {values} values\n{table}")
+        format!(
+            "push, commit and pull of {values} values; raw: plain sockets with as many bytes\n{table}"
+        )
     }
 }
 
@@ -238,7 +270,13 @@ mod tests {
     #[test]
     fn the_median_and_the_rate_belong_together() {
         let rounds = (1..=11).map(Duration::from_millis).collect();
-        let measured = Measurement::new(2, 1_000_000, rounds);
+        let address = "unix:/a.sock".parse().unwrap();
+        let raw = Duration::from_millis(3);
+        let measured = Measurement::new(&address, 2, 1_000_000, rounds, raw);
+        assert_eq!(
+            (measured.transport, measured.raw_ms, measured.ratio_to_raw),
+            ("unix", 3.0, 2.0)
+        );
         assert_eq!((measured.p10_ms, measured.median_ms, measured.p90_ms), (2.0, 6.0, 10.0));
         assert_eq!(measured.megabytes_per_second.round(), 2667.0);
     }
