@@ -47,7 +47,12 @@ impl<C: AsyncRead + Unpin> AsyncRead for Turns<C> {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.connection).poll_read(context, buffer))?;
+        let read = Pin::new(&mut self.connection).poll_read(context, buffer);
+        if read.is_pending() {
+            // The others have their turn.
+            self.read = 0;
+        }
+        ready!(read)?;
         self.read += buffer.filled().len() - before;
         Poll::Ready(Ok(()))
     }
@@ -89,6 +94,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
 
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[derive(Default)]
@@ -115,6 +122,30 @@ mod tests {
                 bytes => read += bytes,
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_had_to_wait_begins_a_new_turn() {
+        let (mut client, server) = tokio::io::duplex(2 * TURN_BYTES);
+        let mut turns = Turns::new(server);
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut memory = vec![0; TURN_BYTES];
+        let mut read = |turns: &mut Turns<_>| {
+            let mut buffer = ReadBuf::new(&mut memory);
+            let context = &mut Context::from_waker(&waker);
+            let ready = Pin::new(turns).poll_read(context, &mut buffer).is_ready();
+            ready.then_some(buffer.filled().len())
+        };
+        for _ in 0..3 {
+            client.write_all(&vec![7; TURN_BYTES - 1]).await.unwrap();
+            assert_eq!(read(&mut turns), Some(TURN_BYTES - 1));
+            assert_eq!(read(&mut turns), None, "there is nothing");
+        }
+        client.write_all(&vec![7; TURN_BYTES]).await.unwrap();
+        let before = wakes.0.load(Ordering::Relaxed);
+        assert_eq!(read(&mut turns), Some(TURN_BYTES));
+        assert_eq!((read(&mut turns), wakes.0.load(Ordering::Relaxed)), (None, before + 1));
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub(crate) enum KindError {
 }
 
 /// The digest, in hex, of training and evaluation images of a photo, and of gradient, statistics and
-/// logits that a fixed batch gives through every kind of layer, and of what the device says of itself.
+/// logits that a fixed batch gives through every kind of layer, and the photos where the device finishes
+/// them, and of what it says of itself.
 ///
 /// # Errors
 /// The device is not there, or fails.
@@ -37,8 +38,13 @@ pub(crate) fn numeric_kind(choice: &Choice, precision: Precision) -> Result<Stri
     let mut hash = Sha256::new();
     let mut add = |values: &[f32]| values.iter().for_each(|value| hash.update(value.to_le_bytes()));
     let recipe = Images { rotation_degrees: 10.0, ..Images::default() };
+    let mut photos = Vec::new();
     for sample in 0..BATCH as u32 {
-        add(&data::training_image(PHOTO, &recipe, SEED, sample, IMAGE_SIZE)?);
+        let photo = data::training_photo(PHOTO, &recipe, SEED, sample)?;
+        let mut image = vec![0.0; IMAGE_SIZE * IMAGE_SIZE * 3];
+        photo.finish(IMAGE_SIZE, &mut image);
+        add(&image);
+        photos.push(photo);
     }
     add(&data::eval_image(PHOTO, &recipe, IMAGE_SIZE)?);
 
@@ -62,6 +68,13 @@ pub(crate) fn numeric_kind(choice: &Choice, precision: Precision) -> Result<Stri
     add(&statistics);
     engine.load_buffers(&statistics);
     add(&engine.evaluate(&images)?);
+    if engine.finishes_photos() {
+        engine.stage_photos(&photos, &labels);
+        engine.begin(None);
+        while let Some(made) = engine.made()? {
+            add(made.values());
+        }
+    }
     hash.update(engine.kind());
     Ok(hw2_common::hex(&hash.finalize()[..8]))
 }

@@ -156,8 +156,8 @@ impl Pass {
         Block { weights: Arc::new(weights), checksum: checksum.finish(), update }
     }
 
-    /// The new weights. Of `due`, the update that made the old ones, moments and EMA take its mean
-    /// gradient in on the way: while one value is computed, the memory of the next ones is on its way.
+    /// Writes the new weights. If `due`, the update that made the old ones, with its mean gradient, is not
+    /// in moments and EMA yet, each element takes it in first, so that memory is read once for both.
     #[inline(always)]
     fn update(
         &self,

@@ -150,12 +150,12 @@ impl Pulling {
         forget
     }
 
-    /// Stops streaming what came to nothing, and says whether the worker has some of it; then that is
-    /// where the weights were that it held.
+    /// Stops streaming what came to nothing, and says whether the worker has some of it; that has taken
+    /// the place of what it held.
     fn forget(&mut self) -> bool {
         let begun = self.reading.take().is_some_and(|reading| reading.has_begun());
         if begun {
-            self.weights_step = None;
+            (self.weights_step, self.ema_step) = (None, None);
         }
         begun
     }

@@ -59,7 +59,8 @@ impl Augmentation {
         }
     }
 
-    /// To be done to the image and with the stream that it was drawn for.
+    /// Carries out the warp, on the image and with the stream that this was drawn for; the rest is still to
+    /// be done.
     pub(super) fn photo(&self, canonical: &Arc<RgbImage>, stream: &Stream) -> Photo {
         let Self { square, ref warp, mirror, colours } = *self;
         let colours = Some(colours);

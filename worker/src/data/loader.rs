@@ -105,7 +105,8 @@ struct Progress {
 
 impl Loader {
     /// Starts `threads` threads, or one per core for 0. Canonical images are kept in up to
-    /// `cluster.image_cache_mib` of memory, and training images handed over in `form`. The dataset must be that of the job: joining compares.
+    /// `cluster.image_cache_mib` of memory, and training images handed over in
+    /// `form`. The dataset must be that of the job: joining compares.
     ///
     /// # Errors
     /// The operating system gives no threads.

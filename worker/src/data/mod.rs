@@ -4,8 +4,9 @@
 //! file -> canonical image (8-bit RGB, cached) -> Photo -> training or evaluation image (f32) -> Batch
 //! ```
 //!
-//! A device that finishes photos by itself gets a batch of photos. What a batch holds is a function of the job, the dataset and the batch's name alone: threads,
-//! cache and prefetching change when it is ready and nothing else.
+//! A device that finishes photos by itself gets a batch of photos. What a batch holds is a function of
+//! the job, the dataset and the batch's name alone: threads, cache and prefetching change when it is
+//! ready and nothing else.
 
 mod augment;
 mod cache;
@@ -64,7 +65,7 @@ pub fn eval_image(file: &[u8], images: &Images, size: usize) -> Result<Vec<f32>,
     Ok(finished(&Photo::central(Arc::new(canonical)), size))
 }
 
-/// The same before it is finished, as [`training_image`] makes it.
+/// The photo of a training image of one file's bytes, as image `sample` of epoch 0.
 ///
 /// # Errors
 /// As [`eval_image`].
@@ -77,20 +78,6 @@ pub fn training_photo(
     let canonical = Arc::new(canonical::decode(file, images.short_side)?);
     let stream = Stream::augmentation(seed, Epoch(0), SampleId(sample));
     Ok(augmented(&canonical, &stream, images))
-}
-
-/// A training image of one file's bytes: (`size`, `size`, 3), as image `sample` of epoch 0.
-///
-/// # Errors
-/// As [`eval_image`].
-pub fn training_image(
-    file: &[u8],
-    images: &Images,
-    seed: u64,
-    sample: u32,
-    size: usize,
-) -> Result<Vec<f32>, DecodeError> {
-    Ok(finished(&training_photo(file, images, seed, sample)?, size))
 }
 
 /// A canonical image, augmented by the random numbers of `stream`.

@@ -32,7 +32,7 @@ pub trait Pipeline: Device {
         self.stage(target.first(photos.len()).span(), &values);
     }
 
-    /// Whether it finishes photos faster than whoever decodes them.
+    /// Whether photos should be handed to it unfinished.
     fn finishes_photos(&self) -> bool {
         false
     }

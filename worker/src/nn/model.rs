@@ -25,6 +25,15 @@ pub enum Made<'a, T> {
     Bucket(usize, &'a [T]),
 }
 
+impl<'a, T> Made<'a, T> {
+    /// Whatever it is.
+    pub fn values(&self) -> &'a [T] {
+        match self {
+            Self::Statistics(values) | Self::Bucket(_, values) => values,
+        }
+    }
+}
+
 /// What a training step says of itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepOutcome {
@@ -117,7 +126,7 @@ impl<D: Pipeline> Model<D> {
         self.stage_labels(labels);
     }
 
-    /// Whether it does that faster than whoever decodes them.
+    /// Whether photos should be handed over unfinished.
     pub fn finishes_photos(&self) -> bool {
         self.device.finishes_photos()
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use hw2_common::address::Address;
 use hw2_common::turns::Turns;
 use hw2_common::wire::{self, FRAME_BYTES};
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint};
-use tower::service_fn;
+use tower::{ServiceExt, service_fn};
 
 use super::PsError;
 
@@ -34,19 +35,15 @@ pub(super) async fn connect(address: Address) -> Result<Channel, PsError> {
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
     Ok(match address {
-        Address::Tcp(address) => {
-            let open = service_fn(move |_| {
-                let address = address.clone();
-                async move {
-                    let connection = TcpStream::connect(address).await?;
-                    connection.set_nodelay(true)?;
-                    Ok::<_, io::Error>(TokioIo::new(Turns::new(connection)))
-                }
-            });
-            endpoint.connect_with_connector(open).await?
+        Address::Tcp(_) => {
+            let mut connector = HttpConnector::new();
+            connector.set_nodelay(true);
+            let in_turns =
+                |connection: TokioIo<TcpStream>| TokioIo::new(Turns::new(connection.into_inner()));
+            endpoint.connect_with_connector(connector.map_response(in_turns)).await?
         }
         Address::Unix(path) => {
-            let open = service_fn(move |_| {
+            let connector = service_fn(move |_| {
                 let path = path.clone();
                 async move {
                     let connection = UnixStream::connect(path).await?;
@@ -54,7 +51,7 @@ pub(super) async fn connect(address: Address) -> Result<Channel, PsError> {
                     Ok::<_, io::Error>(TokioIo::new(Turns::new(connection)))
                 }
             });
-            endpoint.connect_with_connector(open).await?
+            endpoint.connect_with_connector(connector).await?
         }
     })
 }

@@ -27,7 +27,7 @@ pub(super) struct Prepared {
     engine: Engine,
     loader: Loader,
     staged: Option<Staged>,
-    /// The last chunk that arrived.
+    /// The last chunk that arrived: on the wire it has any alignment.
     aligned: Vec<f32>,
 }
 

@@ -1,6 +1,6 @@
 //! From photos to the images of a batch: crop, resize, mirror, colours, standardisation.
 
-use super::launch::{Arg, Place, Traffic, int};
+use super::launch::{Arg, Place, Traffic, int, numbers};
 use super::lower::Lowering;
 use crate::device::Tensor;
 use crate::photo::{Colours, Photo};
@@ -53,19 +53,20 @@ pub(super) fn write_upload(photos: &[Photo], upload: &mut [u8]) {
         }
         offset += square_bytes(photo);
     }
+    assert!(squares.is_empty(), "room for the squares and no more");
 }
 
 /// Makes `output` (n, size, size, 3) of an upload of n photos.
 pub(super) fn apply(to: &mut Lowering, photos: Place, bytes: usize, output: Tensor) {
     let size = output.shape.w;
     let pixels = output.rows();
-    let resized_bytes = 12 * pixels;
+    assert_eq!((output.shape.c, output.ld), (3, 3), "images lie together");
+    let resized_bytes = 4 * numbers(output);
     let resized = to.scratch(resized_bytes);
     let args = vec![photos.into(), resized.into(), int(size)];
     let traffic = Traffic { read: bytes, written: resized_bytes, ..Traffic::default() };
     to.for_each("augment_resize", pixels, traffic, args);
     let args: Vec<Arg> = vec![photos.into(), resized.into(), output.into(), int(size)];
-    // Means, then moments in two passes, then the result.
-    let traffic = Traffic { read: 4 * resized_bytes, written: resized_bytes, ..Traffic::default() };
+    let traffic = Traffic { read: resized_bytes, written: resized_bytes, ..Traffic::default() };
     to.blocks("augment_colours", output.n, traffic.writes(output), args);
 }

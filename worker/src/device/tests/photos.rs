@@ -6,8 +6,9 @@ use hw2_common::config::Precision;
 use hw2_common::model::Shape;
 use image::{Rgb, RgbImage};
 
-use super::{gpus, read_span};
-use crate::device::{Format, Op, Pipeline, Request, Segment, Span, Tensor};
+use super::gpus;
+use crate::device::plain::Plain;
+use crate::device::{Float, Format, Op, Pipeline, Request, Segment, Serial, Span, Tensor};
 use crate::photo::{Colours, Photo, Square};
 
 /// Noise over slopes; from one number to the next another picture.
@@ -38,31 +39,48 @@ fn photos() -> Vec<Photo> {
     ]
 }
 
-/// Stages `photos` and reads the images, (7, size, size, 3).
+/// Makes the images (7, size, size, 3) of several batches, of which the next one is staged while the one
+/// before is being made.
 fn finished<P: Pipeline>(
     device: &mut P,
-    photos: &[Photo],
+    batches: &[Vec<Photo>],
     format: Format,
     size: usize,
 ) -> Vec<f64> {
     let shape = Shape { h: size, w: size, c: 3 };
-    let len = photos.len() * shape.len();
+    let n = batches[0].len();
+    let len = n * shape.len();
     let requests = [Request { format, ..Request::lasting(len) }, Request::lasting(len)];
     let [images, copies] = device.alloc(&requests)[..] else { unreachable!() };
     let whole = |buffer| Span { buffer, offset: 0, len };
-    device.stage_photos(Tensor::new(images, photos.len(), shape), photos);
+    let target = Tensor::new(images, n, shape);
     let ops = vec![Op::Cast { input: whole(images), output: whole(copies) }];
-    device.begin(&[Segment { ops, made: whole(copies) }]);
-    device.next().unwrap();
-    read_span(device, whole(images))
+    let segments = [Segment { ops, made: whole(copies) }];
+    device.stage_photos(target, &batches[0]);
+    let mut finished = Vec::new();
+    for place in 1..=batches.len() {
+        device.begin(&segments);
+        if let Some(next) = batches.get(place) {
+            device.stage_photos(target, next);
+        }
+        finished.extend(device.next().unwrap().iter().map(|value| value.to_f64()));
+    }
+    finished
 }
 
 #[test]
 fn a_gpu_finishes_photos_as_a_cpu_does() {
-    let photos = photos();
+    // As many more that each is another one's neighbour, and a slot is used again.
+    let batches: Vec<Vec<Photo>> = (0..5)
+        .map(|round| {
+            let mut photos = photos();
+            photos.rotate_left(round);
+            photos
+        })
+        .collect();
     for size in [1, 19, 40] {
         let mut expected = Vec::new();
-        for photo in &photos {
+        for photo in batches.iter().flatten() {
             let mut image = vec![0.0; size * size * 3];
             photo.finish(size, &mut image);
             expected.extend(image.into_iter().map(f64::from));
@@ -70,7 +88,7 @@ fn a_gpu_finishes_photos_as_a_cpu_does() {
         let check = |found: &[f64], precision: Precision, tolerance: fn(f64) -> f64| {
             for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let difference = (found - expected).abs();
-                let image = index / (size * size * 3);
+                let image = index / (size * size * 3) % batches[0].len();
                 assert!(
                     difference <= tolerance(*expected),
                     "{precision}, {size}x{size}, image {image}, number {index}: {found} and not \
@@ -78,14 +96,16 @@ fn a_gpu_finishes_photos_as_a_cpu_does() {
                 );
             }
         };
+        let plain = finished(&mut Serial::new(Plain::<f32>::new()), &batches, Format::Full, size);
+        assert_eq!(plain, expected);
         let mut again: Option<Vec<f64>> = None;
         for mut gpu in gpus(Precision::Fp32) {
-            let found = finished(&mut gpu, &photos, Format::Full, size);
+            let found = finished(&mut gpu, &batches, Format::Full, size);
             check(&found, Precision::Fp32, |_| 1e-4);
             assert_eq!(*again.get_or_insert_with(|| found.clone()), found);
         }
         for mut gpu in gpus(Precision::Bf16) {
-            let found = finished(&mut gpu, &photos, Format::Bf16, size);
+            let found = finished(&mut gpu, &batches, Format::Bf16, size);
             // Half a unit of the eighth digit, and what may differ before.
             check(&found, Precision::Bf16, |value| value.abs() / 256.0 + 1e-4);
         }
