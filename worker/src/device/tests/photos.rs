@@ -39,29 +39,34 @@ fn photos() -> Vec<Photo> {
     ]
 }
 
-/// Makes the images (7, size, size, 3) of several batches, of which the next one is staged while the one
-/// before is being made.
+/// Makes the images (7, size, size, 3) of the batches of several steps, of which the next one's are staged
+/// while those of the one before are being made.
 fn finished<P: Pipeline>(
     device: &mut P,
-    batches: &[Vec<Photo>],
+    steps: &[Vec<Vec<Photo>>],
     format: Format,
     size: usize,
 ) -> Vec<f64> {
     let shape = Shape { h: size, w: size, c: 3 };
-    let n = batches[0].len();
-    let len = n * shape.len();
+    let n = steps[0][0].len();
+    let len = steps[0].len() * n * shape.len();
     let requests = [Request { format, ..Request::lasting(len) }, Request::lasting(len)];
     let [images, copies] = device.alloc(&requests)[..] else { unreachable!() };
     let whole = |buffer| Span { buffer, offset: 0, len };
-    let target = Tensor::new(images, n, shape);
     let ops = vec![Op::Cast { input: whole(images), output: whole(copies) }];
     let segments = [Segment { ops, made: whole(copies) }];
-    device.stage_photos(target, &batches[0]);
+    let stage = |device: &mut P, step: &[Vec<Photo>]| {
+        for (place, batch) in step.iter().enumerate() {
+            let offset = place * n * shape.len();
+            device.stage_photos(Tensor { offset, ..Tensor::new(images, n, shape) }, batch);
+        }
+    };
+    stage(device, &steps[0]);
     let mut finished = Vec::new();
-    for place in 1..=batches.len() {
+    for place in 1..=steps.len() {
         device.begin(&segments);
-        if let Some(next) = batches.get(place) {
-            device.stage_photos(target, next);
+        if let Some(next) = steps.get(place) {
+            stage(device, next);
         }
         finished.extend(device.next().unwrap().iter().map(|value| value.to_f64()));
     }
@@ -70,17 +75,17 @@ fn finished<P: Pipeline>(
 
 #[test]
 fn a_gpu_finishes_photos_as_a_cpu_does() {
-    // As many more that each is another one's neighbour, and a slot is used again.
-    let batches: Vec<Vec<Photo>> = (0..5)
-        .map(|round| {
-            let mut photos = photos();
-            photos.rotate_left(round);
-            photos
-        })
-        .collect();
+    // So many that the memory of uploads is used again while the GPU is far behind.
+    let batch = |round| {
+        let mut photos = photos();
+        photos.rotate_left(round);
+        photos
+    };
+    let steps: Vec<Vec<Vec<Photo>>> =
+        [0..4, 3..7].map(|rounds| rounds.map(batch).collect()).to_vec();
     for size in [1, 19, 40] {
         let mut expected = Vec::new();
-        for photo in batches.iter().flatten() {
+        for photo in steps.iter().flatten().flatten() {
             let mut image = vec![0.0; size * size * 3];
             photo.finish(size, &mut image);
             expected.extend(image.into_iter().map(f64::from));
@@ -88,7 +93,7 @@ fn a_gpu_finishes_photos_as_a_cpu_does() {
         let check = |found: &[f64], precision: Precision, tolerance: fn(f64) -> f64| {
             for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let difference = (found - expected).abs();
-                let image = index / (size * size * 3) % batches[0].len();
+                let image = index / (size * size * 3) % steps[0][0].len();
                 assert!(
                     difference <= tolerance(*expected),
                     "{precision}, {size}x{size}, image {image}, number {index}: {found} and not \
@@ -96,16 +101,16 @@ fn a_gpu_finishes_photos_as_a_cpu_does() {
                 );
             }
         };
-        let plain = finished(&mut Serial::new(Plain::<f32>::new()), &batches, Format::Full, size);
+        let plain = finished(&mut Serial::new(Plain::<f32>::new()), &steps, Format::Full, size);
         assert_eq!(plain, expected);
         let mut again: Option<Vec<f64>> = None;
         for mut gpu in gpus(Precision::Fp32) {
-            let found = finished(&mut gpu, &batches, Format::Full, size);
+            let found = finished(&mut gpu, &steps, Format::Full, size);
             check(&found, Precision::Fp32, |_| 1e-4);
             assert_eq!(*again.get_or_insert_with(|| found.clone()), found);
         }
         for mut gpu in gpus(Precision::Bf16) {
-            let found = finished(&mut gpu, &batches, Format::Bf16, size);
+            let found = finished(&mut gpu, &steps, Format::Bf16, size);
             // Half a unit of the eighth digit, and what may differ before.
             check(&found, Precision::Bf16, |value| value.abs() / 256.0 + 1e-4);
         }
