@@ -18,7 +18,7 @@ pub struct DeviceArgs {
     #[arg(long, default_value = "auto", value_name = "auto|cpu", conflicts_with = "gpu")]
     pub device: Kind,
 
-    /// Compute on the GPU with this number; several, as 0,1, are a worker process each
+    /// Compute on the GPU with this number; for workers also several, as 0,1: a process each
     #[arg(long, value_name = "N[,N]")]
     pub gpu: Option<Gpus>,
 

@@ -19,7 +19,7 @@ use crate::output::{self, Column, Report, Table, count, significant};
 /// by a near-cancellation that magnified it, is marked but passes if every operation is right.
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
-    /// Reference file, as worker/golden/make_golden.py makes one
+    /// Reference file: worker/golden/hw2_net.json, or another one that make_golden.py there makes
     #[arg(value_name = "FILE")]
     file: PathBuf,
 

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use hw2_common::config::ConfigError;
 use hw2_common::logging::{self, LevelFilter};
 use hw2_server::args::{self, ServerArgs};
 
@@ -23,7 +24,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            // As clap's own, for a config that means nothing.
+            if error.is::<ConfigError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

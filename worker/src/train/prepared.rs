@@ -58,9 +58,10 @@ impl Prepared {
         let network = job.network()?;
         let layout = ParamLayout::new(&network);
         let path = args.data.clone().unwrap_or_else(|| job.config.data.clone().into());
-        let dataset = Dataset::open(&path).with_context(
-            || "the worker cannot read the job's dataset (--data names another place)",
-        )?;
+        let dataset = Dataset::open(&path).with_context(|| {
+            "the worker cannot read the job's dataset where the server's config has it (--data \
+                 names another place)"
+        })?;
         let threads = args.threads.unwrap_or(job.config.threads);
         let batch_size = job.config.batch_size as usize;
         let device = args.device.choice(threads)?.resolve();

@@ -41,8 +41,13 @@ pub enum VerifyError {
         source: std::io::Error,
     },
     /// The file is not of the form that `make_golden.py` writes.
-    #[error("the reference file is not of the form that make_golden.py writes: {0}")]
-    Form(#[from] serde_json::Error),
+    #[error("{path} is no reference file, as worker/golden/make_golden.py writes one: {source}")]
+    Form {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
     /// A case does not describe the ten-layer network.
     #[error("case `{case}` of the reference file: {problem}")]
     Case {

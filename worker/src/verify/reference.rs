@@ -95,15 +95,11 @@ impl Reference {
     pub fn read(path: &Path) -> Result<Self, VerifyError> {
         let read = std::fs::read_to_string(path);
         let path = path.display().to_string();
-        Self::parse(&read.map_err(|source| VerifyError::Read { path, source })?)
-    }
-
-    /// Reads the text of a reference file.
-    ///
-    /// # Errors
-    /// If it is of another form.
-    pub fn parse(text: &str) -> Result<Self, VerifyError> {
-        Ok(serde_json::from_str(text)?)
+        let text = match read {
+            Ok(text) => text,
+            Err(source) => return Err(VerifyError::Read { path, source }),
+        };
+        serde_json::from_str(&text).map_err(|source| VerifyError::Form { path, source })
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct WireArgs {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Vec<u16>,
 
-    /// Rounds of each measurement
+    /// Rounds of each worker, of which the first quarter does not count
     #[arg(long, value_name = "N", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u32).range(8..))]
     rounds: u32,
