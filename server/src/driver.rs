@@ -200,8 +200,8 @@ impl Driver {
         self.coordinator.check_term(term)?;
         let (answer, wait) = oneshot::channel();
         let waiter = self.waiter();
+        self.coordinator.pull(self.now(), worker, pushing, waiter)?;
         self.pulls.insert(waiter, answer);
-        self.coordinator.pull(self.now(), worker, pushing, waiter);
         Ok((waiter, wait))
     }
 

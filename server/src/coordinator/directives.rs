@@ -12,16 +12,21 @@ use super::{
 impl Coordinator {
     /// A worker wants to know what to do, once what it is `pushing` is in. [`Effect::Direct`]
     /// answers.
+    ///
+    /// # Errors
+    /// What it is pushing cannot be an assignment of this run, or not yet.
     pub(crate) fn pull(
         &mut self,
         now: Now,
         worker: WorkerId,
         pushing: Option<Assignment>,
         waiter: Waiter,
-    ) {
+    ) -> Result<(), Refusal> {
+        pushing.map_or(Ok(()), |assignment| self.check_assignment(assignment))?;
         if !self.members.saw(now, worker) {
             let directive = Directive::Rejoin(not_a_member(worker));
-            return self.effects.push(Effect::Direct(waiter, directive));
+            self.effects.push(Effect::Direct(waiter, directive));
+            return Ok(());
         }
         if let Some(member) = self.members.get_mut(worker) {
             member.ready = true;
@@ -32,6 +37,7 @@ impl Coordinator {
             self.effects.push(Effect::Direct(older, directive));
         }
         self.serve(now);
+        Ok(())
     }
 
     /// A worker wants to push a contribution for which it has no credit. [`Effect::GiveCredit`]

@@ -237,7 +237,7 @@ impl World {
 
     fn pull_this(&mut self, worker: WorkerId, pushing: Option<Assignment>) -> Waiter {
         let waiter = self.waiter();
-        self.coordinator.pull(self.now, worker, pushing, waiter);
+        self.coordinator.pull(self.now, worker, pushing, waiter).unwrap();
         self.carry_out();
         waiter
     }
