@@ -8,6 +8,9 @@
 
 struct Channel { float mean, scale, bias; };
 
+// Rows that a thread reads of two tensors before it computes.
+constexpr int AHEAD_OF_TWO = 2;
+
 // z is made without fused multiply-add, forward and backward: the ReLU passes the same numbers twice.
 __device__ __forceinline__ Channel channel_of(const float* mean, const float* var, const float* weight, const float* bias,
                                               int c, double epsilon) {
@@ -17,6 +20,19 @@ __device__ __forceinline__ Channel channel_of(const float* mean, const float* va
 
 __device__ __forceinline__ float affine(Channel channel, float x) {
     return __fadd_rn(__fmul_rn(__fsub_rn(x, channel.mean), channel.scale), channel.bias);
+}
+
+// A block's channels, the first of which is `first`, for `affine`; and what else `more` is told to make of each.
+template <class F>
+__device__ __forceinline__ void share_channels(Channel (&shared)[WIDE_CHANNELS], const float* mean, const float* var,
+                                               const float* weight, const float* bias, int first, int channels, double epsilon,
+                                               F more) {
+    int at = thread_of_block();
+    if (at < WIDE_CHANNELS && first + at < channels) {
+        shared[at] = channel_of(mean, var, weight, bias, first + at, epsilon);
+        more(at, first + at);
+    }
+    __syncthreads();
 }
 
 // A block makes ROWS_PER_BLOCK rows of 32 channels.
@@ -30,6 +46,36 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_relu(const Number* 
     for (int row = first + threadIdx.y; row < end; row += ROW_LANES) {
         float z = affine(channel, value(input[row * in.ld + c]));
         output[row * out_ld + c] = rounded(z > 0.0f ? z : 0.0f);
+    }
+}
+
+// The same, 16 bytes at a time.
+extern "C" __global__ void __launch_bounds__(256)
+batch_norm_relu_wide(const Wide* input, Wide* output, const float* mean, const float* var, const float* weight, const float* bias,
+                     double epsilon, Matrix in, int out_ld) {
+    __shared__ Channel shared[WIDE_CHANNELS];
+    share_channels(shared, mean, var, weight, bias, blockIdx.y * WIDE_CHANNELS, in.c * WIDE, epsilon, [](int, int) {});
+    int c = blockIdx.y * WIDE_LANES + threadIdx.x;
+    if (c >= in.c) return;
+    Channel channels[WIDE];
+    for (int at = 0; at < WIDE; at++) channels[at] = shared[threadIdx.x * WIDE + at];
+    int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
+    for (int row = first + threadIdx.y; row < end; row += AHEAD * WIDE_ROWS) {
+        Wide read[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            if (row + i * WIDE_ROWS < end) read[i] = input[(row + i * WIDE_ROWS) * in.ld + c];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            if (row + i * WIDE_ROWS >= end) break;
+            float numbers[WIDE];
+            unpack(read[i], numbers);
+            for (int at = 0; at < WIDE; at++) {
+                float z = affine(channels[at], numbers[at]);
+                numbers[at] = z > 0.0f ? z : 0.0f;
+            }
+            pack(numbers, output[(row + i * WIDE_ROWS) * out_ld + c]);
+        }
     }
 }
 
@@ -60,6 +106,47 @@ batch_norm_sums(const Number* input, const Number* grad, const float* mean, cons
     if (threadIdx.y == 0 && c < in.c) sums[c * gridDim.x + blockIdx.x] = all;
 }
 
+// The same over many rows, 16 bytes at a time; each thread sums its few in f32.
+extern "C" __global__ void __launch_bounds__(256)
+batch_norm_sums_wide(const Wide* input, const Wide* grad, const float* mean, const float* var, const float* weight, const float* bias,
+                     double epsilon, Matrix in, int grad_ld, Pair* sums) {
+    __shared__ Pair shared[WARPS][WIDE_CHANNELS];
+    __shared__ Channel channels[WIDE_CHANNELS];
+    __shared__ double inverses[WIDE_CHANNELS];
+    share_channels(channels, mean, var, weight, bias, blockIdx.y * WIDE_CHANNELS, in.c * WIDE, epsilon,
+                   [&](int at, int c) { inverses[at] = 1.0 / sqrt(double(var[c]) + epsilon); });
+    int c = blockIdx.y * WIDE_LANES + threadIdx.x, thread = thread_of_block();
+    int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
+    float all_g[WIDE] = {}, all_gd[WIDE] = {};
+    Channel mine[WIDE];
+    for (int at = 0; at < WIDE; at++) mine[at] = channels[threadIdx.x * WIDE + at];
+    if (c < in.c)
+        for (int row = first + threadIdx.y; row < end; row += AHEAD_OF_TWO * WIDE_ROWS) {
+            Wide read[AHEAD_OF_TWO], grads[AHEAD_OF_TWO];
+#pragma unroll
+            for (int i = 0; i < AHEAD_OF_TWO; i++)
+                if (row + i * WIDE_ROWS < end) {
+                    read[i] = input[(row + i * WIDE_ROWS) * in.ld + c];
+                    grads[i] = grad[(row + i * WIDE_ROWS) * grad_ld + c];
+                }
+#pragma unroll
+            for (int i = 0; i < AHEAD_OF_TWO; i++) {
+                if (row + i * WIDE_ROWS >= end) break;
+                float x[WIDE], g[WIDE];
+                unpack(read[i], x);
+                unpack(grads[i], g);
+                for (int at = 0; at < WIDE; at++) {
+                    float passed = affine(mine[at], x[at]) > 0.0f ? g[at] : 0.0f;
+                    all_g[at] += passed;
+                    all_gd[at] += passed * (x[at] - mine[at].mean);
+                }
+            }
+        }
+    Pair all = sum_of_rows(shared, all_g, all_gd);
+    int at = blockIdx.y * WIDE_CHANNELS + thread;
+    if (thread < WIDE_CHANNELS && at < in.c * WIDE) sums[at * gridDim.x + blockIdx.x] = Pair{all.a, all.b * inverses[thread]};
+}
+
 // One block for each channel: <g> and <g * y>, and the gradients of bias and weight.
 extern "C" __global__ void __launch_bounds__(256)
 batch_norm_means(const Pair* sums, int blocks, int rows, Pair* means, float* grad_weight, float* grad_bias) {
@@ -87,5 +174,47 @@ batch_norm_backward(const Number* input, const Number* grad_output, Number* grad
         float x = value(input[row * in.ld + c]);
         double g = affine(channel, x) > 0.0f ? value(grad_output[row * out_ld + c]) : 0.0f;
         grad_input[row * in_ld + c] = rounded(float(factor * (g - average.a - (x - normaliser.a) * normaliser.b * average.b)));
+    }
+}
+
+// The same over many rows, 16 bytes at a time, in f32.
+extern "C" __global__ void __launch_bounds__(256)
+batch_norm_backward_wide(const Wide* input, const Wide* grad_output, Wide* grad_input, const float* mean, const float* var,
+                         const float* weight, const float* bias, double epsilon, const Pair* means, Matrix in, int out_ld, int in_ld) {
+    __shared__ Channel channels[WIDE_CHANNELS];
+    // <g>, and <g * y> / s.
+    __shared__ float2 averages[WIDE_CHANNELS];
+    share_channels(channels, mean, var, weight, bias, blockIdx.y * WIDE_CHANNELS, in.c * WIDE, epsilon, [&](int at, int c) {
+        averages[at] = make_float2(float(means[c].a), float(means[c].b / sqrt(double(var[c]) + epsilon)));
+    });
+    int c = blockIdx.y * WIDE_LANES + threadIdx.x;
+    if (c >= in.c) return;
+    Channel mine[WIDE];
+    float2 mine_of[WIDE];
+    for (int at = 0; at < WIDE; at++) {
+        mine[at] = channels[threadIdx.x * WIDE + at];
+        mine_of[at] = averages[threadIdx.x * WIDE + at];
+    }
+    int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
+    for (int row = first + threadIdx.y; row < end; row += AHEAD_OF_TWO * WIDE_ROWS) {
+        Wide read[AHEAD_OF_TWO], grads[AHEAD_OF_TWO];
+#pragma unroll
+        for (int i = 0; i < AHEAD_OF_TWO; i++)
+            if (row + i * WIDE_ROWS < end) {
+                read[i] = input[(row + i * WIDE_ROWS) * in.ld + c];
+                grads[i] = grad_output[(row + i * WIDE_ROWS) * out_ld + c];
+            }
+#pragma unroll
+        for (int i = 0; i < AHEAD_OF_TWO; i++) {
+            if (row + i * WIDE_ROWS >= end) break;
+            float x[WIDE], g[WIDE];
+            unpack(read[i], x);
+            unpack(grads[i], g);
+            for (int at = 0; at < WIDE; at++) {
+                float passed = affine(mine[at], x[at]) > 0.0f ? g[at] : 0.0f;
+                g[at] = mine[at].scale * (passed - mine_of[at].x - (x[at] - mine[at].mean) * mine_of[at].y);
+            }
+            pack(g, grad_input[(row + i * WIDE_ROWS) * in_ld + c]);
+        }
     }
 }

@@ -42,3 +42,15 @@ extern "C" __global__ void cast_full_byte(const float* input, unsigned char* out
 extern "C" __global__ void cast_byte_full(const unsigned char* input, float* output, Matrix in, int out_ld, int count) {
     move(input, output, in, out_ld, count);
 }
+
+// The first `count` numbers of output are those of input, the others up to `len` are zeros.
+extern "C" __global__ void fill_up(const Number* input, Number* output, int count, int len) {
+    int index = item();
+    if (index < len) output[index] = index < count ? input[index] : rounded(0.0f);
+}
+
+// output = a + b; it may be one of them.
+extern "C" __global__ void add(const float* a, const float* b, float* output, int count) {
+    int index = item();
+    if (index < count) output[index] = a[index] + b[index];
+}

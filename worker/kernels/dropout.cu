@@ -32,12 +32,25 @@ extern "C" __global__ void dropout_factors(const Coordinates* coordinates, int l
         factors[block * 4 + lane] = float(words[lane] >> 8) * (1.0f / 16777216.0f) < keep ? kept : 0.0f;
 }
 
-// One factor for each number, or for each channel of an image of `pixels` pixels.
-extern "C" __global__ void dropout(Number* tensor, const float* factors, Matrix matrix, int pixels, int count) {
+template <class V>
+__device__ void multiply(V* tensor, const float* factors, Matrix matrix, int pixels, int count) {
+    constexpr int W = Width<V>::of;
     int index = item();
     if (index >= count) return;
     int channel = index % matrix.c, row = index / matrix.c;
     int decision = pixels ? row / pixels * matrix.c + channel : index;
-    Number& to = tensor[row * matrix.ld + channel];
-    to = rounded(value(to) * factors[decision]);
+    V& to = tensor[row * matrix.ld + channel];
+    float numbers[W];
+    unpack(to, numbers);
+    for (int i = 0; i < W; i++) numbers[i] *= factors[decision * W + i];
+    pack(numbers, to);
+}
+
+// One factor for each number, or for each channel of an image of `pixels` pixels.
+extern "C" __global__ void dropout(Number* tensor, const float* factors, Matrix matrix, int pixels, int count) {
+    multiply(tensor, factors, matrix, pixels, count);
+}
+
+extern "C" __global__ void dropout_wide(Wide* tensor, const float* factors, Matrix matrix, int pixels, int count) {
+    multiply(tensor, factors, matrix, pixels, count);
 }

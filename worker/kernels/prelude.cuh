@@ -23,8 +23,48 @@ __device__ __forceinline__ float rounded(float value) { return value; }
 
 __device__ __forceinline__ float value(float number) { return number; }
 
-// Four that are read or written at once.
-struct alignas(4 * sizeof(Number)) Four { Number at[4]; };
+// To nearest, side by side in a word.
+#ifdef BF16
+__device__ __forceinline__ unsigned rounded(float low, float high) {
+#if defined(__CUDACC_RTC__) && __CUDA_ARCH__ >= 800
+    unsigned both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+#else
+    return rounded(low).bits | unsigned(rounded(high).bits) << 16;
+#endif
+}
+#endif
+
+// What a thread moves at once where channels, leading dimension and address allow it: 16 bytes. A kernel
+// that is written for a type V takes either a Number or a Wide; its c, ld and count are in units of V.
+constexpr int WIDE = 16 / sizeof(Number);
+struct alignas(16) Wide { unsigned words[4]; };
+
+template <class V> struct Width { static constexpr int of = 1; };
+template <> struct Width<Wide> { static constexpr int of = WIDE; };
+
+__device__ __forceinline__ void unpack(Number from, float (&to)[1]) { to[0] = value(from); }
+__device__ __forceinline__ void pack(const float (&from)[1], Number& to) { to = rounded(from[0]); }
+
+__device__ __forceinline__ void unpack(Wide from, float (&to)[WIDE]) {
+#ifdef BF16
+    for (int i = 0; i < 4; i++) {
+        to[2 * i] = __uint_as_float(from.words[i] << 16);
+        to[2 * i + 1] = __uint_as_float(from.words[i] & 0xffff0000u);
+    }
+#else
+    for (int i = 0; i < 4; i++) to[i] = __uint_as_float(from.words[i]);
+#endif
+}
+
+__device__ __forceinline__ void pack(const float (&from)[WIDE], Wide& to) {
+#ifdef BF16
+    for (int i = 0; i < 4; i++) to.words[i] = rounded(from[2 * i], from[2 * i + 1]);
+#else
+    for (int i = 0; i < 4; i++) to.words[i] = __float_as_uint(from[i]);
+#endif
+}
 
 // Pixels of all images, channels, and numbers from one pixel to the next.
 struct Matrix { int rows, c, ld; };
@@ -32,8 +72,8 @@ struct Matrix { int rows, c, ld; };
 struct Window { int kernel_size, stride, top, left, h, w, out_h, out_w; };
 
 // The first place of a window that sees a pixel `edge` from where the padding begins.
-__device__ __forceinline__ int first_place(int edge, Window window) {
-    return edge < window.kernel_size ? 0 : (edge - window.kernel_size) / window.stride + 1;
+__device__ __forceinline__ int first_place(int edge, int kernel_size, int stride) {
+    return edge < kernel_size ? 0 : (edge - kernel_size) / stride + 1;
 }
 
 constexpr int THREADS = 256;
@@ -62,6 +102,36 @@ __device__ Pair sum_of_lanes(Pair* shared, Pair mine) {
         __syncthreads();
     }
     return shared[threadIdx.x];
+}
+
+// A column reduction over Wides: a block of 8 lanes x 32 rows sums ROWS_PER_BLOCK rows.
+constexpr int WIDE_LANES = 8;
+constexpr int WIDE_ROWS = THREADS / WIDE_LANES;
+constexpr int WIDE_CHANNELS = WIDE_LANES * WIDE;
+constexpr int WARPS = THREADS / 32;
+// Rows that a thread reads before it computes.
+constexpr int AHEAD = 4;
+
+__device__ __forceinline__ int thread_of_block() { return threadIdx.y * WIDE_LANES + threadIdx.x; }
+
+// The sums of two numbers for each of a lane's channels over a block's rows: the first WIDE_CHANNELS threads
+// have one channel each. A thread's own sum is short enough for f32.
+__device__ Pair sum_of_rows(Pair (*shared)[WIDE_CHANNELS], const float (&a)[WIDE], const float (&b)[WIDE]) {
+    int thread = thread_of_block();
+    for (int i = 0; i < WIDE; i++) {
+        Pair mine = {a[i], b[i]};
+        for (int lanes = WIDE_LANES; lanes < 32; lanes *= 2) {
+            double other_a = __shfl_xor_sync(0xffffffffu, mine.a, lanes);
+            double other_b = __shfl_xor_sync(0xffffffffu, mine.b, lanes);
+            mine = add(mine, Pair{other_a, other_b});
+        }
+        if (thread % 32 < WIDE_LANES) shared[thread / 32][threadIdx.x * WIDE + i] = mine;
+    }
+    __syncthreads();
+    Pair all = {0.0, 0.0};
+    if (thread < WIDE_CHANNELS)
+        for (int warp = 0; warp < WARPS; warp++) all = add(all, shared[warp][thread]);
+    return all;
 }
 
 // The sum of one pair for each of a block's THREADS, in every one of them.

@@ -74,7 +74,7 @@ pub fn bench_step(options: &StepBenchOptions) -> Result<StepBench, DeviceError> 
     let options = &StepBenchOptions { device: options.device.resolve(), ..options.clone() };
     let StepBenchOptions { device, network, precision, batch_size, repeats, .. } = options;
     let mut engine = Engine::new(device.open(*precision)?, network, *batch_size, *precision);
-    let mut batch = Batch::new(network, *batch_size);
+    let batch = Batch::new(network, *batch_size);
     batch.load(&mut engine);
     let train = median_ms(*repeats, || batch.train(&mut engine))?;
     let evaluate = median_ms(*repeats, || {
@@ -95,13 +95,12 @@ pub fn bench_step(options: &StepBenchOptions) -> Result<StepBench, DeviceError> 
     })
 }
 
-/// Synthetic images and labels, and parameters to train them with.
+/// Synthetic images and labels, and parameters to train with them.
 struct Batch {
     images: Vec<f32>,
     labels: Vec<u32>,
     params: Vec<f32>,
     buffers: Vec<f32>,
-    statistics: Vec<f32>,
 }
 
 impl Batch {
@@ -113,21 +112,24 @@ impl Batch {
             labels: (0..batch_size as u32).map(|image| image % classes).collect(),
             params: layout.initial_params(1),
             buffers: layout.initial_buffers(),
-            statistics: vec![0.0; layout.buffers.len()],
         }
     }
 
     fn load<D: Pipeline<Elem = f32>>(&self, engine: &mut Model<D>) {
         engine.load_params(&self.params);
         engine.load_buffers(&self.buffers);
+        engine.stage(&self.images, &self.labels);
     }
 
-    fn train<D: Pipeline<Elem = f32>>(&mut self, engine: &mut Model<D>) -> Result<(), DeviceError> {
-        let Self { images, labels, statistics, .. } = self;
+    /// A step as a worker does it: the next batch is on its way while this one is computed.
+    fn train<D: Pipeline<Elem = f32>>(&self, engine: &mut Model<D>) -> Result<(), DeviceError> {
         let dropout = DropoutCoordinates { seed: 1, step: GlobalStep(0), replica: ReplicaId(0) };
-        engine.train_step(images, labels, Some(dropout), statistics, &mut |_, gradient| {
-            black_box(gradient);
-        })?;
+        engine.begin(Some(dropout));
+        engine.stage(&self.images, &self.labels);
+        while let Some(made) = engine.made()? {
+            black_box(made.values());
+        }
+        black_box(engine.outcome()?);
         Ok(())
     }
 }
@@ -155,7 +157,7 @@ fn primitives(options: &StepBenchOptions) -> Result<Vec<PrimitiveTime>, DeviceEr
     let StepBenchOptions { device, network, precision, batch_size, .. } = options;
     let device = Timed::new(device.open(*precision)?, Arc::clone(&times));
     let mut model = Model::new(Serial::new(device), network, *batch_size, *precision);
-    let mut batch = Batch::new(&options.network, options.batch_size);
+    let batch = Batch::new(&options.network, options.batch_size);
     batch.load(&mut model);
     for call in 0..WARM_UP + options.repeats.max(1) {
         if call == WARM_UP {

@@ -92,11 +92,19 @@ impl<D: Device> Device for Timed<D> {
         self.time("download".into(), 0, |device| device.download(source, values))
     }
 
+    fn finish(&mut self) -> Result<(), DeviceError> {
+        self.device.finish()
+    }
+
     fn set_dropout(&mut self, coordinates: DropoutCoordinates) {
         self.device.set_dropout(coordinates);
     }
 
     fn run(&mut self, op: Op) {
-        self.time(op.to_string(), op.flops(), |device| device.run(op));
+        self.time(op.to_string(), op.flops(), |device| {
+            device.run(op);
+            // An error is for the next download to report.
+            let _ = device.finish();
+        });
     }
 }

@@ -18,7 +18,7 @@ pub mod plain;
 mod tensor;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use choice::{AnyDevice, Choice, Kind};
 pub use float::Float;
@@ -83,6 +83,14 @@ pub trait Device: Send {
     /// Whatever went wrong on the device since the last download.
     fn download(&mut self, source: Span, values: &mut [Self::Elem]) -> Result<(), DeviceError>;
 
+    /// Waits for everything asked so far.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device since the last download.
+    fn finish(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     /// Chooses the masks of all following [`Op::Dropout`].
     fn set_dropout(&mut self, coordinates: DropoutCoordinates);
 
@@ -117,6 +125,10 @@ impl<D: Device + ?Sized> Device for Box<D> {
 
     fn download(&mut self, source: Span, values: &mut [D::Elem]) -> Result<(), DeviceError> {
         (**self).download(source, values)
+    }
+
+    fn finish(&mut self) -> Result<(), DeviceError> {
+        (**self).finish()
     }
 
     fn set_dropout(&mut self, coordinates: DropoutCoordinates) {

@@ -106,6 +106,10 @@ impl<D: Device> Device for Serial<D> {
         self.device.download(source, values)
     }
 
+    fn finish(&mut self) -> Result<(), DeviceError> {
+        self.device.finish()
+    }
+
     fn set_dropout(&mut self, coordinates: DropoutCoordinates) {
         self.device.set_dropout(coordinates);
     }

@@ -6,8 +6,8 @@ use hw2_common::layout::ParamLayout;
 use hw2_common::model::{Block, ConvSpec, ModelSpec};
 
 use super::Model;
-use crate::device::cuda::Cuda;
 use crate::device::plain::Plain;
+use crate::device::tests::gpu;
 use crate::device::{DropoutCoordinates, Float, Pipeline, Serial};
 use crate::verify::fill;
 
@@ -173,7 +173,6 @@ fn step<D: Pipeline>(device: D, precision: Precision) -> (f64, Vec<f64>) {
 
 #[test]
 fn reduced_precision_on_a_gpu_is_near_to_what_it_should_be() {
-    let gpu = |precision| Cuda::new(0, Some(hw2_softgpu::libraries()), precision).unwrap();
     let exact = step(Serial::new(Plain::<f64>::new()), Precision::Fp32);
     let rounded = step(Serial::new(Plain::<f64>::new()), Precision::Bf16);
     let apart = |a: &(f64, Vec<f64>), b: &(f64, Vec<f64>)| {

@@ -10,7 +10,7 @@ const GOLDEN: &str = include_str!("../../golden/hw2_net.json");
 const FLIPS: &str = include_str!("../../golden/flips.json");
 
 fn on(kind: Kind) -> Choice {
-    let cuda_lib_dir = Some(hw2_softgpu::libraries().into());
+    let cuda_lib_dir = crate::device::tests::cuda_lib_dir().map(Into::into);
     Choice { kind, threads: 2, cuda_lib_dir }
 }
 

@@ -1,10 +1,11 @@
 //! Batch normalisation with the ReLU that follows it; see [`crate::device::plain::batch_norm`].
 
-use super::launch::{Arg, Place, Traffic, int, matrix};
+use super::launch::{Arg, Place, Traffic, int};
 use super::lower::{Lowering, row_blocks};
+use super::unit::Unit;
 use crate::device::{BN_EPSILON, BatchNorm, Span, Tensor};
 
-/// Over at most so many rows backward makes the moments anew, in all their digits.
+/// Over at most so many rows moments and gradients are made in all their digits.
 const FEW_ROWS: usize = 1024;
 
 pub(super) fn moments(to: &mut Lowering, input: Tensor, mean: Span, var: Span) {
@@ -14,11 +15,18 @@ pub(super) fn moments(to: &mut Lowering, input: Tensor, mean: Span, var: Span) {
     to.blocks("moments", input.shape.c, combines(input).writes(mean).writes(var), args);
 }
 
+/// What a kernel over all of `tensors` reads at once: those that read 16 bytes sum up in f32.
+fn unit(tensors: &[Tensor]) -> Unit {
+    if tensors[0].rows() > FEW_ROWS { Unit::of(tensors) } else { Unit::NUMBER }
+}
+
 /// Sums of x and x^2 over each block of rows.
 fn sums(to: &mut Lowering, input: Tensor) -> Place {
     let sums = to.pairs(input.shape.c * row_blocks(input));
-    let args = vec![input.into(), sums.into(), matrix(input)];
-    to.over_rows("moments_of_blocks", input, sums_up(input).reads(input), args);
+    let unit = unit(&[input]);
+    let args = vec![input.into(), sums.into(), unit.matrix(input)];
+    let kernel = unit.kernel("moments_of_blocks", "moments_of_blocks_wide");
+    to.over_rows(unit, kernel, input, sums_up(input).reads(input), args);
     sums
 }
 
@@ -47,9 +55,11 @@ fn channels(bn: BatchNorm) -> Vec<Arg> {
 pub(super) fn relu_forward(to: &mut Lowering, bn: BatchNorm, input: Tensor, output: Tensor) {
     let mut args = vec![input.into(), output.into()];
     args.extend(channels(bn));
-    args.extend([matrix(input), int(output.ld)]);
+    let unit = unit(&[input, output]);
+    args.extend([unit.matrix(input), unit.int(output.ld)]);
     let traffic = reads_channels(Traffic::default().reads(input).writes(output), bn);
-    to.over_rows("batch_norm_relu", input, traffic, args);
+    let kernel = unit.kernel("batch_norm_relu", "batch_norm_relu_wide");
+    to.over_rows(unit, kernel, input, traffic, args);
 }
 
 pub(super) fn relu_backward(
@@ -62,16 +72,21 @@ pub(super) fn relu_backward(
 ) {
     let c = input.shape.c;
     let (blocks, rows) = (row_blocks(input), input.rows());
-    let normalisers = normalisers(to, bn, input);
+    let unit = unit(&[input, grad_output, grad_input]);
     let mut common = channels(bn);
-    common.push(normalisers.into());
+    let mut pairs = 0;
+    if !unit.is_wide() {
+        common.push(normalisers(to, bn, input).into());
+        pairs = c;
+    }
 
     let sums = to.pairs(c * blocks);
     let mut args = vec![input.into(), grad_output.into()];
     args.extend(common.clone());
-    args.extend([matrix(input), int(grad_output.ld), sums.into()]);
-    let traffic = reads_channels(sums_up(input).reads(input).reads(grad_output), bn).reads_pairs(c);
-    to.over_rows("batch_norm_sums", input, traffic, args);
+    args.extend([unit.matrix(input), unit.int(grad_output.ld), sums.into()]);
+    let traffic = reads_channels(sums_up(input).reads(input).reads(grad_output), bn);
+    let kernel = unit.kernel("batch_norm_sums", "batch_norm_sums_wide");
+    to.over_rows(unit, kernel, input, traffic.reads_pairs(pairs), args);
 
     let means = to.pairs(c);
     let mut args = vec![sums.into(), int(blocks), int(rows), means.into()];
@@ -81,10 +96,12 @@ pub(super) fn relu_backward(
 
     let mut args = vec![input.into(), grad_output.into(), grad_input.into()];
     args.extend(common);
-    args.extend([means.into(), matrix(input), int(grad_output.ld), int(grad_input.ld)]);
+    args.extend([means.into(), unit.matrix(input)]);
+    args.extend([grad_output.ld, grad_input.ld].map(|ld| unit.int(ld)));
     let traffic = Traffic::default().reads(input).reads(grad_output).writes(grad_input);
-    let traffic = reads_channels(traffic, bn).reads_pairs(2 * c);
-    to.over_rows("batch_norm_backward", input, traffic, args);
+    let traffic = reads_channels(traffic, bn).reads_pairs(pairs + c);
+    let kernel = unit.kernel("batch_norm_backward", "batch_norm_backward_wide");
+    to.over_rows(unit, kernel, input, traffic, args);
 }
 
 /// Mean and 1 / sqrt(var + epsilon) of each channel in f64.

@@ -1,6 +1,6 @@
 //! From one format to another.
 
-use super::launch::{Arg, Kernel, Traffic, int, to_int};
+use super::launch::{Arg, Kernel, Place, Traffic, int, to_int};
 use super::lower::{Lowering, THREADS};
 use crate::device::{Format, Span};
 
@@ -28,6 +28,27 @@ pub(super) fn rows(
     let args = vec![input, output, matrix, int(out_ld), int(count)];
     let blocks = u32::try_from(count.div_ceil(THREADS)).expect("a tensor has few blocks");
     Kernel { name, grid: [blocks, 1], block: [THREADS as u32, 1], args }
+}
+
+/// The launch that copies `weight`, in the format of activations, to `filled` and zeros behind it, up to
+/// `len` numbers.
+pub(super) fn fill_up(weight: Span, filled: Place, len: usize) -> Kernel {
+    let args = vec![weight.into(), filled.into(), int(weight.len), int(len)];
+    let blocks = u32::try_from(len.div_ceil(THREADS)).expect("a tensor has few blocks");
+    Kernel { name: "fill_up", grid: [blocks, 1], block: [THREADS as u32, 1], args }
+}
+
+/// The first numbers at `input`, in full, to `output`.
+pub(super) fn shorten(to: &mut Lowering, input: Place, output: Span) {
+    let kernel = launch(Format::Full, input.into(), Format::Full, output.into(), output.len);
+    to.push(kernel, Traffic::default().writes(output).columns(4 * output.len));
+}
+
+/// The sums of numbers at two places, in full, to `output`, which may be one of them.
+pub(super) fn add(to: &mut Lowering, a: Place, b: Place, output: Span) {
+    let args = vec![a.into(), b.into(), output.into()];
+    let traffic = Traffic::default().writes(output).columns(8 * output.len);
+    to.for_each("add", output.len, traffic, args);
 }
 
 /// The kernel that makes `into` from `from`, if there is one.

@@ -1,8 +1,9 @@
 //! Convolution as matrix products over columns, some images at a time.
 
-use super::launch::{Arg, Place, Traffic, int, number_bytes, numbers, window as window_arg};
+use super::launch::{Arg, LANES, Place, Traffic, int, number_bytes, numbers, window as window_arg};
 use super::lower::{Limits, Lowering, Rows};
-use super::{batch_norm, bias};
+use super::unit::{Unit, wide_numbers};
+use super::{batch_norm, bias, cast};
 use crate::device::{Epilogue, Format, Op, Span, Tensor, Update, Window};
 
 /// Some images of a convolution, whose columns are in the workspace together.
@@ -10,18 +11,25 @@ struct Strip {
     /// Index of the first.
     first: usize,
     images: usize,
+    /// Strips take turns, so that the columns of one are made while those of another are multiplied.
+    lane: usize,
 }
 
-/// Numbers of one row of columns.
+/// What a window sees, in numbers.
 fn taps(window: Window, c: usize) -> usize {
     window.kernel_size * window.kernel_size * c
 }
 
-/// Images of which the columns are made at once.
+/// Numbers of one row of columns of `input`: filled up, so that cuBLAS can read 16 bytes at once.
+fn row_numbers(window: Window, input: Tensor) -> usize {
+    taps(window, input.shape.c).next_multiple_of(wide_numbers(input))
+}
+
+/// Images of which the columns are made at once in one lane.
 fn images_at_once(limits: Limits, window: Window, input: Tensor, output: Tensor) -> usize {
-    let row = number_bytes(input.buffer.format) * taps(window, input.shape.c);
+    let row = number_bytes(input.buffer.format) * row_numbers(window, input);
     let image = output.shape.h * output.shape.w * row;
-    (limits.column_bytes / image).clamp(1, input.n)
+    (limits.column_bytes / LANES / image).clamp(1, input.n)
 }
 
 /// Numbers of the columns that are made at once, if `op` makes any.
@@ -35,26 +43,29 @@ pub(super) fn column_numbers(op: Op, limits: Limits) -> Option<usize> {
         _ => return None,
     };
     let images = images_at_once(limits, window, input, output);
-    Some(images * output.shape.h * output.shape.w * taps(window, input.shape.c))
+    Some(images * output.shape.h * output.shape.w * row_numbers(window, input))
 }
 
 fn strips(to: &Lowering, window: Window, input: Tensor, output: Tensor) -> Vec<Strip> {
     let images = images_at_once(to.limits, window, input, output);
-    let strip = |first| Strip { first, images: images.min(input.n - first) };
-    (0..input.n).step_by(images).map(strip).collect()
+    let strip =
+        |(index, first)| Strip { first, images: images.min(input.n - first), lane: index % LANES };
+    (0..input.n).step_by(images).enumerate().map(strip).collect()
 }
 
-/// Columns of the first strip of images like `input`; it is the largest.
+/// For each lane the columns of the first strip of images like `input`; it is the largest.
 fn columns(
     to: &mut Lowering,
     strips: &[Strip],
     window: Window,
     input: Tensor,
     output: Tensor,
-) -> Columns {
+) -> Vec<Columns> {
     let rows = strips[0].images * output.shape.h * output.shape.w;
-    let (format, taps) = (input.buffer.format, taps(window, input.shape.c));
-    Columns { place: to.scratch(number_bytes(format) * rows * taps), format, taps }
+    let (format, len) = (input.buffer.format, row_numbers(window, input));
+    let bytes = number_bytes(format) * rows * len;
+    let lanes = 0..strips.len().min(LANES);
+    lanes.map(|_| Columns { place: to.scratch(bytes), format, len }).collect()
 }
 
 /// Room for the columns of a strip.
@@ -63,17 +74,17 @@ struct Columns {
     place: Place,
     format: Format,
     /// Numbers of a row.
-    taps: usize,
+    len: usize,
 }
 
 impl Columns {
     fn rows(self) -> Rows {
-        Rows::columns(self.place, self.format, self.taps)
+        Rows::columns(self.place, self.format, self.len)
     }
 
     /// Of images that make `output`.
     fn bytes(self, places: usize) -> usize {
-        number_bytes(self.format) * places * self.taps
+        number_bytes(self.format) * places * self.len
     }
 }
 
@@ -83,32 +94,32 @@ fn images(tensor: Tensor, strip: &Strip) -> Tensor {
     Tensor { offset: tensor.offset + strip.first * pixels * tensor.ld, n: strip.images, ..tensor }
 }
 
-/// Whether the channels of `tensor`, and what is made from them, can be moved by fours.
-fn by_fours(tensor: Tensor) -> bool {
-    let fits = |numbers: usize| numbers.is_multiple_of(4);
-    fits(tensor.shape.c) && fits(tensor.ld) && Place::from(tensor).is_aligned()
-}
-
 fn im2col(to: &mut Lowering, window: Window, input: Tensor, output: Tensor, columns: Columns) {
-    let count = output.rows() * columns.taps;
-    let (name, width) = if by_fours(input) { ("im2col_4", 4) } else { ("im2col_1", 1) };
+    let unit = Unit::of(&[input]);
     let mut args = vec![input.into(), columns.place.into(), window_arg(window, input)];
-    args.extend([int(input.shape.c / width), int(input.ld / width)]);
+    args.extend([input.shape.c, input.ld].map(|len| unit.int(len)));
     let traffic = Traffic::default().reads(input).columns(columns.bytes(output.rows()));
-    to.for_each(name, count / width, traffic, args);
+    if unit.is_wide() {
+        let count = output.rows() * unit.count(input.shape.c);
+        to.for_each("im2col_wide", count, traffic, args);
+    } else {
+        let row_wides = columns.len / wide_numbers(input);
+        args.push(int(row_wides));
+        to.for_each("im2col", output.rows() * row_wides, traffic, args);
+    }
 }
 
 fn col2im(to: &mut Lowering, window: Window, columns: Columns, update: Update, output: Tensor) {
-    let count = numbers(output);
+    let unit = Unit::of(&[output]);
     let places = output.n * window.places(output.shape.h) * window.places(output.shape.w);
-    let (name, width) = if by_fours(output) { ("col2im_4", 4) } else { ("col2im_1", 1) };
     let mut args: Vec<Arg> = vec![columns.place.into(), output.into(), window_arg(window, output)];
-    args.extend([int(output.shape.c / width), int(output.ld / width)]);
+    args.extend([output.shape.c, output.ld, columns.len].map(|len| unit.int(len)));
     let adds = usize::from(update == Update::Add);
     args.push(int(adds));
     let traffic = Traffic::default().writes(output).columns(columns.bytes(places));
     let traffic = if adds == 1 { traffic.reads(output) } else { traffic };
-    to.for_each(name, count / width, traffic, args);
+    let kernel = unit.kernel("col2im", "col2im_wide");
+    to.for_each(kernel, unit.count(numbers(output)), traffic, args);
 }
 
 pub(super) fn forward(
@@ -120,21 +131,37 @@ pub(super) fn forward(
     output: Tensor,
 ) {
     let (k, co) = (taps(window, input.shape.c), output.shape.c);
-    let weight = Rows::new(weight, co);
     if window == Window::POINT {
         let size = [output.rows(), co, k];
-        to.product(size, Rows::of(input), weight, 0.0, Rows::of(output));
+        to.product(size, Rows::of(input), Rows::new(weight, co), 0.0, Rows::of(output));
     } else {
         let strips = strips(to, window, input, output);
         let columns = columns(to, &strips, window, input, output);
+        let weight = filled_up(to, weight, [k, columns[0].len], co);
         for strip in &strips {
             let (input, output) = (images(input, strip), images(output, strip));
-            im2col(to, window, input, output, columns);
-            let size = [output.rows(), co, k];
-            to.product(size, columns.rows(), weight, 0.0, Rows::of(output));
+            let columns = columns[strip.lane];
+            to.in_lane(strip.lane, |to| {
+                im2col(to, window, input, output, columns);
+                let size = [output.rows(), co, columns.len];
+                to.product(size, columns.rows(), weight, 0.0, Rows::of(output));
+            });
         }
     }
     finish(to, epilogue, output);
+}
+
+/// `weight` (k, co) with rows of zeros below it, if columns are that much longer.
+fn filled_up(to: &mut Lowering, weight: Span, [k, len]: [usize; 2], co: usize) -> Rows {
+    if k == len {
+        return Rows::new(weight, co);
+    }
+    let format = weight.buffer.format;
+    let filled = to.scratch(number_bytes(format) * len * co);
+    let kernel = cast::fill_up(weight, filled, len * co);
+    let bytes = number_bytes(format) * len * co;
+    to.push(kernel, Traffic::default().reads(weight).columns(bytes));
+    Rows::columns(filled, format, co)
 }
 
 /// What follows the sum.
@@ -168,8 +195,11 @@ pub(super) fn grad_input(
     for strip in &strips {
         let (grad_input, grad_output) = (images(grad_input, strip), images(grad_output, strip));
         let size = [grad_output.rows(), k, co];
-        to.product(size, Rows::of(grad_output), weight, 0.0, columns.rows());
-        col2im(to, window, columns, update, grad_input);
+        let columns = columns[strip.lane];
+        to.in_lane(strip.lane, |to| {
+            to.product(size, Rows::of(grad_output), weight, 0.0, columns.rows());
+            col2im(to, window, columns, update, grad_input);
+        });
     }
 }
 
@@ -181,20 +211,36 @@ pub(super) fn grad_weight(
     grad_weight: Span,
 ) {
     let (k, co) = (taps(window, input.shape.c), grad_output.shape.c);
-    let grad_weight = Rows::new(grad_weight, co);
     if window == Window::POINT {
         let size = [k, co, grad_output.rows()];
         let input = Rows::of(input).transposed();
-        to.product(size, input, Rows::of(grad_output), 0.0, grad_weight);
+        to.product(size, input, Rows::of(grad_output), 0.0, Rows::new(grad_weight, co));
         return;
     }
     let strips = strips(to, window, input, grad_output);
     let columns = columns(to, &strips, window, input, grad_output);
+    let is_filled = columns[0].len > k;
+    let numbers = columns[0].len * co;
+    // Each lane has a sum of its own. In rows that are filled up there are more numbers than are wanted.
+    let sums: Vec<Rows> = (0..columns.len())
+        .map(|lane| match lane == 0 && !is_filled {
+            true => Rows::new(grad_weight, co),
+            false => Rows::columns(to.scratch(4 * numbers), Format::Full, co),
+        })
+        .collect();
     for strip in &strips {
         let (input, grad_output) = (images(input, strip), images(grad_output, strip));
-        im2col(to, window, input, grad_output, columns);
-        let size = [k, co, grad_output.rows()];
-        let beta = if strip.first == 0 { 0.0 } else { 1.0 };
-        to.product(size, columns.rows().transposed(), Rows::of(grad_output), beta, grad_weight);
+        let (columns, sum) = (columns[strip.lane], sums[strip.lane]);
+        let beta = if strip.first < strips[0].images * LANES { 0.0 } else { 1.0 };
+        to.in_lane(strip.lane, |to| {
+            im2col(to, window, input, grad_output, columns);
+            let size = [columns.len, co, grad_output.rows()];
+            to.product(size, columns.rows().transposed(), Rows::of(grad_output), beta, sum);
+        });
+    }
+    match sums[..] {
+        [first, last] => cast::add(to, first.place, last.place, grad_weight),
+        [only] if is_filled => cast::shorten(to, only.place, grad_weight),
+        _ => {}
     }
 }

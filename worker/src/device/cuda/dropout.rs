@@ -1,7 +1,8 @@
 //! Multiplies by 0 or 1 / keep; word i of the layer's Philox stream makes decision i.
 
-use super::launch::{Arg, Traffic, int, matrix, numbers};
+use super::launch::{Arg, Traffic, int, numbers};
 use super::lower::Lowering;
+use super::unit::Unit;
 use crate::device::{Mask, Tensor};
 
 pub(super) fn apply(to: &mut Lowering, mask: Mask, tensor: Tensor) {
@@ -24,7 +25,9 @@ pub(super) fn apply(to: &mut Lowering, mask: Mask, tensor: Tensor) {
         args,
     );
     let pixels = if mask.spatial { tensor.shape.h * tensor.shape.w } else { 0 };
-    let args = vec![tensor.into(), factors.into(), matrix(tensor), int(pixels)];
+    let unit = Unit::of(&[tensor]);
+    let args = vec![tensor.into(), factors.into(), unit.matrix(tensor), int(pixels)];
     let traffic = Traffic { read: 4 * decisions, ..Traffic::default() };
-    to.for_each("dropout", count, traffic.updates(tensor), args);
+    let kernel = unit.kernel("dropout", "dropout_wide");
+    to.for_each(kernel, unit.count(count), traffic.updates(tensor), args);
 }

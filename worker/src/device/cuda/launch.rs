@@ -7,11 +7,17 @@ use crate::device::{Buffer, Format, Operand, Span, Tensor, Window};
 /// Bytes of two f64 side by side.
 pub(super) const PAIR_BYTES: usize = 16;
 
+/// What can be done at once, each in an order of its own.
+pub(super) const LANES: usize = 2;
+
 /// One thing for a stream to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Launch {
     pub(super) task: Task,
     pub(super) traffic: Traffic,
+    /// After those before it in this lane, but beside those of others; or after all before it, and before
+    /// all that follow.
+    pub(super) lane: Option<usize>,
 }
 
 /// What it is.
@@ -95,7 +101,7 @@ impl Product {
     }
 
     /// Every number once.
-    fn traffic(&self) -> Traffic {
+    pub(super) fn traffic(&self) -> Traffic {
         let Self { m, n, k, format, result, .. } = *self;
         let mut traffic = Traffic::default();
         let mut add = |place: Place, format: Format, numbers: usize, is_read: bool| {
@@ -113,12 +119,6 @@ impl Product {
             add(self.c, result, m * n, true);
         }
         traffic
-    }
-}
-
-impl From<Product> for Launch {
-    fn from(product: Product) -> Self {
-        Self { traffic: product.traffic(), task: Task::Product(product) }
     }
 }
 
@@ -184,17 +184,6 @@ pub(super) enum Arg {
     Double(f64),
     /// A struct of ints, by value.
     Ints(Vec<i32>),
-}
-
-impl Place {
-    /// Whether four numbers can be read at once from here on.
-    pub(super) fn is_aligned(self) -> bool {
-        match self {
-            Self::Buffer { offset, .. } => offset.is_multiple_of(4),
-            Self::Workspace { offset } => offset.is_multiple_of(16),
-            Self::Device { address } => address.is_multiple_of(16),
-        }
-    }
 }
 
 impl From<Span> for Place {

@@ -4,6 +4,7 @@
 //! operation has a file with the name that it has on every device.
 
 use super::launch::{Arg, Kernel, Launch, Matrix, PAIR_BYTES, Place, Product, Task, Traffic, int};
+use super::unit::Unit;
 use super::{
     batch_norm, bias, cast, conv2d, dropout, gemm, max_pool, pointwise, relu,
     softmax_cross_entropy, weight_decay,
@@ -18,6 +19,9 @@ const LANES: usize = 32;
 const ROW_LANES: usize = 8;
 /// Rows that it takes in all.
 const ROWS_PER_BLOCK: usize = 256;
+/// Lanes of 16 bytes of such a block where it can read them at once, and rows.
+const WIDE_LANES: usize = 8;
+const WIDE_ROW_LANES: usize = THREADS / WIDE_LANES;
 
 /// What a kind of GPU is given at a time. Constants of the kind: results depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +36,8 @@ pub(super) struct Lowering {
     pub(super) launches: Vec<Launch>,
     /// Bytes of the workspace that they need.
     pub(super) workspace_bytes: usize,
+    /// Of the next ones.
+    lane: Option<usize>,
 }
 
 /// An operation on more numbers than a kernel can count.
@@ -119,7 +125,14 @@ pub(super) fn lower(op: Op, limits: Limits) -> Result<Lowering, TooLarge> {
 impl Lowering {
     /// Nothing yet.
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, launches: Vec::new(), workspace_bytes: 0 }
+        Self { limits, launches: Vec::new(), workspace_bytes: 0, lane: None }
+    }
+
+    /// The launches of `work` are in `lane`.
+    pub(super) fn in_lane(&mut self, lane: usize, work: impl FnOnce(&mut Self)) {
+        self.lane = Some(lane);
+        work(self);
+        self.lane = None;
     }
 
     /// Room in the workspace.
@@ -157,17 +170,19 @@ impl Lowering {
         self.kernel(name, [count.div_ceil(THREADS), 1], [THREADS, 1], traffic, args);
     }
 
-    /// Blocks over all rows and channels of `tensor`.
+    /// Blocks over all rows and channels of `tensor`, for a kernel that reads `unit`s.
     pub(super) fn over_rows(
         &mut self,
+        unit: Unit,
         name: &'static str,
         tensor: Tensor,
         traffic: Traffic,
         args: Vec<Arg>,
     ) {
+        let lanes = if unit.is_wide() { [WIDE_LANES, WIDE_ROW_LANES] } else { [LANES, ROW_LANES] };
         // Along y there may be 65,535 blocks only.
-        let grid = [row_blocks(tensor), tensor.shape.c.div_ceil(LANES)];
-        self.kernel(name, grid, [LANES, ROW_LANES], traffic, args);
+        let grid = [row_blocks(tensor), unit.count(tensor.shape.c).div_ceil(lanes[0])];
+        self.kernel(name, grid, lanes, traffic, args);
     }
 
     /// One block for each of `count`.
@@ -206,7 +221,7 @@ impl Lowering {
     }
 
     pub(super) fn push(&mut self, kernel: Kernel, traffic: Traffic) {
-        self.launches.push(Launch { task: Task::Kernel(kernel), traffic });
+        self.launches.push(Launch { task: Task::Kernel(kernel), traffic, lane: self.lane });
     }
 
     /// c (m, n) = a (m, k) * b (k, n) + beta * c, all row-major: each is the transpose of what lies
@@ -228,7 +243,8 @@ impl Lowering {
             result: c.format,
             ldc: c.ld,
         };
-        self.launches.push(product.into());
+        let traffic = product.traffic();
+        self.launches.push(Launch { task: Task::Product(product), traffic, lane: self.lane });
     }
 }
 

@@ -35,6 +35,7 @@ mod softmax_cross_entropy;
 mod source;
 mod survey;
 mod transfer;
+mod unit;
 mod weight_decay;
 
 use std::collections::VecDeque;
@@ -100,7 +101,8 @@ enum Target {
 /// Operations that were asked for once and are expected again.
 struct Routine {
     ops: Vec<Op>,
-    launches: Vec<Launch>,
+    /// Of each operation.
+    launches: Vec<Vec<Launch>>,
     form: Form,
 }
 
@@ -215,7 +217,7 @@ impl Cuda {
         for op in ops {
             let Some(lowered) = self.lower(*op) else { continue };
             workspace_bytes = workspace_bytes.max(lowered.workspace_bytes);
-            launches.extend(lowered.launches);
+            launches.push(lowered.launches);
         }
         self.reserve(workspace_bytes);
         if self.routines.len() == ROUTINES_MAX {
@@ -232,7 +234,7 @@ impl Cuda {
         augment::apply(&mut lowering, photos, bytes, images);
         self.reserve(lowering.workspace_bytes);
         self.attempt(|runtime| {
-            lowering.launches.iter().try_for_each(|launch| runtime.launch(launch))?;
+            runtime.launch_all(&lowering.launches)?;
             runtime.taken(upload)
         });
     }
@@ -254,7 +256,7 @@ impl Routine {
     fn run(&mut self, runtime: &mut Runtime) -> Result<(), RuntimeError> {
         let launches = &self.launches;
         let one_by_one =
-            |runtime: &mut Runtime| launches.iter().try_for_each(|launch| runtime.launch(launch));
+            |runtime: &mut Runtime| launches.iter().try_for_each(|of_op| runtime.launch_all(of_op));
         match &self.form {
             Form::New => {
                 self.form = Form::Known;
@@ -311,6 +313,11 @@ impl Device for Cuda {
         self.health()
     }
 
+    fn finish(&mut self) -> Result<(), DeviceError> {
+        self.attempt(Runtime::finish);
+        self.health()
+    }
+
     fn set_dropout(&mut self, coordinates: DropoutCoordinates) {
         self.attempt(|runtime| runtime.set_dropout(coordinates));
     }
@@ -318,9 +325,7 @@ impl Device for Cuda {
     fn run(&mut self, op: Op) {
         let Some(lowered) = self.lower(op) else { return };
         self.reserve(lowered.workspace_bytes);
-        self.attempt(|runtime| {
-            lowered.launches.iter().try_for_each(|launch| runtime.launch(launch))
-        });
+        self.attempt(|runtime| runtime.launch_all(&lowered.launches));
     }
 
     fn run_all(&mut self, ops: &[Op]) {

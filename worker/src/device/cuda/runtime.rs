@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use cudarc::cublas;
 use cudarc::driver::{
-    self, CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
-    result,
+    self, CudaContext, CudaEvent, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr,
+    DriverError, result,
 };
 use cudarc::nvrtc::Ptx;
 use hw2_common::config::Precision;
@@ -19,15 +19,19 @@ use super::blas::Blas;
 use super::cast;
 use super::driver::Gpu;
 use super::graph::Graph;
-use super::launch::{Arg, Kernel, Launch, Place, Task, number_bytes};
+use super::launch::{Arg, Kernel, LANES, Launch, Place, Task, number_bytes};
 use super::transfer::{Download, Upload, Uploads};
 use crate::device::{DropoutCoordinates, Format, Span};
 
 /// A GPU with our kernels, and its memory.
 pub(super) struct Runtime {
     context: Arc<CudaContext>,
-    stream: Arc<CudaStream>,
-    blas: Blas,
+    /// One for each lane; the first is also that of what is alone.
+    streams: [Arc<CudaStream>; LANES],
+    blas: [Blas; LANES],
+    /// When the other lanes may begin, and when each is done.
+    forked: CudaEvent,
+    joined: [CudaEvent; LANES - 1],
     module: Arc<CudaModule>,
     functions: HashMap<&'static str, CudaFunction>,
     arenas: Vec<CudaSlice<u8>>,
@@ -75,12 +79,14 @@ impl Runtime {
         let context = CudaContext::new(gpu.ordinal)?;
         // SAFETY: nothing is allocated yet, and everything runs on streams that we order ourselves.
         unsafe { context.disable_event_tracking() };
-        let stream = context.new_stream()?;
+        let streams = [context.new_stream()?, context.new_stream()?];
+        let stream = &streams[0];
         let module = context.load_module(Ptx::from_binary(code))?;
-        let blas = Blas::new(&stream, precision)?;
+        let [first, second] = &streams;
+        let blas = [Blas::new(first, precision)?, Blas::new(second, precision)?];
         let (workspace, coordinates) = (stream.alloc_zeros(256)?, stream.alloc_zeros(4)?);
         // Other streams use memory only after the one that asked for it has got it.
-        stream.synchronize()?;
+        streams.iter().try_for_each(|stream| stream.synchronize())?;
         Ok(Self {
             blas,
             module,
@@ -92,17 +98,19 @@ impl Runtime {
             uploads: Uploads::new(&context)?,
             download_stream: context.new_stream()?,
             download: Download::new(&context, 1)?,
+            forked: context.new_event(None)?,
+            joined: [context.new_event(None)?],
             context,
-            stream,
+            streams,
         })
     }
 
     /// Buffers in `arena`, a new one, of which what lasts is zeros.
     pub(super) fn alloc(&mut self, arena: &Arena) -> Result<(), RuntimeError> {
         // SAFETY: what does not last is written before it is read.
-        let mut memory = unsafe { self.stream.alloc::<u8>(arena.bytes.max(1)) }?;
-        self.stream.memset_zeros(&mut memory.slice_mut(..arena.lasting_bytes))?;
-        self.stream.synchronize()?;
+        let mut memory = unsafe { self.streams[0].alloc::<u8>(arena.bytes.max(1)) }?;
+        self.streams[0].memset_zeros(&mut memory.slice_mut(..arena.lasting_bytes))?;
+        self.streams[0].synchronize()?;
         let number = self.arenas.len();
         self.arenas.push(memory);
         let placed = |offset: &usize| Placed { arena: number, offset: *offset };
@@ -114,9 +122,9 @@ impl Runtime {
     pub(super) fn reserve(&mut self, bytes: usize) -> Result<bool, RuntimeError> {
         let is_small = self.workspace.len() < bytes;
         if is_small {
-            self.stream.synchronize()?;
+            self.streams[0].synchronize()?;
             // SAFETY: what is in it is written before it is read.
-            self.workspace = unsafe { self.stream.alloc(bytes) }?;
+            self.workspace = unsafe { self.streams[0].alloc(bytes) }?;
         }
         Ok(is_small)
     }
@@ -137,27 +145,27 @@ impl Runtime {
 
     /// Where what was sent off is, for what the stream is asked from here on to [`Self::taken`].
     pub(super) fn arrived(&mut self, upload: Upload) -> Result<Place, RuntimeError> {
-        Ok(Place::Device { address: self.uploads.take(upload, &self.stream)? })
+        Ok(Place::Device { address: self.uploads.take(upload, &self.streams[0])? })
     }
 
     /// Nobody reads any more what was sent off.
     pub(super) fn taken(&mut self, upload: Upload) -> Result<(), RuntimeError> {
-        Ok(self.uploads.taken(upload, &self.stream)?)
+        Ok(self.uploads.taken(upload, &self.streams[0])?)
     }
 
     /// Puts what was sent off into `target`, in the order of the stream.
     pub(super) fn take(&mut self, upload: Upload, target: Span) -> Result<(), RuntimeError> {
-        let from = self.uploads.take(upload, &self.stream)?;
+        let from = self.uploads.take(upload, &self.streams[0])?;
         let to = self.address(target.into());
         if target.buffer.format == Format::Full {
             // SAFETY: both are that long.
             unsafe {
-                result::memcpy_dtod_async(to, from, 4 * target.len, self.stream.cu_stream())?;
+                result::memcpy_dtod_async(to, from, 4 * target.len, self.streams[0].cu_stream())?;
             }
         } else {
             self.cast(Format::Full, from, target.buffer.format, to, target.len)?;
         }
-        Ok(self.uploads.taken(upload, &self.stream)?)
+        Ok(self.uploads.taken(upload, &self.streams[0])?)
     }
 
     /// Waits for everything asked so far and copies `source` to `values`.
@@ -173,15 +181,20 @@ impl Runtime {
         let mut full = None;
         if source.buffer.format != Format::Full {
             // SAFETY: it is written before it is read.
-            let memory = unsafe { self.stream.alloc::<f32>(source.len) }?;
-            let to = memory.device_ptr(&self.stream).0;
+            let memory = unsafe { self.streams[0].alloc::<f32>(source.len) }?;
+            let to = memory.device_ptr(&self.streams[0]).0;
             self.cast(source.buffer.format, address, Format::Full, to, source.len)?;
             (address, full) = (to, Some(memory));
         }
-        self.download.begin(address, source.len, &self.stream, &self.download_stream)?;
+        self.download.begin(address, source.len, &self.streams[0], &self.download_stream)?;
         values.copy_from_slice(self.download.wait()?);
         drop(full);
         Ok(())
+    }
+
+    /// Waits for everything asked so far.
+    pub(super) fn finish(&mut self) -> Result<(), RuntimeError> {
+        Ok(self.streams[0].synchronize()?)
     }
 
     /// Room for `len` numbers of a download.
@@ -197,7 +210,7 @@ impl Runtime {
     ) -> Result<(), RuntimeError> {
         assert_eq!(source.buffer.format, Format::Full, "what is made is in full");
         let address = self.address(source.into());
-        Ok(download.begin(address, source.len, &self.stream, &self.download_stream)?)
+        Ok(download.begin(address, source.len, &self.streams[0], &self.download_stream)?)
     }
 
     /// What `ask` asks of this, to be repeated; none where graphs are unknown.
@@ -205,7 +218,7 @@ impl Runtime {
         &mut self,
         ask: impl FnOnce(&mut Self) -> Result<(), RuntimeError>,
     ) -> Result<Option<Graph>, RuntimeError> {
-        let stream = Arc::clone(&self.stream);
+        let stream = Arc::clone(&self.streams[0]);
         Graph::capture(&stream, || ask(self))
     }
 
@@ -220,31 +233,63 @@ impl Runtime {
     ) -> Result<(), RuntimeError> {
         let place = |address| Arg::Address(Place::Device { address });
         let kernel = cast::launch(from, place(input), into, place(output), len);
-        self.kernel(&kernel)
+        self.kernel(&kernel, 0)
     }
 
     pub(super) fn set_dropout(&mut self, at: DropoutCoordinates) -> Result<(), RuntimeError> {
         let words = [at.seed as u32, (at.seed >> 32) as u32, at.step.0 as u32, at.replica.0];
         let upload = self.uploads.begin(bytemuck::cast_slice(&words))?;
-        let from = self.uploads.take(upload, &self.stream)?;
-        let (to, _) = self.coordinates.device_ptr(&self.stream);
+        let from = self.uploads.take(upload, &self.streams[0])?;
+        let (to, _) = self.coordinates.device_ptr(&self.streams[0]);
         // SAFETY: both are that long.
-        unsafe { result::memcpy_dtod_async(to, from, 16, self.stream.cu_stream())? };
-        Ok(self.uploads.taken(upload, &self.stream)?)
+        unsafe { result::memcpy_dtod_async(to, from, 16, self.streams[0].cu_stream())? };
+        Ok(self.uploads.taken(upload, &self.streams[0])?)
     }
 
-    /// Puts `launch` into the stream.
-    pub(super) fn launch(&mut self, launch: &Launch) -> Result<(), RuntimeError> {
+    /// Puts `launches` into the streams of their lanes. What is asked for later comes after all of them.
+    pub(super) fn launch_all(&mut self, launches: &[Launch]) -> Result<(), RuntimeError> {
+        let mut is_forked = false;
+        for launch in launches {
+            match (is_forked, launch.lane.is_some()) {
+                (false, true) => self.fork()?,
+                (true, false) => self.join()?,
+                _ => {}
+            }
+            is_forked = launch.lane.is_some();
+            self.launch(launch)?;
+        }
+        if is_forked { self.join() } else { Ok(()) }
+    }
+
+    /// The other lanes begin when everything asked so far is done.
+    fn fork(&self) -> Result<(), DriverError> {
+        let [first, others @ ..] = &self.streams;
+        self.forked.record(first)?;
+        others.iter().try_for_each(|other| other.wait(&self.forked))
+    }
+
+    /// What follows comes after what all lanes were asked.
+    fn join(&self) -> Result<(), RuntimeError> {
+        let [first, others @ ..] = &self.streams;
+        for (other, joined) in others.iter().zip(&self.joined) {
+            joined.record(other)?;
+            first.wait(joined)?;
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, launch: &Launch) -> Result<(), RuntimeError> {
+        let lane = launch.lane.unwrap_or(0);
         match &launch.task {
-            Task::Kernel(kernel) => self.kernel(kernel),
+            Task::Kernel(kernel) => self.kernel(kernel, lane),
             Task::Product(product) => {
                 self.context.bind_to_thread()?;
-                Ok(self.blas.multiply(product, |place| self.address(place))?)
+                Ok(self.blas[lane].multiply(product, |place| self.address(place))?)
             }
         }
     }
 
-    fn kernel(&mut self, kernel: &Kernel) -> Result<(), RuntimeError> {
+    fn kernel(&mut self, kernel: &Kernel, lane: usize) -> Result<(), RuntimeError> {
         self.context.bind_to_thread()?;
         if !self.functions.contains_key(kernel.name) {
             let function = self.module.load_function(kernel.name)?;
@@ -263,7 +308,7 @@ impl Runtime {
                 (x, y, 1),
                 (bx, by, 1),
                 0,
-                self.stream.cu_stream(),
+                self.streams[lane].cu_stream(),
                 &mut pointers,
             )?;
         }
@@ -275,7 +320,7 @@ impl Runtime {
         match arg {
             Arg::Address(place) => vec![self.address(*place)],
             Arg::Null => vec![0],
-            Arg::Coordinates => vec![self.coordinates.device_ptr(&self.stream).0],
+            Arg::Coordinates => vec![self.coordinates.device_ptr(&self.streams[0]).0],
             Arg::Int(value) => vec![u64::from(value.cast_unsigned())],
             Arg::Float(value) => vec![u64::from(value.to_bits())],
             Arg::Double(value) => vec![value.to_bits()],
@@ -292,10 +337,10 @@ impl Runtime {
             Place::Buffer { buffer, offset } => {
                 let Placed { arena, offset: start } = self.buffers[buffer.number()];
                 let bytes = start + number_bytes(buffer.format) * offset;
-                self.arenas[arena].device_ptr(&self.stream).0 + bytes as u64
+                self.arenas[arena].device_ptr(&self.streams[0]).0 + bytes as u64
             }
             Place::Workspace { offset } => {
-                self.workspace.device_ptr(&self.stream).0 + offset as u64
+                self.workspace.device_ptr(&self.streams[0]).0 + offset as u64
             }
             Place::Device { address } => address,
         }
@@ -305,7 +350,7 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         if self.context.synchronize().is_ok() {
-            self.blas.release();
+            self.blas.iter_mut().for_each(Blas::release);
         }
     }
 }

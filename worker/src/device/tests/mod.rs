@@ -1,5 +1,7 @@
 //! Every fast primitive, with odd sizes and strides, against the plain loops in f64.
 
+use std::path::Path;
+
 use hw2_common::config::Precision;
 use hw2_common::model::Shape;
 
@@ -19,7 +21,7 @@ mod operands;
 mod photos;
 
 /// (n, h, w, c_in, c_out, kernel_size, stride).
-const CONVOLUTIONS: [[usize; 7]; 7] = [
+const CONVOLUTIONS: [[usize; 7]; 10] = [
     [1, 1, 1, 1, 1, 1, 1],
     [2, 7, 5, 3, 9, 3, 1],
     [3, 9, 10, 5, 17, 3, 2],
@@ -27,11 +29,14 @@ const CONVOLUTIONS: [[usize; 7]; 7] = [
     [2, 4, 11, 7, 6, 5, 1],
     [1, 2, 2, 3, 4, 5, 3],
     [19, 5, 5, 4, 8, 3, 2],
+    [4, 6, 5, 16, 33, 3, 1],
+    [2, 9, 10, 8, 24, 3, 2],
+    [3, 4, 11, 24, 8, 5, 3],
 ];
 
 /// (n, h, w, c).
-const ACTIVATIONS: [[usize; 4]; 5] =
-    [[1, 1, 1, 1], [3, 5, 7, 9], [19, 4, 3, 33], [2, 13, 1, 64], [3, 17, 31, 70]];
+const ACTIVATIONS: [[usize; 4]; 6] =
+    [[1, 1, 1, 1], [3, 5, 7, 9], [19, 4, 3, 33], [2, 13, 1, 64], [3, 17, 31, 70], [3, 17, 31, 72]];
 
 /// (n, classes).
 const BATCHES: [[usize; 2]; 4] = [[1, 1], [5, 10], [3, 65], [300, 33]];
@@ -56,8 +61,8 @@ fn span_of<D: Device>(device: &mut D, format: Format, len: usize, tensor: usize)
     span
 }
 
-/// A tensor that is a slice of the channels of a wider one, where four numbers can be moved at once if
-/// its channels let them.
+/// A tensor that is a slice of the channels of a wider one, where 16 bytes can be moved at once if its
+/// channels let them.
 fn tensor<D: Device>(
     device: &mut D,
     format: Format,
@@ -65,20 +70,20 @@ fn tensor<D: Device>(
     shape: Shape,
     number: usize,
 ) -> Tensor {
-    let wide = Shape { c: shape.c + 8, ..shape };
+    let wide = Shape { c: shape.c + 16, ..shape };
     let whole = Tensor::new(span_of(device, format, n * wide.len(), number).buffer, n, wide);
-    whole.channels(4, shape.c)
+    whole.channels(8, shape.c)
 }
 
 /// Places of a pool, in the midst of a buffer of bytes.
 fn places<D: Device>(device: &mut D, n: usize, shape: Shape) -> Tensor {
-    let wide = Shape { c: shape.c + 8, ..shape };
+    let wide = Shape { c: shape.c + 16, ..shape };
     let len = n * wide.len();
     let request = Request { format: Format::Byte, ..Request::lasting(len) };
     let buffer = device.alloc(&[request])[0];
     let bytes: Vec<_> = (0..len).map(|i| D::Elem::from_f64((i % 256) as f64)).collect();
     device.upload(Span { buffer, offset: 0, len }, &bytes);
-    Tensor::new(buffer, n, wide).channels(4, shape.c)
+    Tensor::new(buffer, n, wide).channels(8, shape.c)
 }
 
 /// All numbers of the buffer of a tensor made by [`tensor`]: what lies beside it must not change.
@@ -278,10 +283,21 @@ fn check_within(
     }
 }
 
+/// Where the libraries of the GPU under test are: the software one's, or with `HW2_TEST_GPU=real` where
+/// this machine has CUDA.
+pub(crate) fn cuda_lib_dir() -> Option<&'static Path> {
+    let is_real = std::env::var_os("HW2_TEST_GPU").is_some_and(|value| value == "real");
+    if is_real { None } else { Some(hw2_softgpu::libraries()) }
+}
+
+/// The GPU under test, for activations of `precision`.
+pub(crate) fn gpu(precision: Precision) -> Cuda {
+    Cuda::new(0, cuda_lib_dir(), precision).unwrap()
+}
+
 /// A GPU, and one that takes a single image at a time.
 fn gpus(precision: Precision) -> [Cuda; 2] {
-    let gpu = || Cuda::new(0, Some(hw2_softgpu::libraries()), precision).unwrap();
-    [gpu(), gpu().one_image_at_a_time()]
+    [gpu(precision), gpu(precision).one_image_at_a_time()]
 }
 
 /// Runs `case` on every device: within 1e-5 of the plain loops in f64, and for several numbers of
