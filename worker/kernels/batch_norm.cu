@@ -52,19 +52,22 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_relu(const Number* 
 // The same, 16 bytes at a time.
 extern "C" __global__ void __launch_bounds__(256)
 batch_norm_relu_wide(const Wide* input, Wide* output, const float* mean, const float* var, const float* weight, const float* bias,
-                     double epsilon, Matrix in, int out_ld) {
+                     double epsilon, Matrix in, int out_ld, int rows) {
     __shared__ Channel shared[WIDE_CHANNELS];
-    share_channels(shared, mean, var, weight, bias, blockIdx.y * WIDE_CHANNELS, in.c * WIDE, epsilon, [](int, int) {});
     int c = blockIdx.y * WIDE_LANES + threadIdx.x;
-    if (c >= in.c) return;
-    Channel channels[WIDE];
-    for (int at = 0; at < WIDE; at++) channels[at] = shared[threadIdx.x * WIDE + at];
-    int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
-    for (int row = first + threadIdx.y; row < end; row += AHEAD * WIDE_ROWS) {
-        Wide read[AHEAD];
+    int first = blockIdx.x * rows, end = c < in.c ? min(first + rows, in.rows) : 0;
+    Wide read[AHEAD];
+    auto load = [&](int row) {
 #pragma unroll
         for (int i = 0; i < AHEAD; i++)
             if (row + i * WIDE_ROWS < end) read[i] = input[(row + i * WIDE_ROWS) * in.ld + c];
+    };
+    // On its way while the roots are taken.
+    load(first + threadIdx.y);
+    share_channels(shared, mean, var, weight, bias, blockIdx.y * WIDE_CHANNELS, in.c * WIDE, epsilon, [](int, int) {});
+    Channel channels[WIDE];
+    for (int at = 0; at < WIDE; at++) channels[at] = shared[threadIdx.x * WIDE + at];
+    for (int row = first + threadIdx.y; row < end; row += AHEAD * WIDE_ROWS) {
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
             if (row + i * WIDE_ROWS >= end) break;
@@ -76,6 +79,7 @@ batch_norm_relu_wide(const Wide* input, Wide* output, const float* mean, const f
             }
             pack(numbers, output[(row + i * WIDE_ROWS) * out_ld + c]);
         }
+        load(row + AHEAD * WIDE_ROWS);
     }
 }
 
@@ -109,39 +113,42 @@ batch_norm_sums(const Number* input, const Number* grad, const float* mean, cons
 // The same over many rows, 16 bytes at a time; each thread sums its few in f32.
 extern "C" __global__ void __launch_bounds__(256)
 batch_norm_sums_wide(const Wide* input, const Wide* grad, const float* mean, const float* var, const float* weight, const float* bias,
-                     double epsilon, Matrix in, int grad_ld, Pair* sums) {
+                     double epsilon, Matrix in, int grad_ld, Pair* sums, int rows) {
     __shared__ Pair shared[WARPS][WIDE_CHANNELS];
     __shared__ Channel channels[WIDE_CHANNELS];
     __shared__ double inverses[WIDE_CHANNELS];
+    int c = blockIdx.y * WIDE_LANES + threadIdx.x, thread = thread_of_block();
+    int first = blockIdx.x * rows, end = c < in.c ? min(first + rows, in.rows) : 0;
+    Wide read[AHEAD_OF_TWO], grads[AHEAD_OF_TWO];
+    auto load = [&](int row) {
+#pragma unroll
+        for (int i = 0; i < AHEAD_OF_TWO; i++)
+            if (row + i * WIDE_ROWS < end) {
+                read[i] = input[(row + i * WIDE_ROWS) * in.ld + c];
+                grads[i] = grad[(row + i * WIDE_ROWS) * grad_ld + c];
+            }
+    };
+    load(first + threadIdx.y);
     share_channels(channels, mean, var, weight, bias, blockIdx.y * WIDE_CHANNELS, in.c * WIDE, epsilon,
                    [&](int at, int c) { inverses[at] = 1.0 / sqrt(double(var[c]) + epsilon); });
-    int c = blockIdx.y * WIDE_LANES + threadIdx.x, thread = thread_of_block();
-    int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
     float all_g[WIDE] = {}, all_gd[WIDE] = {};
     Channel mine[WIDE];
     for (int at = 0; at < WIDE; at++) mine[at] = channels[threadIdx.x * WIDE + at];
-    if (c < in.c)
-        for (int row = first + threadIdx.y; row < end; row += AHEAD_OF_TWO * WIDE_ROWS) {
-            Wide read[AHEAD_OF_TWO], grads[AHEAD_OF_TWO];
+    for (int row = first + threadIdx.y; row < end; row += AHEAD_OF_TWO * WIDE_ROWS) {
 #pragma unroll
-            for (int i = 0; i < AHEAD_OF_TWO; i++)
-                if (row + i * WIDE_ROWS < end) {
-                    read[i] = input[(row + i * WIDE_ROWS) * in.ld + c];
-                    grads[i] = grad[(row + i * WIDE_ROWS) * grad_ld + c];
-                }
-#pragma unroll
-            for (int i = 0; i < AHEAD_OF_TWO; i++) {
-                if (row + i * WIDE_ROWS >= end) break;
-                float x[WIDE], g[WIDE];
-                unpack(read[i], x);
-                unpack(grads[i], g);
-                for (int at = 0; at < WIDE; at++) {
-                    float passed = affine(mine[at], x[at]) > 0.0f ? g[at] : 0.0f;
-                    all_g[at] += passed;
-                    all_gd[at] += passed * (x[at] - mine[at].mean);
-                }
+        for (int i = 0; i < AHEAD_OF_TWO; i++) {
+            if (row + i * WIDE_ROWS >= end) break;
+            float x[WIDE], g[WIDE];
+            unpack(read[i], x);
+            unpack(grads[i], g);
+            for (int at = 0; at < WIDE; at++) {
+                float passed = affine(mine[at], x[at]) > 0.0f ? g[at] : 0.0f;
+                all_g[at] += passed;
+                all_gd[at] += passed * (x[at] - mine[at].mean);
             }
         }
+        load(row + AHEAD_OF_TWO * WIDE_ROWS);
+    }
     Pair all = sum_of_rows(shared, all_g, all_gd);
     int at = blockIdx.y * WIDE_CHANNELS + thread;
     if (thread < WIDE_CHANNELS && at < in.c * WIDE) sums[at * gridDim.x + blockIdx.x] = Pair{all.a, all.b * inverses[thread]};
@@ -180,30 +187,32 @@ batch_norm_backward(const Number* input, const Number* grad_output, Number* grad
 // The same over many rows, 16 bytes at a time, in f32.
 extern "C" __global__ void __launch_bounds__(256)
 batch_norm_backward_wide(const Wide* input, const Wide* grad_output, Wide* grad_input, const float* mean, const float* var,
-                         const float* weight, const float* bias, double epsilon, const Pair* means, Matrix in, int out_ld, int in_ld) {
+                         const float* weight, const float* bias, double epsilon, const Pair* means, Matrix in, int out_ld, int in_ld, int rows) {
     __shared__ Channel channels[WIDE_CHANNELS];
     // <g>, and <g * y> / s.
     __shared__ float2 averages[WIDE_CHANNELS];
-    share_channels(channels, mean, var, weight, bias, blockIdx.y * WIDE_CHANNELS, in.c * WIDE, epsilon, [&](int at, int c) {
-        averages[at] = make_float2(float(means[c].a), float(means[c].b / sqrt(double(var[c]) + epsilon)));
-    });
     int c = blockIdx.y * WIDE_LANES + threadIdx.x;
-    if (c >= in.c) return;
-    Channel mine[WIDE];
-    float2 mine_of[WIDE];
-    for (int at = 0; at < WIDE; at++) {
-        mine[at] = channels[threadIdx.x * WIDE + at];
-        mine_of[at] = averages[threadIdx.x * WIDE + at];
-    }
-    int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, in.rows);
-    for (int row = first + threadIdx.y; row < end; row += AHEAD_OF_TWO * WIDE_ROWS) {
-        Wide read[AHEAD_OF_TWO], grads[AHEAD_OF_TWO];
+    int first = blockIdx.x * rows, end = c < in.c ? min(first + rows, in.rows) : 0;
+    Wide read[AHEAD_OF_TWO], grads[AHEAD_OF_TWO];
+    auto load = [&](int row) {
 #pragma unroll
         for (int i = 0; i < AHEAD_OF_TWO; i++)
             if (row + i * WIDE_ROWS < end) {
                 read[i] = input[(row + i * WIDE_ROWS) * in.ld + c];
                 grads[i] = grad_output[(row + i * WIDE_ROWS) * out_ld + c];
             }
+    };
+    load(first + threadIdx.y);
+    share_channels(channels, mean, var, weight, bias, blockIdx.y * WIDE_CHANNELS, in.c * WIDE, epsilon, [&](int at, int c) {
+        averages[at] = make_float2(float(means[c].a), float(means[c].b / sqrt(double(var[c]) + epsilon)));
+    });
+    Channel mine[WIDE];
+    float2 mine_of[WIDE];
+    for (int at = 0; at < WIDE; at++) {
+        mine[at] = channels[threadIdx.x * WIDE + at];
+        mine_of[at] = averages[threadIdx.x * WIDE + at];
+    }
+    for (int row = first + threadIdx.y; row < end; row += AHEAD_OF_TWO * WIDE_ROWS) {
 #pragma unroll
         for (int i = 0; i < AHEAD_OF_TWO; i++) {
             if (row + i * WIDE_ROWS >= end) break;
@@ -216,5 +225,6 @@ batch_norm_backward_wide(const Wide* input, const Wide* grad_output, Wide* grad_
             }
             pack(g, grad_input[(row + i * WIDE_ROWS) * in_ld + c]);
         }
+        load(row + AHEAD_OF_TWO * WIDE_ROWS);
     }
 }

@@ -46,10 +46,10 @@ extern "C" __global__ void __launch_bounds__(256) bias_of_blocks(const Number* g
     if (threadIdx.y == 0 && channel < matrix.c) sums[channel * gridDim.x + blockIdx.x] = all;
 }
 
-extern "C" __global__ void __launch_bounds__(256) bias_of_blocks_wide(const Wide* grad, Pair* sums, Matrix matrix) {
+extern "C" __global__ void __launch_bounds__(256) bias_of_blocks_wide(const Wide* grad, Pair* sums, Matrix matrix, int rows) {
     __shared__ Pair shared[WARPS][WIDE_CHANNELS];
     int channel = blockIdx.y * WIDE_LANES + threadIdx.x;
-    int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, matrix.rows);
+    int first = blockIdx.x * rows, end = min(first + rows, matrix.rows);
     float mine[WIDE] = {}, none[WIDE] = {}, seen[WIDE];
     if (channel < matrix.c)
         for (int row = first + threadIdx.y; row < end; row += AHEAD * WIDE_ROWS) {

@@ -54,3 +54,25 @@ extern "C" __global__ void add(const float* a, const float* b, float* output, in
     int index = item();
     if (index < count) output[index] = a[index] + b[index];
 }
+
+// Three matrices of `rows` rows side by side, in one.
+extern "C" __global__ void join_columns(const Number* a, const Number* b, const Number* c, Number* output, int a_len, int b_len,
+                                        int c_len, int count) {
+    int index = item();
+    if (index >= count) return;
+    int len = a_len + b_len + c_len, row = index / len, column = index % len;
+    output[index] = column < a_len           ? a[row * a_len + column]
+                    : column < a_len + b_len ? b[row * b_len + column - a_len]
+                                             : c[row * c_len + column - a_len - b_len];
+}
+
+// And back.
+extern "C" __global__ void split_columns(const float* input, float* a, float* b, float* c, int a_len, int b_len, int c_len,
+                                         int count) {
+    int index = item();
+    if (index >= count) return;
+    int len = a_len + b_len + c_len, row = index / len, column = index % len;
+    if (column < a_len) a[row * a_len + column] = input[index];
+    else if (column < a_len + b_len) b[row * b_len + column - a_len] = input[index];
+    else c[row * c_len + column - a_len - b_len] = input[index];
+}

@@ -13,19 +13,29 @@ __device__ void gather(const V* columns, V* output, Window window, int c, int ld
     int y = rest % window.h, n = rest / window.h;
     int k = K ? K : window.kernel_size, stride = S ? S : window.stride;
     int windows = (k + stride - 1) / stride;
+    constexpr int AT_ONCE = K ? (K + S - 1) / S : 1;
     float sums[Width<V>::of] = {}, seen[Width<V>::of];
     // Windows (oy, ox) with oy * stride <= y + top < oy * stride + k.
     int bottom = y + window.top, right = x + window.left;
     int first_oy = first_place(bottom, k, stride), first_ox = first_place(right, k, stride);
 #pragma unroll
     for (int i = 0; i < windows; i++)
+        for (int first = 0; first < windows; first += AT_ONCE) {
+            int oy = first_oy + i;
+            V read[AT_ONCE];
 #pragma unroll
-        for (int j = 0; j < windows; j++) {
-            int oy = first_oy + i, ox = first_ox + j;
-            if (oy >= window.out_h || oy * stride > bottom || ox >= window.out_w || ox * stride > right) continue;
-            int tap = (bottom - oy * stride) * k + right - ox * stride;
-            unpack(columns[((n * window.out_h + oy) * window.out_w + ox) * row + tap * c + channel], seen);
-            for (int at = 0; at < Width<V>::of; at++) sums[at] += seen[at];
+            for (int j = 0; j < AT_ONCE; j++) {
+                int ox = first_ox + first + j;
+                bool sees = oy < window.out_h && oy * stride <= bottom && ox < window.out_w && ox * stride <= right;
+                int tap = (bottom - oy * stride) * k + right - ox * stride;
+                int at = ((n * window.out_h + oy) * window.out_w + ox) * row + tap * c + channel;
+                read[j] = sees ? columns[at] : V{};
+            }
+#pragma unroll
+            for (int j = 0; j < AT_ONCE; j++) {
+                unpack(read[j], seen);
+                for (int at = 0; at < Width<V>::of; at++) sums[at] += seen[at];
+            }
         }
     V* to = output + (pixel * ld + channel);
     if (adds) {

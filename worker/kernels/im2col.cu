@@ -15,12 +15,19 @@ __device__ void spread(const Wide* __restrict__ input, Wide* __restrict__ column
     int top = oy * window.stride - window.top, left = ox * window.stride - window.left;
     const Wide* from = input + (((n * window.h + top) * window.w + left) * ld + channel);
     Wide* to = columns + (row * k * k * c + channel);
+    constexpr int AT_ONCE = K ? K : 1;
 #pragma unroll
     for (int ky = 0; ky < k; ky++)
+        for (int first = 0; first < k; first += AT_ONCE) {
+            Wide read[AT_ONCE];
 #pragma unroll
-        for (int kx = 0; kx < k; kx++) {
-            bool is_inside = top + ky >= 0 && top + ky < window.h && left + kx >= 0 && left + kx < window.w;
-            to[(ky * k + kx) * c] = is_inside ? from[(ky * window.w + kx) * ld] : Wide{};
+            for (int i = 0; i < AT_ONCE; i++) {
+                int y = top + ky, x = left + first + i;
+                bool is_inside = y >= 0 && y < window.h && x >= 0 && x < window.w;
+                read[i] = is_inside ? from[(ky * window.w + first + i) * ld] : Wide{};
+            }
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) to[(ky * k + first + i) * c] = read[i];
         }
 }
 

@@ -33,18 +33,29 @@ __device__ void largest(const V* __restrict__ input, V* __restrict__ output, Pla
     float best[Width<V>::of] = {}, seen[Width<V>::of];
     int found[Width<V>::of];
     bool is_first = true;
+    constexpr int AT_ONCE = K ? K : 1;
 #pragma unroll
     for (int ky = 0; ky < k; ky++)
+        for (int first = 0; first < k; first += AT_ONCE) {
+            V read[AT_ONCE];
+            bool is_inside[AT_ONCE];
 #pragma unroll
-        for (int kx = 0; kx < k; kx++) {
-            if (top + ky < 0 || top + ky >= window.h || left + kx < 0 || left + kx >= window.w) continue;
-            unpack(from[(ky * window.w + kx) * in_ld], seen);
-            for (int i = 0; i < Width<V>::of; i++) {
-                bool is_larger = is_first || seen[i] > best[i];
-                best[i] = is_larger ? seen[i] : best[i];
-                found[i] = is_larger ? ky * k + kx : found[i];
+            for (int i = 0; i < AT_ONCE; i++) {
+                int y = top + ky, x = left + first + i;
+                is_inside[i] = y >= 0 && y < window.h && x >= 0 && x < window.w;
+                read[i] = is_inside[i] ? from[(ky * window.w + first + i) * in_ld] : V{};
             }
-            is_first = false;
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                if (!is_inside[i]) continue;
+                unpack(read[i], seen);
+                for (int at = 0; at < Width<V>::of; at++) {
+                    bool is_larger = is_first || seen[at] > best[at];
+                    best[at] = is_larger ? seen[at] : best[at];
+                    found[at] = is_larger ? ky * k + first + i : found[at];
+                }
+                is_first = false;
+            }
         }
     pack(best, output[row * out_ld + channel]);
     if (places) pack(found, places[row * places_ld + channel]);
@@ -75,6 +86,7 @@ __device__ void ask(const V* __restrict__ grad_output, const Places<V>* __restri
     int y = rest % window.h, n = rest / window.h;
     int k = K ? K : window.kernel_size, stride = S ? S : window.stride;
     int windows = (k + stride - 1) / stride;
+    constexpr int AT_ONCE = K ? (K + S - 1) / S : 1;
     int bottom = y + window.top, right = x + window.left;
     int first_oy = first_place(bottom, k, stride), first_ox = first_place(right, k, stride);
     V* to = grad_input + (pixel * in_ld + channel);
@@ -82,16 +94,26 @@ __device__ void ask(const V* __restrict__ grad_output, const Places<V>* __restri
     if (adds) unpack(*to, sums);
 #pragma unroll
     for (int i = 0; i < windows; i++)
+        for (int first = 0; first < windows; first += AT_ONCE) {
+            int oy = first_oy + i;
+            V read[AT_ONCE];
+            Places<V> chosen[AT_ONCE];
+            // No place is -1.
+            int here[AT_ONCE];
 #pragma unroll
-        for (int j = 0; j < windows; j++) {
-            int oy = first_oy + i, ox = first_ox + j;
-            if (oy >= window.out_h || oy * stride > bottom || ox >= window.out_w || ox * stride > right) continue;
-            int row = (n * window.out_h + oy) * window.out_w + ox;
-            int here = (bottom - oy * stride) * k + right - ox * stride;
-            Places<V> chosen = places[row * places_ld + channel];
-            unpack(grad_output[row * out_ld + channel], seen);
-            for (int at = 0; at < Width<V>::of; at++)
-                if (place(chosen, at) == here) sums[at] += seen[at];
+            for (int j = 0; j < AT_ONCE; j++) {
+                int ox = first_ox + first + j, row = (n * window.out_h + oy) * window.out_w + ox;
+                bool sees = oy < window.out_h && oy * stride <= bottom && ox < window.out_w && ox * stride <= right;
+                here[j] = sees ? (bottom - oy * stride) * k + right - ox * stride : -1;
+                chosen[j] = sees ? places[row * places_ld + channel] : Places<V>{};
+                read[j] = sees ? grad_output[row * out_ld + channel] : V{};
+            }
+#pragma unroll
+            for (int j = 0; j < AT_ONCE; j++) {
+                unpack(read[j], seen);
+                for (int at = 0; at < Width<V>::of; at++)
+                    if (place(chosen[j], at) == here[j]) sums[at] += seen[at];
+            }
         }
     pack(sums, *to);
 }

@@ -22,11 +22,11 @@ extern "C" __global__ void __launch_bounds__(256) moments_of_blocks(const Number
 
 // The same over many rows, 16 bytes at a time. A thread sums the distances from the channel's first number,
 // and their squares, in f32: what that loses is small beside the variance, whatever the mean is.
-extern "C" __global__ void __launch_bounds__(256) moments_of_blocks_wide(const Wide* input, Pair* sums, Matrix matrix) {
+extern "C" __global__ void __launch_bounds__(256) moments_of_blocks_wide(const Wide* input, Pair* sums, Matrix matrix, int rows) {
     __shared__ Pair shared[WARPS][WIDE_CHANNELS];
     __shared__ float origins[WIDE_CHANNELS];
     int channel = blockIdx.y * WIDE_LANES + threadIdx.x, thread = thread_of_block();
-    int first = blockIdx.x * ROWS_PER_BLOCK, end = min(first + ROWS_PER_BLOCK, matrix.rows);
+    int first = blockIdx.x * rows, end = min(first + rows, matrix.rows);
     float origin[WIDE] = {}, seen[WIDE], mine[WIDE] = {}, squares[WIDE] = {};
     if (channel < matrix.c) {
         unpack(input[channel], origin);
@@ -52,8 +52,8 @@ extern "C" __global__ void __launch_bounds__(256) moments_of_blocks_wide(const W
     Pair all = sum_of_rows(shared, mine, squares);
     int at = blockIdx.y * WIDE_CHANNELS + thread;
     if (thread >= WIDE_CHANNELS || at >= matrix.c * WIDE) return;
-    double from = origins[thread], rows = end - first;
-    sums[at * gridDim.x + blockIdx.x] = Pair{all.a + rows * from, all.b + 2.0 * from * all.a + rows * from * from};
+    double from = origins[thread], count = end - first;
+    sums[at * gridDim.x + blockIdx.x] = Pair{all.a + count * from, all.b + 2.0 * from * all.a + count * from * from};
 }
 
 // One block for each channel.

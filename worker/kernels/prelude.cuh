@@ -104,7 +104,7 @@ __device__ Pair sum_of_lanes(Pair* shared, Pair mine) {
     return shared[threadIdx.x];
 }
 
-// A column reduction over Wides: a block of 8 lanes x 32 rows sums ROWS_PER_BLOCK rows.
+// A column reduction over Wides: a block of 8 lanes x 32 rows sums `rows` rows, of which it takes 32 at once.
 constexpr int WIDE_LANES = 8;
 constexpr int WIDE_ROWS = THREADS / WIDE_LANES;
 constexpr int WIDE_CHANNELS = WIDE_LANES * WIDE;

@@ -10,9 +10,14 @@ const FEW_ROWS: usize = 1024;
 
 pub(super) fn moments(to: &mut Lowering, input: Tensor, mean: Span, var: Span) {
     let sums = sums(to, input);
-    let (blocks, rows) = (int(row_blocks(input)), int(input.rows()));
+    let (blocks, rows) = (int(row_blocks(unit(&[input]), input)), int(input.rows()));
     let args = vec![sums.into(), blocks, rows, mean.into(), var.into()];
-    to.blocks("moments", input.shape.c, combines(input).writes(mean).writes(var), args);
+    to.blocks(
+        "moments",
+        input.shape.c,
+        combines(unit(&[input]), input).writes(mean).writes(var),
+        args,
+    );
 }
 
 /// What a kernel over all of `tensors` reads at once: those that read 16 bytes sum up in f32.
@@ -22,22 +27,22 @@ fn unit(tensors: &[Tensor]) -> Unit {
 
 /// Sums of x and x^2 over each block of rows.
 fn sums(to: &mut Lowering, input: Tensor) -> Place {
-    let sums = to.pairs(input.shape.c * row_blocks(input));
     let unit = unit(&[input]);
+    let sums = to.pairs(input.shape.c * row_blocks(unit, input));
     let args = vec![input.into(), sums.into(), unit.matrix(input)];
     let kernel = unit.kernel("moments_of_blocks", "moments_of_blocks_wide");
-    to.over_rows(unit, kernel, input, sums_up(input).reads(input), args);
+    to.over_rows(unit, kernel, input, sums_up(unit, input).reads(input), args);
     sums
 }
 
 /// Writes a pair for each block and channel.
-fn sums_up(input: Tensor) -> Traffic {
-    Traffic::default().writes_pairs(input.shape.c * row_blocks(input))
+fn sums_up(unit: Unit, input: Tensor) -> Traffic {
+    Traffic::default().writes_pairs(input.shape.c * row_blocks(unit, input))
 }
 
 /// Reads these pairs.
-fn combines(input: Tensor) -> Traffic {
-    Traffic::default().reads_pairs(input.shape.c * row_blocks(input))
+fn combines(unit: Unit, input: Tensor) -> Traffic {
+    Traffic::default().reads_pairs(input.shape.c * row_blocks(unit, input))
 }
 
 /// Reads mean, variance, weight and bias.
@@ -71,8 +76,8 @@ pub(super) fn relu_backward(
     grad_bias: Span,
 ) {
     let c = input.shape.c;
-    let (blocks, rows) = (row_blocks(input), input.rows());
     let unit = unit(&[input, grad_output, grad_input]);
+    let (blocks, rows) = (row_blocks(unit, input), input.rows());
     let mut common = channels(bn);
     let mut pairs = 0;
     if !unit.is_wide() {
@@ -84,14 +89,14 @@ pub(super) fn relu_backward(
     let mut args = vec![input.into(), grad_output.into()];
     args.extend(common.clone());
     args.extend([unit.matrix(input), unit.int(grad_output.ld), sums.into()]);
-    let traffic = reads_channels(sums_up(input).reads(input).reads(grad_output), bn);
+    let traffic = reads_channels(sums_up(unit, input).reads(input).reads(grad_output), bn);
     let kernel = unit.kernel("batch_norm_sums", "batch_norm_sums_wide");
     to.over_rows(unit, kernel, input, traffic.reads_pairs(pairs), args);
 
     let means = to.pairs(c);
     let mut args = vec![sums.into(), int(blocks), int(rows), means.into()];
     args.extend([grad_weight, grad_bias].map(Arg::from));
-    let traffic = combines(input).writes_pairs(c).writes(grad_weight).writes(grad_bias);
+    let traffic = combines(unit, input).writes_pairs(c).writes(grad_weight).writes(grad_bias);
     to.blocks("batch_norm_means", c, traffic, args);
 
     let mut args = vec![input.into(), grad_output.into(), grad_input.into()];
@@ -116,8 +121,8 @@ fn normalisers(to: &mut Lowering, bn: BatchNorm, input: Tensor) -> Place {
         return normalisers;
     }
     let sums = sums(to, input);
-    let (blocks, rows) = (int(row_blocks(input)), int(input.rows()));
+    let (blocks, rows) = (int(row_blocks(unit(&[input]), input)), int(input.rows()));
     let args = vec![sums.into(), blocks, rows, Arg::Double(BN_EPSILON), normalisers.into()];
-    to.blocks("moments_exact", c, combines(input).writes_pairs(c), args);
+    to.blocks("moments_exact", c, combines(unit(&[input]), input).writes_pairs(c), args);
     normalisers
 }

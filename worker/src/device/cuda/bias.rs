@@ -21,9 +21,9 @@ pub(super) fn add(to: &mut Lowering, bias: Span, tensor: Tensor, relu: bool) {
 }
 
 pub(super) fn backward(to: &mut Lowering, grad_output: Tensor, grad_bias: Span) {
-    let blocks = row_blocks(grad_output);
-    let sums = to.pairs(grad_output.shape.c * blocks);
     let unit = Unit::of(&[grad_output]);
+    let blocks = row_blocks(unit, grad_output);
+    let sums = to.pairs(grad_output.shape.c * blocks);
     let args = vec![grad_output.into(), sums.into(), unit.matrix(grad_output)];
     let c = grad_output.shape.c;
     let traffic = Traffic::default().reads(grad_output).writes_pairs(c * blocks);

@@ -19,6 +19,9 @@ const LANES: usize = 32;
 const ROW_LANES: usize = 8;
 /// Rows that it takes in all.
 const ROWS_PER_BLOCK: usize = 256;
+/// From so many rows on a block of wide lanes takes more, since there are blocks enough.
+const MANY_ROWS: usize = 1 << 18;
+const LONG_BLOCK: usize = 1024;
 /// Lanes of 16 bytes of such a block where it can read them at once, and rows.
 const WIDE_LANES: usize = 8;
 const WIDE_ROW_LANES: usize = THREADS / WIDE_LANES;
@@ -177,11 +180,14 @@ impl Lowering {
         name: &'static str,
         tensor: Tensor,
         traffic: Traffic,
-        args: Vec<Arg>,
+        mut args: Vec<Arg>,
     ) {
         let lanes = if unit.is_wide() { [WIDE_LANES, WIDE_ROW_LANES] } else { [LANES, ROW_LANES] };
+        if unit.is_wide() {
+            args.push(int(rows_of_block(unit, tensor)));
+        }
         // Along y there may be 65,535 blocks only.
-        let grid = [row_blocks(tensor), unit.count(tensor.shape.c).div_ceil(lanes[0])];
+        let grid = [row_blocks(unit, tensor), unit.count(tensor.shape.c).div_ceil(lanes[0])];
         self.kernel(name, grid, lanes, traffic, args);
     }
 
@@ -281,9 +287,15 @@ impl Rows {
     }
 }
 
-/// Blocks along the rows of `tensor` in a sum over them.
-pub(super) fn row_blocks(tensor: Tensor) -> usize {
-    tensor.rows().div_ceil(ROWS_PER_BLOCK)
+/// Blocks along the rows of `tensor` in a sum over them by `unit`.
+pub(super) fn row_blocks(unit: Unit, tensor: Tensor) -> usize {
+    tensor.rows().div_ceil(rows_of_block(unit, tensor))
+}
+
+/// A block that begins with the roots of its channels is worth them if it has many rows.
+fn rows_of_block(unit: Unit, tensor: Tensor) -> usize {
+    let is_long = unit.is_wide() && tensor.rows() >= MANY_ROWS;
+    if is_long { LONG_BLOCK } else { ROWS_PER_BLOCK }
 }
 
 #[cfg(test)]
