@@ -145,7 +145,8 @@ impl<D: Pipeline> Model<D> {
             self.device.set_dropout(coordinates);
         }
         let segments = &self.steps[usize::from(dropout.is_none())];
-        self.making.extend(segments.iter().map(|segment| segment.made));
+        let (_results, others) = segments.split_last().expect("results are made last");
+        self.making.extend(others.iter().map(|segment| segment.made));
         self.device.begin(segments);
     }
 
@@ -168,9 +169,7 @@ impl<D: Pipeline> Model<D> {
     /// # Errors
     /// Those of the device.
     pub fn outcome(&mut self) -> Result<StepOutcome, DeviceError> {
-        let span = self.program.results();
-        let mut results = vec![D::Elem::ZERO; span.len];
-        self.device.download(span, &mut results)?;
+        let results = self.device.next()?;
         let penalty: f64 = results[PENALTIES..].iter().map(|penalty| penalty.to_f64()).sum();
         Ok(StepOutcome {
             loss: results[LOSS].to_f64() + penalty,

@@ -84,7 +84,7 @@ impl Program {
     }
 
     /// Forward and backward over a whole batch. The first segment makes the statistics, each other one
-    /// a bucket, in the order of backward.
+    /// a bucket, in the order of backward; the last one does nothing more and hands over the results.
     pub fn train(&self, dropout: bool) -> Vec<Segment> {
         let pass = Pass::Train { dropout };
         let mut ops = Vec::new();
@@ -109,6 +109,7 @@ impl Program {
             }
         }
         assert!(ops.is_empty(), "every layer is followed by the bucket of the first one");
+        segments.push(Segment { ops, made: self.results() });
         segments
     }
 

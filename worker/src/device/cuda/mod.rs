@@ -369,7 +369,9 @@ impl Pipeline for Cuda {
             }
         }
         for Segment { ops, made } in segments {
-            self.run_all(ops);
+            if !ops.is_empty() {
+                self.run_all(ops);
+            }
             let spare = self.spare.iter().position(|spare| spare.len_max() >= made.len);
             let spare = spare.and_then(|index| self.spare.remove(index));
             let download = self.attempt(|runtime| {

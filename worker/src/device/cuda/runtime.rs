@@ -349,7 +349,10 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if self.context.synchronize().is_ok() {
+        let streams = self.streams.iter().chain([&self.download_stream]);
+        if streams.into_iter().all(|stream| stream.synchronize().is_ok())
+            && self.uploads.finish().is_ok()
+        {
             self.blas.iter_mut().for_each(Blas::release);
         }
     }

@@ -89,6 +89,11 @@ impl Uploads {
         Ok(Self { stream: context.new_stream()?, slots: Vec::new() })
     }
 
+    /// Waits for all that was sent off.
+    pub(super) fn finish(&self) -> Result<(), DriverError> {
+        self.stream.synchronize()
+    }
+
     /// Sends `values` off.
     pub(super) fn begin(&mut self, values: &[f32]) -> Result<Upload, DriverError> {
         let bytes: &[u8] = bytemuck::cast_slice(values);

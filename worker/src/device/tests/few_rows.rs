@@ -34,7 +34,7 @@ fn batch_norm<D: Device>(device: &mut D, rows: usize) -> [Vec<f64>; 4] {
     });
     let mut channels = |tensor: Tensor| {
         let numbers = read(device, tensor);
-        numbers.chunks(ld).flat_map(|row| row[8..8 + CHANNELS].to_vec()).collect()
+        numbers.chunks(ld).flat_map(|row| row[4..4 + CHANNELS].to_vec()).collect()
     };
     let (output, grad) = (channels(output), channels(grad));
     [output, grad, read_span(device, grad_weight), read_span(device, grad_bias)]

@@ -17,6 +17,7 @@ use super::{
 
 mod ahead;
 mod few_rows;
+mod many_rows;
 mod operands;
 mod photos;
 
@@ -61,8 +62,13 @@ fn span_of<D: Device>(device: &mut D, format: Format, len: usize, tensor: usize)
     span
 }
 
-/// A tensor that is a slice of the channels of a wider one, where 16 bytes can be moved at once if its
-/// channels let them.
+/// Where a slice of so many channels begins: such that 16 bytes can be moved at once if all else lets
+/// them, and elsewhere not.
+fn first_channel(channels: usize) -> usize {
+    if channels.is_multiple_of(8) { 8 } else { 4 }
+}
+
+/// A tensor that is a slice of the channels of a wider one.
 fn tensor<D: Device>(
     device: &mut D,
     format: Format,
@@ -72,7 +78,7 @@ fn tensor<D: Device>(
 ) -> Tensor {
     let wide = Shape { c: shape.c + 16, ..shape };
     let whole = Tensor::new(span_of(device, format, n * wide.len(), number).buffer, n, wide);
-    whole.channels(8, shape.c)
+    whole.channels(first_channel(shape.c), shape.c)
 }
 
 /// Places of a pool, in the midst of a buffer of bytes.
@@ -83,7 +89,7 @@ fn places<D: Device>(device: &mut D, n: usize, shape: Shape) -> Tensor {
     let buffer = device.alloc(&[request])[0];
     let bytes: Vec<_> = (0..len).map(|i| D::Elem::from_f64((i % 256) as f64)).collect();
     device.upload(Span { buffer, offset: 0, len }, &bytes);
-    Tensor::new(buffer, n, wide).channels(8, shape.c)
+    Tensor::new(buffer, n, wide).channels(first_channel(shape.c), shape.c)
 }
 
 /// All numbers of the buffer of a tensor made by [`tensor`]: what lies beside it must not change.
