@@ -29,7 +29,7 @@ fn row_numbers(window: Window, input: Tensor) -> usize {
 fn images_at_once(limits: Limits, window: Window, input: Tensor, output: Tensor) -> usize {
     let row = number_bytes(input.buffer.format) * row_numbers(window, input);
     let image = output.shape.h * output.shape.w * row;
-    (limits.column_bytes / LANES / image).clamp(1, input.n)
+    (limits.column_bytes / image).clamp(1, input.n)
 }
 
 /// Numbers of the columns that are made at once, if `op` makes any.

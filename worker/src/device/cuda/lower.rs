@@ -29,7 +29,7 @@ const WIDE_ROW_LANES: usize = THREADS / WIDE_LANES;
 /// What a kind of GPU is given at a time. Constants of the kind: results depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Bytes of im2col columns, unless one image has more.
+    /// Bytes of im2col columns in one lane, unless one image has more.
     pub(super) column_bytes: usize,
 }
 
