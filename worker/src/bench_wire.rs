@@ -1,4 +1,4 @@
-//! A worker that computes nothing: what a round of push, commit and pull costs.
+//! A worker that computes nothing, or as if it did: what a round of push, commit and pull costs.
 
 use std::time::{Duration, Instant};
 
@@ -15,14 +15,18 @@ use crate::ps::{
 /// Every value of the gradient that is pushed: anything finite will do.
 const GRADIENT: f32 = 1e-3;
 
+/// Part of the computing that backward is.
+const BACKWARD: f64 = 2.0 / 3.0;
+
 /// Works for the server at `address` until its run ends, and tells the time of every round: from
-/// the first byte pushed to the last byte pulled and checked. The gradient stays as it is, with its
+/// the first byte pushed to the last byte pulled and checked. For `computing` of each it waits as a
+/// worker does that computes: a third of it for forward, and then as long for each bucket. The gradient stays as it is, with its
 /// checksums, which a worker makes as backward finishes its buckets, and what is pulled goes nowhere,
 /// where a worker copies it to its device: neither is in a round.
 ///
 /// # Errors
 /// As every call; [`PsError::Protocol`] when a push gets no credit, which a bench never waits for.
-pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
+pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, PsError> {
     let client = Client::connect(address, &CancellationToken::new())?;
     let hello = client.hello()?;
     let network = hello.job.network().map_err(|error| PsError::Protocol(error.to_string()))?;
@@ -48,8 +52,21 @@ pub fn drive(address: &Address) -> Result<Vec<Duration>, PsError> {
                     return Err(PsError::Protocol(format!("no credit for {replica}")));
                 }
                 let began = Instant::now();
-                let push = session.begin_push(Assignment { step, replica: *replica });
-                let next = session.push_and_pull(push, &contribution, held, &mut Nowhere)?;
+                let assignment = Assignment { step, replica: *replica };
+                let mut push = session.begin_push(assignment);
+                let mut pull = session.begin_pull(held, Some(assignment));
+                if !computing.is_zero() {
+                    let buckets = layout.buckets();
+                    let backward = computing.mul_f64(BACKWARD);
+                    for (bucket, made) in buckets.iter().zip(1..) {
+                        let part = f64::from(made) / buckets.len() as f64;
+                        let at = computing - backward + backward.mul_f64(part);
+                        std::thread::sleep(at.saturating_sub(began.elapsed()));
+                        push.send_next_bucket(&contribution);
+                        pull.deliver(&mut Nowhere, bucket.start);
+                    }
+                }
+                let next = session.push_and_pull(push, &contribution, pull, &mut Nowhere)?;
                 if matches!(next.0, Directive::Run { .. }) {
                     rounds.push(began.elapsed());
                 }

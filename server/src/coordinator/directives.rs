@@ -1,13 +1,23 @@
 //! Events of a worker that asks what to do: pull and credit, answered now or later.
 
-use hw2_common::ids::{Assignment, BlockId, ReplicaId, WorkerId};
+use hw2_common::ids::{Assignment, BlockId, GlobalStep, ReplicaId, WorkerId};
 
 use super::leases::Granted;
+use super::step::StepBarrier;
 use super::workers::not_a_member;
 use super::{
     Coordinator, Credit, Directive, Effect, Ending, Leased, Level, Now, Phase, Pull, Refusal,
     Waiter,
 };
+
+/// Whether what a worker is `pushing` is wanted by `barrier`, which is that of `step`, and not in yet.
+pub(super) fn is_awaited(
+    step: GlobalStep,
+    barrier: &StepBarrier,
+    pushing: Option<Assignment>,
+) -> bool {
+    pushing.is_some_and(|pushing| pushing.step == step && !barrier.has(pushing.replica))
+}
 
 impl Coordinator {
     /// A worker wants to know what to do, once what it is `pushing` is in. [`Effect::Direct`]
@@ -122,7 +132,7 @@ impl Coordinator {
             }
             Phase::Training(barrier) => {
                 let pushing = self.pulls.get(&worker).and_then(|pull| pull.pushing);
-                if pushing.is_some_and(|it| it.step == step && !barrier.has(it.replica)) {
+                if is_awaited(step, barrier, pushing) {
                     return None;
                 }
                 self.take_orphans(now, worker);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hw2_common::ids::WorkerId;
 
+use super::directives::is_awaited;
 use super::membership::Introduction;
 use super::{Coordinator, Credit, Directive, Effect, Level, Now, Phase, Pull, Refusal, Waiter};
 
@@ -138,7 +139,13 @@ impl Coordinator {
         }
         let ms = self.limits.assignment.as_millis();
         let name = self.members.name(worker);
-        self.notice(Level::Warn, format!("{name} got nothing done in {ms} ms: its leases expire"));
+        let why = format!("got nothing done in {ms} ms: its leases expire");
+        // Or it would be given more by the pull that it began before it was stuck.
+        if let Some(Pull { waiter, .. }) = self.pulls.remove(&worker) {
+            self.effects
+                .push(Effect::Direct(waiter, Directive::Wait(format!("this worker {why}"))));
+        }
+        self.notice(Level::Warn, format!("{name} {why}"));
     }
 
     fn lose(&mut self, worker: WorkerId, level: Level, why: &str) {
@@ -168,7 +175,16 @@ impl Coordinator {
 
     fn end_long_waits(&mut self, now: Now) {
         let long = |since: &Now, wait: Duration| now.since(*since) >= wait;
-        let pulls = self.pulls.iter().filter(|(_, pull)| long(&pull.since, self.limits.wait));
+        // Who computes what it will push does not wait yet.
+        let computes = |pull: &Pull| match &self.phase {
+            Phase::Training(barrier) => {
+                is_awaited(self.progress.global_step, barrier, pull.pushing)
+            }
+            _ => false,
+        };
+        let waits =
+            |(_, pull): &(&WorkerId, &Pull)| long(&pull.since, self.limits.wait) && !computes(pull);
+        let pulls = self.pulls.iter().filter(waits);
         let pulls: Vec<(WorkerId, Waiter)> = pulls.map(|(w, pull)| (*w, pull.waiter)).collect();
         let credit_wait = self.limits.wait.min(CREDIT_WAIT_MAX);
         let credits = self.credits.iter().filter(|(_, (_, since, _))| long(since, credit_wait));

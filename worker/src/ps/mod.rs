@@ -17,4 +17,4 @@ pub use contribution::{Contribution, Outcome, StepResult};
 pub use directive::{Credit, Directive};
 pub use error::PsError;
 pub use held::{Destination, Held, Vector};
-pub use session::{EvaluationReport, Push, Session};
+pub use session::{EvaluationReport, Pull, Push, Session};

@@ -61,6 +61,14 @@ pub struct Push {
     sent: usize,
 }
 
+/// A pull under way: weights arrive while this worker still computes with the old ones.
+pub struct Pull {
+    arrivals: mpsc::UnboundedReceiver<Arrived>,
+    /// What arrived before its place was free, in order.
+    early: Vec<Arrived>,
+    answer: AbortOnDropHandle<Result<(Directive, Held), PsError>>,
+}
+
 /// Messages of a push, which share the contribution's memory.
 type Messages = Box<dyn Iterator<Item = v1::PushMessage> + Send>;
 
@@ -93,11 +101,22 @@ impl Session {
         held: Held,
         destination: &mut impl Destination,
     ) -> Result<(Directive, Held), PsError> {
-        self.client.data_io.call(&self.client.stop, self.pulling(held, destination, None))
+        self.finish_pull(self.begin_pull(held, None), destination)
     }
 
-    /// As [`Self::finish_push`] and then [`Self::pull`], but the next weights arrive while the push
-    /// is still on its way.
+    /// Waits for the end of a pull; afterwards `destination` has all that the directive needs.
+    ///
+    /// # Errors
+    /// As [`Self::pull`].
+    pub fn finish_pull(
+        &self,
+        pull: Pull,
+        destination: &mut impl Destination,
+    ) -> Result<(Directive, Held), PsError> {
+        self.client.data_io.call(&self.client.stop, pull.finish(destination))
+    }
+
+    /// As [`Self::finish_push`] and then [`Self::pull`], at once.
     ///
     /// # Errors
     /// As [`Self::pull`].
@@ -105,11 +124,11 @@ impl Session {
         &self,
         push: Push,
         whole: &Contribution,
-        held: Held,
+        pull: Pull,
         destination: &mut impl Destination,
     ) -> Result<(Directive, Held), PsError> {
         self.client.data_io.call(&self.client.stop, async {
-            let mut pulling = pin!(self.pulling(held, destination, Some(push.assignment)));
+            let mut pulling = pin!(pull.finish(destination));
             let mut pushing = pin!(self.pushing(push, whole));
             tokio::select! {
                 biased;
@@ -129,13 +148,10 @@ impl Session {
         })
     }
 
-    /// Chunks are received and checked on the thread of the connection and put in place on this one.
-    async fn pulling(
-        &self,
-        mut held: Held,
-        destination: &mut impl Destination,
-        pushing: Option<Assignment>,
-    ) -> Result<(Directive, Held), PsError> {
+    /// Asks what to do once `pushing` is in; what the server makes of it meanwhile is on its way from now
+    /// on, and takes the place of what was `held`. Chunks are received and checked on the thread of the
+    /// connection.
+    pub fn begin_pull(&self, mut held: Held, pushing: Option<Assignment>) -> Pull {
         let pushing = pushing.map(|assignment| v1::Pushing {
             step: assignment.step.0,
             replica: assignment.replica.0,
@@ -148,15 +164,12 @@ impl Session {
             pushing,
         };
         let data = self.client.data.clone();
-        let (arrived, mut arrivals) = mpsc::unbounded_channel();
-        let pull = AbortOnDropHandle::new(self.client.data_io.spawn(async move {
+        let (arrived, arrivals) = mpsc::unbounded_channel();
+        let answer = AbortOnDropHandle::new(self.client.data_io.spawn(async move {
             let directive = pull(data, request, &mut held, &arrived).await?;
             Ok((directive, held))
         }));
-        while let Some(Arrived { vector, start, values }) = arrivals.recv().await {
-            destination.receive(vector, start, values.as_chunks().0);
-        }
-        pull.await.expect("a pull does not panic")
+        Pull { arrivals, early: Vec::new(), answer }
     }
 
     /// Asks whether `assignment` may be pushed.
@@ -272,7 +285,38 @@ impl Drop for Session {
     }
 }
 
+impl Pull {
+    /// Hands over what has arrived of the vectors from number `start` on, which nothing computes with any
+    /// more.
+    pub fn deliver(&mut self, destination: &mut impl Destination, start: usize) {
+        while let Ok(arrived) = self.arrivals.try_recv() {
+            self.early.push(arrived);
+        }
+        let free = |arrived: &mut Arrived| arrived.start >= start;
+        for arrived in self.early.extract_if(.., free) {
+            arrived.deliver(destination);
+        }
+    }
+
+    /// Waits for the end and hands over everything.
+    async fn finish(
+        mut self,
+        destination: &mut impl Destination,
+    ) -> Result<(Directive, Held), PsError> {
+        self.deliver(destination, 0);
+        while let Some(arrived) = self.arrivals.recv().await {
+            arrived.deliver(destination);
+        }
+        self.answer.await.expect("a pull does not panic")
+    }
+}
+
 impl Push {
+    /// What is pushed.
+    pub fn assignment(&self) -> Assignment {
+        self.assignment
+    }
+
     /// Sends the next bucket, which backward has finished.
     pub fn send_next_bucket(&mut self, whole: &Contribution) {
         self.send_buckets(whole, self.sent + 1);
@@ -302,6 +346,12 @@ struct Arrived {
     vector: Vector,
     start: usize,
     values: Bytes,
+}
+
+impl Arrived {
+    fn deliver(self, destination: &mut impl Destination) {
+        destination.receive(self.vector, self.start, self.values.as_chunks().0);
+    }
 }
 
 /// Receives what the directive needs.

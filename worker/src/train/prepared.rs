@@ -14,7 +14,7 @@ use crate::data::{Batch, DataError, Form, Loader, Pixels};
 use crate::device::{DeviceError, DropoutCoordinates};
 use crate::nn::{Engine, Made, StepOutcome};
 use crate::numeric_kind::numeric_kind;
-use crate::ps::{Contribution, Credentials, Destination, Push, StepResult, Vector};
+use crate::ps::{Contribution, Credentials, Destination, Pull, Push, StepResult, Vector};
 
 /// Everything that depends on the job alone, so that it survives a new term of the server.
 pub(super) struct Prepared {
@@ -80,13 +80,15 @@ impl Prepared {
     }
 
     /// Forward and backward of one micro-batch into `contribution`; buckets go to `push` as backward
-    /// finishes them. Meanwhile the images of `next` are read.
+    /// finishes them, and the weights that they were the gradients of are replaced by what arrives by
+    /// `pull`. Meanwhile the images of `next` are read.
     pub(super) fn train(
         &mut self,
         assignment: Assignment,
         next: Assignment,
         contribution: &mut Contribution,
         push: &mut Option<Push>,
+        pull: &mut Option<Pull>,
     ) -> Result<(), ComputeError> {
         let staged = self.staged.take().filter(|staged| staged.assignment == assignment);
         let Staged { samples, bad_images, .. } = match staged {
@@ -107,6 +109,10 @@ impl Prepared {
                     contribution.set_bucket(start..start + gradient.len(), gradient);
                     if let Some(push) = push {
                         push.send_next_bucket(contribution);
+                    }
+                    // Backward never turns round: nothing computes with these weights any more.
+                    if let Some(pull) = pull {
+                        pull.deliver(self, start);
                     }
                 }
             }

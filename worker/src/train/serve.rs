@@ -12,7 +12,8 @@ use super::Tally;
 use super::prepared::{ComputeError, Prepared};
 use crate::args::WorkerArgs;
 use crate::ps::{
-    Client, Contribution, Credit, Directive, EvaluationReport, Held, Hello, PsError, Push, Session,
+    Client, Contribution, Credit, Directive, EvaluationReport, Held, Hello, PsError, Pull, Push,
+    Session,
 };
 
 /// First and longest pause between two attempts to reach the server, or to join.
@@ -189,17 +190,17 @@ fn serve(
     let held = Held::new(&prepared.layout);
     let (mut directive, mut held) = session.pull(held, prepared)?;
     loop {
-        let mut push = None;
+        let mut exchange = Exchange { held: Some(held), ..Exchange::default() };
         match directive {
             Directive::Run { step, assignments } => {
                 for work in works(step, &assignments) {
-                    if let Some(push) = push.take() {
+                    if let Some(push) = exchange.push.take() {
                         session.finish_push(push, &contribution)?;
                     }
                     if stop.is_cancelled() || session.is_lost() {
                         break;
                     }
-                    push = contribute(session, prepared, &work, &mut contribution)?;
+                    contribute(session, prepared, &work, &mut contribution, &mut exchange)?;
                 }
             }
             Directive::Evaluate { step, blocks } => {
@@ -220,10 +221,36 @@ fn serve(
         if stop.is_cancelled() {
             return Ok(End::Stopped);
         }
-        (directive, held) = match push {
-            Some(push) => session.push_and_pull(push, &contribution, held, prepared)?,
-            None => session.pull(held, prepared)?,
+        (directive, held) = exchange.finish(session, &contribution, prepared)?;
+    }
+}
+
+/// What is on its way to the server and from it.
+#[derive(Default)]
+struct Exchange {
+    push: Option<Push>,
+    pull: Option<Pull>,
+    /// None while a pull replaces it.
+    held: Option<Held>,
+}
+
+impl Exchange {
+    /// Waits for the push, if there is one, and for what to do next.
+    fn finish(
+        self,
+        session: &Session,
+        contribution: &Contribution,
+        prepared: &mut Prepared,
+    ) -> Result<(Directive, Held), PsError> {
+        let pushing = self.push.as_ref().map(Push::assignment);
+        let pull = match (self.pull, self.held) {
+            (Some(pull), _) => pull,
+            (None, held) => session.begin_pull(held.expect("no pull has it"), pushing),
         };
+        match self.push {
+            Some(push) => session.push_and_pull(push, contribution, pull, prepared),
+            None => session.finish_pull(pull, prepared),
+        }
     }
 }
 
@@ -233,6 +260,8 @@ struct Work {
     /// Whether it may be pushed without asking.
     credit: bool,
     next: Assignment,
+    /// Whether the others were before it.
+    is_last: bool,
 }
 
 /// The assignments in their order. After the last comes most likely the first of the next step, since
@@ -245,6 +274,7 @@ fn works(step: GlobalStep, assignments: &[(ReplicaId, Credit)]) -> Vec<Work> {
             Some((replica, _)) => Assignment { step, replica: *replica },
             None => Assignment { step: step.next(), replica: assignments[0].0 },
         },
+        is_last: place + 1 == assignments.len(),
     };
     assignments.iter().enumerate().map(work).collect()
 }
@@ -264,20 +294,26 @@ fn evaluate(
 }
 
 /// Computes one assignment and pushes what is made of it, when there is credit; the push is still to
-/// be finished.
+/// be finished. With the last one begins the pull of what comes next.
 fn contribute(
     session: &Session,
     prepared: &mut Prepared,
     work: &Work,
     contribution: &mut Contribution,
-) -> Result<Option<Push>, SessionError> {
-    let Work { assignment, credit, next } = *work;
-    let mut push = credit.then(|| session.begin_push(assignment));
-    prepared.train(assignment, next, contribution, &mut push)?;
-    if push.is_none() && await_credit(session, assignment)? {
-        push = Some(session.begin_push(assignment));
+    Exchange { push, pull, held }: &mut Exchange,
+) -> Result<(), SessionError> {
+    let Work { assignment, credit, next, is_last } = *work;
+    if credit {
+        *push = Some(session.begin_push(assignment));
+        if is_last {
+            *pull = held.take().map(|held| session.begin_pull(held, Some(assignment)));
+        }
     }
-    Ok(push)
+    prepared.train(assignment, next, contribution, push, pull)?;
+    if push.is_none() && await_credit(session, assignment)? {
+        *push = Some(session.begin_push(assignment));
+    }
+    Ok(())
 }
 
 /// Asks until the contribution may be pushed (true) or is not wanted any more. Each question waits

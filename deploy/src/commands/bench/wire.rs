@@ -41,6 +41,10 @@ pub(crate) struct WireArgs {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<Address>,
 
+    /// Compute for so long in each round, or do as if: what remains of the round beside it?
+    #[arg(long, value_name = "MS", default_value_t = 0.0, value_parser = milliseconds)]
+    compute: f64,
+
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -55,6 +59,16 @@ pub(crate) struct WorkerArgs {
     /// Folder for the times of its rounds
     #[arg(long)]
     report: PathBuf,
+
+    /// Milliseconds of each round
+    #[arg(long, value_parser = milliseconds)]
+    compute: f64,
+}
+
+fn milliseconds(text: &str) -> Result<f64, String> {
+    let is_sensible = |ms: &f64| (0.0..=60_000.0).contains(ms);
+    let ms = text.parse().ok().filter(is_sensible);
+    ms.ok_or_else(|| "milliseconds are a number from 0 to 60000".to_owned())
 }
 
 /// Measures with each number of workers.
@@ -67,10 +81,10 @@ pub(crate) fn run(args: &WireArgs) -> anyhow::Result<()> {
     let job = job(args.rounds);
     let values = job.layout()?.params.len();
     let measured = args.workers.iter().map(|&workers| {
-        let (transport, rounds) = measure(&job, workers, args.listen.as_ref())?;
+        let (transport, rounds) = measure(&job, workers, args.compute, args.listen.as_ref())?;
         let raw = raw::round(&transport, workers, args.rounds, VALUE_BYTES * values)
             .context("cannot measure plain sockets")?;
-        Ok(Measurement::new(&transport, workers, values, rounds, raw))
+        Ok(Measurement::new(&transport, (workers, args.compute), values, rounds, raw))
     });
     let measurements = measured.collect::<anyhow::Result<_>>()?;
     output::report(&Wire { values, measurements }, args.json)
@@ -79,7 +93,8 @@ pub(crate) fn run(args: &WireArgs) -> anyhow::Result<()> {
 /// Works for the server and leaves the times of the rounds in a file.
 pub(crate) fn work(args: &WorkerArgs) -> anyhow::Result<()> {
     lifeline::hold().context("cannot watch the parent process")?;
-    let rounds = hw2_worker::bench_wire::drive(&args.ps)?;
+    let computing = Duration::from_secs_f64(args.compute / 1e3);
+    let rounds = hw2_worker::bench_wire::drive(&args.ps, computing)?;
     let file = args.report.join(format!("rounds-{}.json", std::process::id()));
     std::fs::write(&file, serde_json::to_string(&rounds)?)
         .with_context(|| format!("cannot write {}", file.display()))
@@ -103,13 +118,14 @@ fn job(rounds: u32) -> Job {
 fn measure(
     job: &Job,
     workers: u16,
+    compute: f64,
     listen: Option<&Address>,
 ) -> anyhow::Result<(Address, Vec<Duration>)> {
     let dir = SocketDir::new()?;
     let address = listen.unwrap_or(dir.address()).clone();
     let reports = dir.file("reports");
     std::fs::create_dir(&reports)?;
-    let plan = plan(job, &dir, &address, &reports, workers)?;
+    let plan = plan(job, &dir, &address, (workers, compute), &reports)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut complaints = Complaints::default();
     match runtime.block_on(cluster::run(&plan, &mut complaints))? {
@@ -123,8 +139,8 @@ fn plan(
     job: &Job,
     dir: &SocketDir,
     address: &Address,
+    (workers, compute): (u16, f64),
     reports: &Path,
-    workers: u16,
 ) -> anyhow::Result<Plan> {
     let card = dir.file("card.json");
     job.dataset.write(&card).context("cannot write the dataset card")?;
@@ -139,7 +155,9 @@ fn plan(
     std::fs::write(&config_file, config.to_toml()).context("cannot write the config")?;
     let listen = address.to_string();
     let server = ["server", "--lifeline", "--config"].map(OsString::from);
-    let worker = ["bench", "wire-worker", "--ps", &listen, "--report"].map(OsString::from);
+    let compute = compute.to_string();
+    let worker = ["bench", "wire-worker", "--ps", &listen, "--compute", &compute, "--report"];
+    let worker = worker.map(OsString::from);
     Ok(Plan {
         address: address.clone(),
         server: server.into_iter().chain([config_file.into()]).collect(),
@@ -189,6 +207,8 @@ struct Measurement {
     /// unix or tcp.
     transport: &'static str,
     workers: u16,
+    /// Of each round, and in its time.
+    compute_ms: f64,
     /// Of all workers, without those of the start.
     rounds: usize,
     median_ms: f64,
@@ -204,7 +224,7 @@ struct Measurement {
 impl Measurement {
     fn new(
         transport: &Address,
-        workers: u16,
+        (workers, compute_ms): (u16, f64),
         values: usize,
         mut rounds: Vec<Duration>,
         raw: Duration,
@@ -224,6 +244,7 @@ impl Measurement {
             raw_ms,
             ratio_to_raw: at(0.5) / raw_ms,
             workers,
+            compute_ms,
             rounds: rounds.len(),
             median_ms: at(0.5),
             p10_ms: at(0.1),
@@ -252,8 +273,13 @@ impl Report for Wire {
             ]);
         }
         let values = count(self.values as u64);
+        let compute = self.measurements.first().map_or(0.0, |measured| measured.compute_ms);
+        let beside = match compute > 0.0 {
+            true => format!(" beside {compute} ms of computing"),
+            false => String::new(),
+        };
         format!(
-            "push, commit and pull of {values} values; raw: plain sockets with as many bytes\n{table}"
+            "push, commit and pull of {values} values{beside}; raw: plain sockets with as many bytes\n{table}"
         )
     }
 }
@@ -272,7 +298,7 @@ mod tests {
         let rounds = (1..=11).map(Duration::from_millis).collect();
         let address = "unix:/a.sock".parse().unwrap();
         let raw = Duration::from_millis(3);
-        let measured = Measurement::new(&address, 2, 1_000_000, rounds, raw);
+        let measured = Measurement::new(&address, (2, 0.0), 1_000_000, rounds, raw);
         assert_eq!(
             (measured.transport, measured.raw_ms, measured.ratio_to_raw),
             ("unix", 3.0, 2.0)

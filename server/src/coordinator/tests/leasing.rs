@@ -309,3 +309,33 @@ fn contributions(world: &World) -> Vec<u64> {
     let status = world.coordinator.status(world.now);
     status.workers.iter().map(|worker| worker.contributions).collect()
 }
+
+#[test]
+fn a_worker_may_pull_when_it_begins_to_compute_however_long_that_takes() {
+    let (mut world, workers) = World::training(job(), 3);
+    let waiter = world.pull_while_pushing(workers[0], super::world::assignment(0, 0));
+    world.pass(3 * WAIT_MS);
+    assert!(!world.directed.contains_key(&waiter), "it computes, and does not wait");
+    for (replica, worker) in workers.iter().enumerate() {
+        world.push(*worker, 0, replica as u32);
+    }
+    let directive = world.directed.get(&waiter);
+    assert!(matches!(directive, Some(Directive::Run { step: GlobalStep(1), .. })), "{directive:?}");
+}
+
+#[test]
+fn one_that_is_stuck_is_given_nothing_by_a_pull_that_it_began_before() {
+    let (mut world, workers) = World::training(job(), 2);
+    let stuck = workers[0];
+    let waiter = world.pull_while_pushing(stuck, super::world::assignment(0, 0));
+    world.push(workers[1], 0, 2);
+    world.pull(workers[1]);
+    world.pass(ASSIGNMENT_MS + 200);
+    let Some(Directive::Wait(reason)) = world.directed.get(&waiter) else { panic!("it is told") };
+    assert!(reason.contains("its leases expire"), "{reason}");
+    for replica in [0, 1] {
+        world.push(workers[1], 0, replica);
+    }
+    assert_eq!(world.global_step(), 1);
+    assert_eq!(world.replicas(workers[1]), [0, 1, 2], "nothing for the one that is stuck");
+}

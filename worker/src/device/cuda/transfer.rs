@@ -16,7 +16,10 @@ use cudarc::driver::{
 /// The least that a slot holds.
 const SLOT_BYTES_MIN: usize = 4096;
 /// Slots of one size before one is waited for: one that is computed on, one on its way, one staged.
-const SLOTS: usize = 3;
+const SLOTS_MIN: usize = 3;
+/// Of small ones there may be so many bytes: weights arrive while the device is busy with the step that
+/// they come after, and nobody should wait for its end.
+const SLOTS_BYTES: usize = 32 << 20;
 
 /// Host memory that the device reads and writes by itself.
 pub(super) struct Pinned {
@@ -150,7 +153,7 @@ impl Uploads {
         if let Some((index, _)) = fitting().find(|(_, slot)| slot.taken.is_complete()) {
             return Ok(index);
         }
-        if let Some((index, slot)) = fitting().nth(SLOTS - 1) {
+        if let Some((index, slot)) = fitting().nth((SLOTS_BYTES / bytes).max(SLOTS_MIN) - 1) {
             slot.taken.synchronize()?;
             return Ok(index);
         }
