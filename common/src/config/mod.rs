@@ -160,7 +160,7 @@ section! {
         /// Time for one assignment or block after which its lease expires although its worker is
         /// alive.
         assignment_timeout_ms: u64 = 300_000, Place, integer(1, DAY_MS);
-        /// Longest time a pull waits before it ends in Wait.
+        /// Longest time that a worker with nothing to do waits before its pull ends in Wait.
         pull_wait_ms: u64 = 5_000, Place, integer(1, DAY_MS);
         /// Contributions held beyond the next one in replica order; 0 means all replicas.
         push_window: u32 = 0, Place, integer(0, 65_535);

@@ -69,7 +69,7 @@ impl Coordinator {
 
     /// A push ended without a contribution.
     pub(crate) fn push_failed(&mut self, now: Now, worker: WorkerId, assignment: Assignment) {
-        self.push_ends(worker, assignment);
+        self.push_ends(now, worker, assignment);
         self.serve(now);
     }
 
@@ -83,7 +83,7 @@ impl Coordinator {
         contribution: Contribution,
     ) -> Result<Outcome, Refusal> {
         let Contribution { worker, assignment, .. } = contribution;
-        self.push_ends(worker, assignment);
+        self.push_ends(now, worker, assignment);
         let outcome = self.check_contribution(&contribution).map(|()| {
             self.members.saw(now, worker);
             self.count(now, &contribution)
@@ -240,14 +240,17 @@ impl Coordinator {
         }
     }
 
-    fn push_ends(&mut self, worker: WorkerId, assignment: Assignment) {
+    fn push_ends(&mut self, now: Now, worker: WorkerId, assignment: Assignment) {
         if let Phase::Training(barrier) = &mut self.phase
             && assignment.step == self.progress.global_step
         {
             barrier.push_ends(assignment.replica, worker);
         }
-        if let Some(pull) = self.pulls.get_mut(&worker) {
-            pull.pushing = pull.pushing.filter(|pushing| *pushing != assignment);
+        if let Some(pull) = self.pulls.get_mut(&worker)
+            && pull.pushing == Some(assignment)
+        {
+            // Only now does it wait.
+            (pull.pushing, pull.since) = (None, now);
         }
     }
 

@@ -153,8 +153,9 @@ pub(crate) struct Coordinator {
 #[derive(Clone, Copy, Debug)]
 struct Pull {
     waiter: Waiter,
+    /// It began to wait; while it computes and pushes, it does not.
     since: Now,
-    /// What it is pushing meanwhile.
+    /// What it computes and pushes meanwhile.
     pushing: Option<Assignment>,
 }
 

@@ -10,7 +10,7 @@ use super::{Directive, PsError};
 /// Takes in what pulls receive, where it is needed: there is no other copy of it.
 pub trait Destination {
     /// Some values of a vector, as they arrived: f32, little-endian, at any alignment. They are part of
-    /// no version yet; until the pull is over nothing may be computed with the vector.
+    /// no version yet; until the pull is over nothing may be computed with them.
     fn receive(&mut self, vector: Vector, start: usize, values: &[[u8; 4]]);
 }
 

@@ -131,11 +131,8 @@ impl Session {
             let mut pulling = pin!(pull.finish(destination));
             let mut pushing = pin!(self.pushing(push, whole));
             tokio::select! {
+                // A server that ends says so before it cuts off the push.
                 biased;
-                pushed = &mut pushing => {
-                    pushed?;
-                    pulling.await
-                }
                 pulled = &mut pulling => {
                     let (directive, held) = pulled?;
                     // A server that ends, or knows this worker no more, need not take the push.
@@ -143,6 +140,10 @@ impl Session {
                         pushing.await?;
                     }
                     Ok((directive, held))
+                }
+                pushed = &mut pushing => {
+                    pushed?;
+                    pulling.await
                 }
             }
         })
@@ -286,6 +287,11 @@ impl Drop for Session {
 }
 
 impl Pull {
+    /// Whether the server has said what to do, so that [`Session::finish_pull`] need not wait.
+    pub fn is_answered(&self) -> bool {
+        self.answer.is_finished()
+    }
+
     /// Hands over what has arrived of the vectors from number `start` on, which nothing computes with any
     /// more.
     pub fn deliver(&mut self, destination: &mut impl Destination, start: usize) {

@@ -215,7 +215,8 @@ fn serve(
             Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason).into()),
             Directive::Stop { finished, reason } => return Ok(End::Told { finished, reason }),
         }
-        if session.is_lost() {
+        // A server that has ended meanwhile has said so.
+        if session.is_lost() && !exchange.pull.as_ref().is_some_and(Pull::is_answered) {
             return Err(PsError::Rejoin("the heartbeat was not answered".into()).into());
         }
         if stop.is_cancelled() {

@@ -275,7 +275,7 @@ impl Report for Wire {
         let values = count(self.values as u64);
         let compute = self.measurements.first().map_or(0.0, |measured| measured.compute_ms);
         let beside = match compute > 0.0 {
-            true => format!(" beside {compute} ms of computing"),
+            true => format!(" beside {compute} ms of computing, which its times include"),
             false => String::new(),
         };
         format!(

@@ -316,9 +316,11 @@ fn a_worker_may_pull_when_it_begins_to_compute_however_long_that_takes() {
     let waiter = world.pull_while_pushing(workers[0], super::world::assignment(0, 0));
     world.pass(3 * WAIT_MS);
     assert!(!world.directed.contains_key(&waiter), "it computes, and does not wait");
-    for (replica, worker) in workers.iter().enumerate() {
-        world.push(*worker, 0, replica as u32);
-    }
+    world.push(workers[0], 0, 0);
+    world.pass(WAIT_MS / 2);
+    assert!(!world.directed.contains_key(&waiter), "it has not waited for long");
+    world.push(workers[1], 0, 1);
+    world.push(workers[2], 0, 2);
     let directive = world.directed.get(&waiter);
     assert!(matches!(directive, Some(Directive::Run { step: GlobalStep(1), .. })), "{directive:?}");
 }
