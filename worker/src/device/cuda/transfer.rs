@@ -18,8 +18,8 @@ const SLOT_BYTES_MIN: usize = 4096;
 /// Slots of one size before one is waited for: one that is computed on, one on its way, one staged.
 const SLOTS_MIN: usize = 3;
 /// Of small ones there may be so many bytes: weights arrive while the device is busy with the step that
-/// they come after, and nobody should wait for its end.
-const SLOTS_BYTES: usize = 32 << 20;
+/// they come after, and nobody should wait for its end. Tests have few, so that each is used again.
+const SLOTS_BYTES: usize = if cfg!(test) { 0 } else { 32 << 20 };
 
 /// Host memory that the device reads and writes by itself.
 pub(super) struct Pinned {
