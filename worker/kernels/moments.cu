@@ -21,7 +21,8 @@ extern "C" __global__ void __launch_bounds__(256) moments_of_blocks(const Number
 }
 
 // The same over many rows, 16 bytes at a time. A thread sums the distances from the channel's first number,
-// and their squares, in f32: what that loses is small beside the variance, whatever the mean is, unless that number lies far from all others.
+// and their squares, in f32: what that loses is small beside the variance, whatever the mean is, unless that
+// number lies far from all others.
 extern "C" __global__ void __launch_bounds__(256) moments_of_blocks_wide(const Wide* input, Pair* sums, Matrix matrix, int rows) {
     __shared__ Pair shared[WARPS][WIDE_CHANNELS];
     __shared__ float origins[WIDE_CHANNELS];
