@@ -104,6 +104,29 @@ pub enum Epilogue {
     None,
 }
 
+impl Layer {
+    /// Multiplications of its matrix products for one image.
+    pub fn multiplications(&self) -> usize {
+        match &self.kind {
+            LayerKind::ConvStack(convs) => convs.iter().map(Conv::multiplications).sum(),
+            LayerKind::Inception(branches) => {
+                let convs = branches.iter().flat_map(|branch| &branch.convs);
+                convs.map(Conv::multiplications).sum()
+            }
+            LayerKind::Dense { .. } | LayerKind::SoftmaxLinear => {
+                self.input.len() * self.output.len()
+            }
+            LayerKind::MaxPool { .. } | LayerKind::SpatialDropout { .. } => 0,
+        }
+    }
+}
+
+impl Conv {
+    fn multiplications(&self) -> usize {
+        self.kernel_size.pow(2) * self.input.c * self.output.len()
+    }
+}
+
 impl ModelSpec {
     /// Infers every size.
     ///

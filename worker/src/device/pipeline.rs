@@ -17,7 +17,7 @@ pub struct Segment {
 
 /// A device that can work ahead of its caller.
 pub trait Pipeline: Device {
-    /// Keeps `values` for `target`, which gets them when the next segments begin.
+    /// Keeps `values` for `target`, which gets them at [`Self::take_staged`].
     fn stage(&mut self, target: Span, values: &[Self::Elem]);
 
     /// The same with the images (n, size, size, 3) of `photos`, finished as [`Photo::finish`] does.
@@ -37,7 +37,10 @@ pub trait Pipeline: Device {
         false
     }
 
-    /// Begins `segments`, in order, when those before are done. What was staged comes before them.
+    /// What was staged takes its place when everything asked before is done.
+    fn take_staged(&mut self);
+
+    /// Begins `segments`, in order, when everything asked before is done.
     fn begin(&mut self, segments: &[Segment]);
 
     /// What the next of the begun segments has made, as soon as it is there.
@@ -67,10 +70,13 @@ impl<D: Device> Pipeline for Serial<D> {
         self.staged.push((target, values.to_vec()));
     }
 
-    fn begin(&mut self, segments: &[Segment]) {
+    fn take_staged(&mut self) {
         for (target, values) in self.staged.drain(..) {
             self.device.upload(target, &values);
         }
+    }
+
+    fn begin(&mut self, segments: &[Segment]) {
         self.segments.extend(segments.iter().cloned());
     }
 
@@ -134,6 +140,10 @@ impl<P: Pipeline + ?Sized> Pipeline for Box<P> {
 
     fn finishes_photos(&self) -> bool {
         (**self).finishes_photos()
+    }
+
+    fn take_staged(&mut self) {
+        (**self).take_staged();
     }
 
     fn begin(&mut self, segments: &[Segment]) {

@@ -20,7 +20,7 @@ mod spatial_dropout;
 mod tests;
 
 pub use model::{Engine, Made, Model, StepOutcome};
-pub use program::Program;
+pub use program::{ForwardPart, Program, TrainingStep};
 
 use crate::device::{Op, Span, Tensor};
 

@@ -7,9 +7,9 @@ use hw2_common::config::Precision;
 use hw2_common::model::Network;
 
 use super::builder::{LOSS, PENALTIES, TOP1};
-use super::program::Program;
+use super::program::{Program, TrainingStep};
 use crate::device::{
-    AnyDevice, Buffer, DeviceError, DropoutCoordinates, Float, Pipeline, Request, Segment, Span,
+    AnyDevice, Buffer, DeviceError, DropoutCoordinates, Float, Pipeline, Request, Span,
 };
 use crate::photo::Photo;
 
@@ -51,11 +51,12 @@ pub struct Model<D: Pipeline> {
     device: D,
     program: Program,
     /// A training step with dropout and one without.
-    steps: [Vec<Segment>; 2],
+    steps: [TrainingStep; 2],
+    /// Of these, and the parts of its forward pass that were begun.
+    step: usize,
+    parts: usize,
     /// What the segments that were begun make, in order.
     making: VecDeque<Span>,
-    /// Since the last pass.
-    params_are_new: bool,
 }
 
 impl<D: Pipeline> Model<D> {
@@ -66,7 +67,7 @@ impl<D: Pipeline> Model<D> {
         let buffers = device.alloc(program.requests());
         assert_eq!(buffers, Request::buffers(program.requests()), "the device had no buffers");
         let steps = [true, false].map(|dropout| program.train(dropout));
-        Self { device, program, steps, making: VecDeque::new(), params_are_new: false }
+        Self { device, program, steps, step: 0, parts: 0, making: VecDeque::new() }
     }
 
     /// The device in words.
@@ -88,7 +89,6 @@ impl<D: Pipeline> Model<D> {
     /// Replaces the parameters from `start` on.
     pub fn load_params_at(&mut self, start: usize, params: &[D::Elem]) {
         self.load(self.program.vectors.params, start, params);
-        self.params_are_new = true;
     }
 
     /// Replaces the running BN statistics, in the layout of `buffers`.
@@ -104,13 +104,6 @@ impl<D: Pipeline> Model<D> {
 
     fn load(&mut self, vector: Buffer, start: usize, values: &[D::Elem]) {
         self.device.upload(Span { buffer: vector, offset: start, len: values.len() }, values);
-    }
-
-    /// Before a pass.
-    fn convert_params(&mut self) {
-        if std::mem::take(&mut self.params_are_new) {
-            self.device.run_all(&self.program.load());
-        }
     }
 
     /// Hands over the batch of the next training step, whatever the device does now: images
@@ -140,11 +133,38 @@ impl<D: Pipeline> Model<D> {
     /// Begins forward and backward over the batch that was staged, without dropout if there are no
     /// coordinates. [`Self::made`] gives what is made until there is nothing more.
     pub fn begin(&mut self, dropout: Option<DropoutCoordinates>) {
-        self.convert_params();
+        self.begin_forward(dropout);
+        self.begin_backward();
+    }
+
+    /// Begins a training step over the batch that was staged, or once more over that of the step that
+    /// was begun last, if that did not come to [`Self::begin_backward`]. Nothing is computed yet.
+    pub fn begin_forward(&mut self, dropout: Option<DropoutCoordinates>) {
+        self.device.take_staged();
         if let Some(coordinates) = dropout {
             self.device.set_dropout(coordinates);
         }
-        let segments = &self.steps[usize::from(dropout.is_none())];
+        self.step = usize::from(dropout.is_none());
+        self.parts = 0;
+    }
+
+    /// The parameters that each part of the forward pass of a training step is the first to need, in order.
+    pub fn forward_parts(&self) -> impl Iterator<Item = Range<usize>> {
+        self.steps[self.step].forward.iter().map(|part| part.params.clone())
+    }
+
+    /// Does the next part of the forward pass, whose parameters must be there.
+    pub fn forward_part(&mut self) {
+        self.device.run_all(&self.steps[self.step].forward[self.parts].ops);
+        self.parts += 1;
+    }
+
+    /// Does what is left of the forward pass, and begins backward.
+    pub fn begin_backward(&mut self) {
+        while self.parts < self.steps[self.step].forward.len() {
+            self.forward_part();
+        }
+        let segments = &self.steps[self.step].backward;
         let (_results, others) = segments.split_last().expect("results are made last");
         self.making.extend(others.iter().map(|segment| segment.made));
         self.device.begin(segments);
@@ -210,7 +230,6 @@ impl<D: Pipeline> Model<D> {
     pub fn evaluate(&mut self, images: &[D::Elem]) -> Result<Vec<D::Elem>, DeviceError> {
         let n = images.len() / self.program.images.shape.len();
         assert!(n > 0, "evaluation of no images");
-        self.convert_params();
         self.device.upload(self.program.images.first(n).span(), images);
         self.device.run_all(&self.program.evaluate(n));
         self.download_logits(n)

@@ -1,5 +1,7 @@
 //! What a network asks of a device: memory, the operations of a training step, those of an evaluation.
 
+use std::ops::Range;
+
 use hw2_common::config::Precision;
 use hw2_common::layout::ParamLayout;
 use hw2_common::model::{self, LayerKind, Network};
@@ -26,6 +28,33 @@ pub struct Program {
     layers: Vec<Box<dyn Layer>>,
     /// For each layer the index of the first parameter that is its own or of a later layer.
     first_params: Vec<usize>,
+}
+
+/// Forward and backward over a whole batch.
+#[derive(Clone, Debug)]
+pub struct TrainingStep {
+    /// In order.
+    pub forward: Vec<ForwardPart>,
+    /// The first segment makes the statistics, each other one a bucket, in the order of backward; the
+    /// last one does nothing more and hands over the results.
+    pub backward: Vec<Segment>,
+}
+
+/// Some layers' forward pass, which can begin when their parameters are there.
+#[derive(Clone, Debug)]
+pub struct ForwardPart {
+    /// Parameters that no part before it needs: those of a bucket.
+    pub params: Range<usize>,
+    /// In order.
+    pub ops: Vec<Op>,
+}
+
+impl TrainingStep {
+    /// All operations in order.
+    pub fn ops(&self) -> impl Iterator<Item = Op> {
+        let forward = self.forward.iter().flat_map(|part| &part.ops);
+        forward.chain(self.backward.iter().flat_map(|segment| &segment.ops)).copied()
+    }
 }
 
 impl Program {
@@ -76,28 +105,47 @@ impl Program {
         self.images.n
     }
 
-    /// To be done when parameters have been replaced.
-    pub fn load(&self) -> Vec<Op> {
-        let Vectors { params, operands, .. } = self.vectors;
-        let cast = |len| Op::Cast { input: whole(params, len), output: whole(operands, len) };
-        (params != operands).then(|| cast(self.layout.params.len())).into_iter().collect()
+    /// Forward and backward over a whole batch.
+    pub fn train(&self, dropout: bool) -> TrainingStep {
+        let pass = Pass::Train { dropout };
+        TrainingStep { forward: self.forward(pass), backward: self.backward(pass) }
     }
 
-    /// Forward and backward over a whole batch. The first segment makes the statistics, each other one
-    /// a bucket, in the order of backward; the last one does nothing more and hands over the results.
-    pub fn train(&self, dropout: bool) -> Vec<Segment> {
-        let pass = Pass::Train { dropout };
-        let mut ops = Vec::new();
-        self.layers.iter().for_each(|layer| layer.forward(&mut ops, pass));
-        ops.push(Op::SoftmaxCrossEntropy {
+    fn forward(&self, pass: Pass) -> Vec<ForwardPart> {
+        let part = |params: Range<usize>| ForwardPart { ops: self.load(&params), params };
+        let mut parts: Vec<ForwardPart> =
+            self.layout.buckets().into_iter().rev().map(part).collect();
+        let mut current = 0;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut entries = self.layout.params.entries().iter();
+            // A layer without parameters need not wait for those of the next one.
+            if let Some(entry) = entries.find(|entry| entry.layer == index) {
+                let has_it = |part: &ForwardPart| part.params.contains(&entry.range.start);
+                current = parts.iter().position(has_it).expect("buckets hold every parameter");
+            }
+            layer.forward(&mut parts[current].ops, pass);
+        }
+        parts
+    }
+
+    /// To be done when these parameters have been replaced, before they are used.
+    fn load(&self, params: &Range<usize>) -> Vec<Op> {
+        let Vectors { params: values, operands, .. } = self.vectors;
+        let of = |buffer| Span { buffer, offset: params.start, len: params.len() };
+        let cast = || Op::Cast { input: of(values), output: of(operands) };
+        (values != operands).then(cast).into_iter().collect()
+    }
+
+    fn backward(&self, pass: Pass) -> Vec<Segment> {
+        let loss = Op::SoftmaxCrossEntropy {
             logits: self.logits.value,
             labels: self.labels,
             grad_logits: self.logits.own_grad(),
             loss: self.result(LOSS),
             top1: self.result(TOP1),
-        });
+        };
         let statistics = whole(self.vectors.batch_statistics, self.layout.buffers.len());
-        let mut segments = vec![Segment { ops, made: statistics }];
+        let mut segments = vec![Segment { ops: vec![loss], made: statistics }];
         let mut ops = Vec::new();
         let mut buckets = self.layout.buckets().into_iter().peekable();
         for (layer, first_param) in self.layers.iter().zip(&self.first_params).rev() {
@@ -116,7 +164,7 @@ impl Program {
     /// Forward over the first `n` images of a batch, with the running statistics. What comes out for
     /// an image does not depend on the others.
     pub fn evaluate(&self, n: usize) -> Vec<Op> {
-        let mut ops = Vec::new();
+        let mut ops = self.load(&(0..self.layout.params.len()));
         self.layers.iter().for_each(|layer| layer.forward(&mut ops, Pass::Evaluate { n }));
         ops
     }
@@ -133,7 +181,7 @@ impl Program {
 
     /// Says of the buffers of activations when they are used.
     fn note_uses(&mut self) {
-        let ops: Vec<Op> = self.train(true).into_iter().flat_map(|segment| segment.ops).collect();
+        let ops: Vec<Op> = self.train(true).ops().collect();
         let mut uses = vec![None; self.requests.len()];
         let mut use_at = |buffer: Buffer, place: usize| {
             let (first, _) = *uses[buffer.number()].get_or_insert((place, place));

@@ -10,15 +10,23 @@ use super::{Directive, PsError};
 /// Takes in what pulls receive, where it is needed: there is no other copy of it.
 pub trait Destination {
     /// Some values of a vector, as they arrived: f32, little-endian, at any alignment. They are part of
-    /// no version yet; until the pull is over nothing may be computed with them.
+    /// no version yet: until the pull is over, what is computed with them may come to nothing.
     fn receive(&mut self, vector: Vector, start: usize, values: &[[u8; 4]]);
+
+    /// A version begins to arrive: what was there, and what has arrived of another, is void.
+    fn renew(&mut self);
+
+    /// May compute with what has arrived, while more is waited for. Says whether it did.
+    fn work_ahead(&mut self) -> bool;
 }
 
 /// A vector of a [`Destination`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vector {
-    /// Weights for training, EMA for evaluation.
-    Params,
+    /// Parameters for training.
+    Weights,
+    /// Parameters for evaluation.
+    Ema,
     /// BN running statistics.
     Buffers,
 }
@@ -29,6 +37,8 @@ pub struct Held {
     version: Option<Version>,
     /// What is being received.
     arriving: Option<Kind>,
+    /// Versions that have begun to arrive.
+    begun: u64,
     params: Arrivals,
     buffers: Arrivals,
 }
@@ -51,6 +61,7 @@ impl Held {
         Self {
             version: None,
             arriving: None,
+            begun: 0,
             params: Arrivals::new(Cut::params(layout)),
             buffers: Arrivals::new(Cut::whole(layout.buffers.len())),
         }
@@ -70,12 +81,12 @@ impl Held {
         self.version.filter(|version| version.kind == kind).map(|version| version.step)
     }
 
-    /// Checks a chunk and tells where it belongs. The first one ends the version that was held: what
+    /// Checks a chunk and tells to which version, and where, it belongs. The first one ends the version that was held: what
     /// arrives is provisional until [`Held::commit`].
-    pub(super) fn receive(&mut self, chunk: &Chunk) -> Result<Vector, WireError> {
+    pub(super) fn receive(&mut self, chunk: &Chunk) -> Result<(u64, Vector), WireError> {
         let (kind, vector) = match chunk.part() {
-            Part::Weights => (Kind::Weights, Vector::Params),
-            Part::Ema => (Kind::Evaluation, Vector::Params),
+            Part::Weights => (Kind::Weights, Vector::Weights),
+            Part::Ema => (Kind::Evaluation, Vector::Ema),
             Part::Buffers => (Kind::Evaluation, Vector::Buffers),
             _ => return Err(WireError::UnexpectedPart(chunk.part)),
         };
@@ -83,12 +94,13 @@ impl Held {
             self.withdraw();
             self.version = None;
             self.arriving = Some(kind);
+            self.begun += 1;
         }
         match vector {
-            Vector::Params => self.params.add(chunk)?,
+            Vector::Weights | Vector::Ema => self.params.add(chunk)?,
             Vector::Buffers => self.buffers.add(chunk)?,
         };
-        Ok(vector)
+        Ok((self.begun, vector))
     }
 
     /// What has arrived came to nothing.
@@ -166,7 +178,7 @@ mod tests {
     }
 
     fn receive_all(held: &mut Held, chunks: &[Chunk]) {
-        chunks.iter().for_each(|chunk| assert_eq!(held.receive(chunk), Ok(Vector::Params)));
+        chunks.iter().for_each(|chunk| assert!(held.receive(chunk).is_ok()));
     }
 
     fn run() -> Directive {

@@ -10,6 +10,8 @@ mod directive;
 mod error;
 mod held;
 mod io_thread;
+mod pull;
+mod push;
 mod session;
 
 pub use client::{Client, Credentials, Hello};
@@ -17,4 +19,6 @@ pub use contribution::{Contribution, Outcome, StepResult};
 pub use directive::{Credit, Directive};
 pub use error::PsError;
 pub use held::{Destination, Held, Vector};
-pub use session::{EvaluationReport, Pull, Push, Session};
+pub use pull::Pull;
+pub use push::Push;
+pub use session::{EvaluationReport, Session};

@@ -8,7 +8,7 @@ use hw2_common::ids::{Assignment, BlockId};
 use hw2_common::job::Job;
 use hw2_common::layout::ParamLayout;
 
-use super::Tally;
+use super::{Ahead, Tally};
 use crate::args::WorkerArgs;
 use crate::data::{Batch, DataError, Form, Loader, Pixels};
 use crate::device::{DeviceError, DropoutCoordinates};
@@ -27,6 +27,9 @@ pub(super) struct Prepared {
     engine: Engine,
     loader: Loader,
     staged: Option<Staged>,
+    /// What most likely comes next.
+    next: Option<Assignment>,
+    ahead: Ahead,
     /// The last chunk that arrived: on the wire it has any alignment.
     aligned: Vec<f32>,
 }
@@ -36,6 +39,8 @@ struct Staged {
     assignment: Assignment,
     samples: u32,
     bad_images: Vec<String>,
+    /// Whether that step was begun.
+    is_taken: bool,
 }
 
 /// Why an assignment or a block could not be computed.
@@ -76,7 +81,18 @@ impl Prepared {
         };
         let form = if engine.finishes_photos() { Form::Photos } else { Form::Finished };
         let loader = Loader::new(&job, Arc::new(dataset), threads, form)?;
-        Ok(Self { job, layout, credentials, engine, loader, staged: None, aligned: Vec::new() })
+        let ahead = Ahead::new(engine.forward_parts());
+        Ok(Self {
+            job,
+            layout,
+            credentials,
+            engine,
+            loader,
+            staged: None,
+            next: None,
+            ahead,
+            aligned: Vec::new(),
+        })
     }
 
     /// Forward and backward of one micro-batch into `contribution`; buckets go to `push` as backward
@@ -90,18 +106,16 @@ impl Prepared {
         push: &mut Option<Push>,
         pull: &mut Option<Pull>,
     ) -> Result<(), ComputeError> {
-        let staged = self.staged.take().filter(|staged| staged.assignment == assignment);
-        let Staged { samples, bad_images, .. } = match staged {
-            Some(staged) => staged,
-            None => self.stage(assignment, self.loader.batch(assignment)?),
-        };
+        if self.staged.as_ref().is_none_or(|staged| staged.assignment != assignment) {
+            self.stage(assignment, self.loader.batch(assignment)?);
+        }
         self.loader.prefetch(next);
-        let dropout = DropoutCoordinates {
-            seed: self.job.config.seed,
-            step: assignment.step,
-            replica: assignment.replica,
-        };
-        self.engine.begin(Some(dropout));
+        self.next = Some(next);
+        if self.ahead.end(assignment) == 0 {
+            self.begin_forward(assignment);
+        }
+        let Staged { samples, bad_images, .. } = self.staged.take().expect("it was just staged");
+        self.engine.begin_backward();
         while let Some(made) = self.engine.made()? {
             match made {
                 Made::Statistics(values) => contribution.statistics_mut().copy_from_slice(values),
@@ -117,11 +131,7 @@ impl Prepared {
                 }
             }
             // What a GPU has begun it does by itself, and meanwhile it can be given the next batch.
-            if self.staged.is_none()
-                && let Some(batch) = self.loader.batch_if_ready(next)?
-            {
-                self.staged = Some(self.stage(next, batch));
-            }
+            self.stage_if_ready(next)?;
         }
         let StepOutcome { loss, top1 } = self.engine.outcome()?;
         contribution.set_result(StepResult { loss, samples, top1, bad_images });
@@ -129,13 +139,35 @@ impl Prepared {
     }
 
     /// Hands `batch` to the engine for the next training step.
-    fn stage(&mut self, assignment: Assignment, batch: Batch) -> Staged {
+    fn stage(&mut self, assignment: Assignment, batch: Batch) {
         let Batch { pixels, labels, bad_images } = batch;
         match pixels {
             Pixels::Finished(images) => self.engine.stage(&images, &labels),
             Pixels::Photos(photos) => self.engine.stage_photos(&photos, &labels),
         }
-        Staged { assignment, samples: labels.len() as u32, bad_images }
+        let samples = labels.len() as u32;
+        self.staged = Some(Staged { assignment, samples, bad_images, is_taken: false });
+    }
+
+    /// Hands the batch of `next` to the engine if it has none and this one has been made. Says whether
+    /// it has it.
+    fn stage_if_ready(&mut self, next: Assignment) -> Result<bool, DataError> {
+        if self.staged.is_none()
+            && let Some(batch) = self.loader.batch_if_ready(next)?
+        {
+            self.stage(next, batch);
+        }
+        Ok(self.staged.as_ref().is_some_and(|staged| staged.assignment == next))
+    }
+
+    /// Begins the training step over the batch that was staged.
+    fn begin_forward(&mut self, assignment: Assignment) {
+        let Assignment { step, replica } = assignment;
+        let dropout = DropoutCoordinates { seed: self.job.config.seed, step, replica };
+        self.engine.begin_forward(Some(dropout));
+        if let Some(staged) = &mut self.staged {
+            staged.is_taken = true;
+        }
     }
 
     /// Counts the right answers on one block, with the names of the images that had to be replaced.
@@ -145,6 +177,9 @@ impl Prepared {
         block: BlockId,
         next: Option<BlockId>,
     ) -> Result<(Tally, Vec<String>), ComputeError> {
+        // Its images take the place of those of a step that was begun ahead.
+        self.ahead.renew();
+        self.staged.take_if(|staged| staged.is_taken);
         let batch = self.loader.eval_block(block)?;
         next.into_iter().for_each(|next| self.loader.prefetch_eval(next));
         let images = batch.pixels.finish(self.job.config.model.image_size);
@@ -153,15 +188,36 @@ impl Prepared {
     }
 }
 
-/// What arrives goes to the engine at once.
+/// What arrives goes to the engine at once, which begins the next step's forward pass on it.
 impl Destination for Prepared {
     fn receive(&mut self, vector: Vector, start: usize, values: &[[u8; 4]]) {
         self.aligned.clear();
         self.aligned.extend(values.iter().map(|value| f32::from_le_bytes(*value)));
         match vector {
-            Vector::Params => self.engine.load_params_at(start, &self.aligned),
+            Vector::Weights => {
+                self.ahead.arrived(start, values.len());
+                self.engine.load_params_at(start, &self.aligned);
+            }
+            Vector::Ema => self.engine.load_params_at(start, &self.aligned),
             Vector::Buffers => self.engine.load_buffers_at(start, &self.aligned),
         }
+    }
+
+    fn renew(&mut self) {
+        self.ahead.renew();
+    }
+
+    fn work_ahead(&mut self) -> bool {
+        let Some(next) = self.next.filter(|_| self.ahead.is_ready()) else { return false };
+        // An error is met again when the batch is needed.
+        if !self.stage_if_ready(next).unwrap_or(false) {
+            return false;
+        }
+        if self.ahead.begin(next) == 0 {
+            self.begin_forward(next);
+        }
+        self.engine.forward_part();
+        true
     }
 }
 

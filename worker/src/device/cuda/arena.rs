@@ -150,9 +150,7 @@ mod tests {
             let Arena { offsets, lasting_bytes, bytes } = Arena::new(requests);
             let end = |number: usize| offsets[number] + size(&requests[number]);
             for dropout in [false, true] {
-                let segments = program.train(dropout);
-                let train: Vec<Op> = segments.into_iter().flat_map(|segment| segment.ops).collect();
-                for ops in [train, program.evaluate(3), program.load()] {
+                for ops in [program.train(dropout).ops().collect(), program.evaluate(3)] {
                     for (a, b) in pairs(&ops) {
                         let apart = end(a) <= offsets[b] || end(b) <= offsets[a];
                         assert!(apart, "{:?} and {:?}", requests[a], requests[b]);

@@ -357,9 +357,7 @@ impl Pipeline for Cuda {
         true
     }
 
-    fn begin(&mut self, segments: &[Segment]) {
-        assert!(self.downloads.is_empty(), "what was made before has been taken");
-        self.spare.extend(self.shown.take());
+    fn take_staged(&mut self) {
         for (upload, target) in std::mem::take(&mut self.staged) {
             match target {
                 Target::Numbers(span) => {
@@ -368,6 +366,11 @@ impl Pipeline for Cuda {
                 Target::Images(images, bytes) => self.finish_photos(upload, bytes, images),
             }
         }
+    }
+
+    fn begin(&mut self, segments: &[Segment]) {
+        assert!(self.downloads.is_empty(), "what was made before has been taken");
+        self.spare.extend(self.shown.take());
         for Segment { ops, made } in segments {
             if !ops.is_empty() {
                 self.run_all(ops);

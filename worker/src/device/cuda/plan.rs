@@ -57,9 +57,8 @@ impl Plan {
         let flops_per_second = kind.flops_per_second(precision);
         let flops_per_second = flops_per_second
             .ok_or_else(|| format!("a {} has no {precision}: choose fp32", kind.name))?;
-        let segments = program.train(true);
-        let lowered: Vec<(Op, Lowering)> = (segments.iter().flat_map(|segment| &segment.ops))
-            .map(|op| Ok((*op, lower(*op, kind.limits())?)))
+        let lowered: Vec<(Op, Lowering)> = (program.train(true).ops())
+            .map(|op| Ok((op, lower(op, kind.limits())?)))
             .collect::<Result<_, TooLarge>>()
             .map_err(|error| error.to_string())?;
         let batch_size = program.batch_size();

@@ -69,6 +69,7 @@ fn staged<P: Pipeline>(mut device: P) {
     for round in 3..8 {
         device.stage(input, &numbers(50, round));
         assert_eq!(read_span(&mut device, input), last, "it is not the next step yet");
+        device.take_staged();
         device.begin(&segments);
         let made: Vec<f64> = device.next().unwrap().iter().map(|value| value.to_f64()).collect();
         last = numbers(50, round);

@@ -64,6 +64,7 @@ fn finished<P: Pipeline>(
     stage(device, &steps[0]);
     let mut finished = Vec::new();
     for place in 1..=steps.len() {
+        device.take_staged();
         device.begin(&segments);
         if let Some(next) = steps.get(place) {
             stage(device, next);

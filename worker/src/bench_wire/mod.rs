@@ -1,5 +1,7 @@
 //! A worker that computes nothing, or as if it did: what a round of push, commit and pull costs.
 
+mod pace;
+
 use std::time::{Duration, Instant};
 
 use hw2_common::address::Address;
@@ -8,21 +10,18 @@ use hw2_common::layout::ParamLayout;
 use tokio_util::sync::CancellationToken;
 
 use crate::ps::{
-    Client, Contribution, Credentials, Credit, Destination, Directive, EvaluationReport, Held,
-    PsError, StepResult, Vector,
+    Client, Contribution, Credentials, Credit, Directive, EvaluationReport, Held, PsError,
+    StepResult,
 };
+use pace::Pace;
 
 /// Every value of the gradient that is pushed: anything finite will do.
 const GRADIENT: f32 = 1e-3;
 
-/// Part of the computing that backward is.
-const BACKWARD: f64 = 2.0 / 3.0;
-
 /// Works for the server at `address` until its run ends, and tells the time of every round: from
-/// the first byte pushed to the last byte pulled and checked. For `computing` of each it waits as a
-/// worker does that computes: a third of it for forward, and then as long for each bucket. The gradient stays as it is, with its
-/// checksums, which a worker makes as backward finishes its buckets, and what is pulled goes nowhere,
-/// where a worker copies it to its device: neither is in a round.
+/// one directive to the next. In each it does as if it computed for `computing`. The gradient stays
+/// as it is, with its checksums, which a worker makes as backward finishes its buckets, and what is
+/// pulled goes nowhere, where a worker copies it to its device: neither is in a round.
 ///
 /// # Errors
 /// As every call; [`PsError::Protocol`] when a push gets no credit, which a bench never waits for.
@@ -40,8 +39,9 @@ pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, Ps
     };
     let contribution = constant_contribution(&layout, hello.job.config.batch_size);
     let session = client.join(hello.term, &credentials)?;
-    let mut rounds = Vec::new();
-    let (mut directive, mut held) = session.pull(Held::new(&layout), &mut Nowhere)?;
+    let (buckets, mut rounds) = (layout.buckets(), Vec::new());
+    let mut pace = Pace::new(&network, &layout, computing);
+    let (mut directive, mut held) = session.pull(Held::new(&layout), &mut pace)?;
     loop {
         (directive, held) = match directive {
             Directive::Run { step, assignments } => {
@@ -56,17 +56,14 @@ pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, Ps
                 let mut push = session.begin_push(assignment);
                 let mut pull = session.begin_pull(held, Some(assignment));
                 if !computing.is_zero() {
-                    let buckets = layout.buckets();
-                    let backward = computing.mul_f64(BACKWARD);
-                    for (bucket, made) in buckets.iter().zip(1..) {
-                        let part = f64::from(made) / buckets.len() as f64;
-                        let at = computing - backward + backward.mul_f64(part);
-                        std::thread::sleep(at.saturating_sub(began.elapsed()));
+                    pace.forward(assignment);
+                    for (index, bucket) in buckets.iter().enumerate() {
+                        pace.backward(index);
                         push.send_next_bucket(&contribution);
-                        pull.deliver(&mut Nowhere, bucket.start);
+                        pull.deliver(&mut pace, bucket.start);
                     }
                 }
-                let next = session.push_and_pull(push, &contribution, pull, &mut Nowhere)?;
+                let next = session.push_and_pull(push, &contribution, pull, &mut pace)?;
                 if matches!(next.0, Directive::Run { .. }) {
                     rounds.push(began.elapsed());
                 }
@@ -77,9 +74,9 @@ pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, Ps
                     let samples = hello.job.eval_range(block).len() as u32;
                     session.report(EvaluationReport { step, block, samples, ..nothing() })?;
                 }
-                session.pull(held, &mut Nowhere)?
+                session.pull(held, &mut pace)?
             }
-            Directive::Wait(_) => session.pull(held, &mut Nowhere)?,
+            Directive::Wait(_) => session.pull(held, &mut pace)?,
             Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason)),
             Directive::Stop { .. } => {
                 // The server ends whether or not it still hears this.
@@ -88,13 +85,6 @@ pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, Ps
             }
         };
     }
-}
-
-/// Drops what arrives.
-struct Nowhere;
-
-impl Destination for Nowhere {
-    fn receive(&mut self, _: Vector, _: usize, _: &[[u8; 4]]) {}
 }
 
 /// A report of no right answer.
