@@ -181,6 +181,16 @@ impl ParamLayout {
         buckets
     }
 
+    /// The layers whose parameters begin in `range`, for people: `dense1, softmax_linear`.
+    pub fn layers(&self, range: &Range<usize>) -> String {
+        let within =
+            self.params.entries().iter().filter(|entry| range.contains(&entry.range.start));
+        let layer = |entry: &Entry| entry.name.split('.').next().unwrap_or_default().to_owned();
+        let mut names: Vec<String> = within.map(layer).collect();
+        names.dedup();
+        names.join(", ")
+    }
+
     /// Initial parameters: He normal (truncated at two standard deviations, fan-in), biases 0, BN 1
     /// and 0. He et al., "Delving deep into rectifiers" (2015), with Keras' correction for the cut.
     pub fn initial_params(&self, seed: u64) -> Vec<f32> {

@@ -85,39 +85,72 @@ pub enum WireError {
 
 /// Where a flat vector is cut into chunks, in ascending order. Clones share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut(Arc<[Range<usize>]>);
+pub struct Cut {
+    chunks: Arc<[Range<usize>]>,
+    /// Those of the first one are the last.
+    buckets: Arc<[Bucket]>,
+}
+
+/// Chunks that are made together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// The layers, for people.
+    pub name: String,
+    /// Their numbers.
+    pub chunks: Range<usize>,
+}
 
 impl Cut {
-    /// Of a vector of `len` values.
+    /// Of a vector of `len` values, which is one bucket.
     pub fn whole(len: usize) -> Self {
-        Self(chunk_ranges(0..len).collect())
+        Self::new([(0..len, "all".to_owned())])
     }
 
     /// Of the parameters of `layout`: no chunk reaches beyond its bucket, so that it can travel as
     /// soon as that is made.
     pub fn params(layout: &ParamLayout) -> Self {
-        Self(layout.buckets().into_iter().rev().flat_map(chunk_ranges).collect())
+        Self::new(layout.buckets().into_iter().map(|range| (range.clone(), layout.layers(&range))))
+    }
+
+    /// Of a vector of buckets, the last first, with their names.
+    fn new(
+        buckets: impl IntoIterator<Item = (Range<usize>, String), IntoIter: DoubleEndedIterator>,
+    ) -> Self {
+        let (mut chunks, mut named) = (Vec::new(), Vec::new());
+        for (range, name) in buckets.into_iter().rev() {
+            let first = chunks.len();
+            chunks.extend(chunk_ranges(range));
+            named.push(Bucket { name, chunks: first..chunks.len() });
+        }
+        named.reverse();
+        Self { chunks: chunks.into(), buckets: named.into() }
     }
 
     /// The ranges of the chunks.
     pub fn ranges(&self) -> &[Range<usize>] {
-        &self.0
+        &self.chunks
+    }
+
+    /// In the order of backward.
+    pub fn buckets(&self) -> &[Bucket] {
+        &self.buckets
     }
 
     /// Number of values of the vector.
     pub fn len(&self) -> usize {
-        self.0.last().map_or(0, |last| last.end)
+        self.chunks.last().map_or(0, |last| last.end)
     }
 
     /// Whether the vector has no value.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.chunks.is_empty()
     }
 
     /// Which of the chunks this is.
     fn find(&self, chunk: &Chunk) -> Option<usize> {
-        let index = self.0.binary_search_by_key(&chunk.start, |range| range.start as u64).ok()?;
-        (chunk.values.len() == self.0[index].len() * 4).then_some(index)
+        let by_start = |range: &Range<usize>| range.start as u64;
+        let index = self.chunks.binary_search_by_key(&chunk.start, by_start).ok()?;
+        (chunk.values.len() == self.chunks[index].len() * 4).then_some(index)
     }
 }
 
@@ -217,6 +250,11 @@ impl Arrivals {
     /// None yet, of a vector that is cut so.
     pub fn new(cut: Cut) -> Self {
         Self { received: vec![None; cut.ranges().len()], cut }
+    }
+
+    /// Where the vector is cut.
+    pub fn cut(&self) -> &Cut {
+        &self.cut
     }
 
     /// None again.

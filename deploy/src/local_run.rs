@@ -1,7 +1,7 @@
 //! A whole training run on this machine: a server and its workers, progress, and a summary.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -26,6 +26,7 @@ pub(crate) struct LocalRun {
     /// What each worker computes on.
     workers: Vec<DeviceArgs>,
     verbose: bool,
+    trace: Option<PathBuf>,
 }
 
 /// Flags that say what the cluster consists of.
@@ -42,6 +43,10 @@ pub(crate) struct ClusterArgs {
     /// Show the whole log of server and workers, not only its warnings
     #[arg(long, short)]
     verbose: bool,
+
+    /// Write what server and workers do when to a file for Perfetto (ui.perfetto.dev)
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 impl ClusterArgs {
@@ -65,7 +70,7 @@ impl ClusterArgs {
         let data = std::path::absolute(&config.data)
             .with_context(|| format!("dataset path `{}`", config.data))?;
         config.data = data.display().to_string();
-        Ok(LocalRun { config, workers: devices, verbose: self.verbose })
+        Ok(LocalRun { config, workers: devices, verbose: self.verbose, trace: self.trace.clone() })
     }
 }
 
@@ -107,7 +112,12 @@ impl LocalRun {
         };
         Plan {
             address,
-            server: server.map(OsString::from).into_iter().chain([config_file.into()]).collect(),
+            server: server
+                .map(OsString::from)
+                .into_iter()
+                .chain([config_file.into()])
+                .chain(trace_flags(self.trace.as_deref()))
+                .collect(),
             workers: self.workers.iter().map(worker).collect(),
             log_dir: Path::new(&self.config.run_dir).join(LOG_DIR),
             grace: Duration::from_millis(self.config.cluster.grace_ms) + GRACE_EXTRA,
@@ -122,6 +132,11 @@ impl LocalRun {
             threads => threads,
         }
     }
+}
+
+/// The flags that have a server write a trace.
+pub(crate) fn trace_flags(trace: Option<&Path>) -> impl Iterator<Item = OsString> {
+    trace.into_iter().flat_map(|path| ["--trace".into(), path.into()])
 }
 
 /// Refuses a folder that holds anything but the logs of a run that never began.

@@ -35,6 +35,11 @@ pub struct ServerArgs {
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<String>,
 
+    /// Write what server and workers do when to a file for Perfetto (ui.perfetto.dev); it begins anew
+    /// with each start of the server
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+
     /// Sets any config key
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
     pub set: Vec<(String, String)>,
@@ -57,7 +62,8 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
     let outcome = runtime.block_on(async {
         tracing::info!("listening on {}", listener.address()?);
         let shutdown = cancelled_by_signals()?;
-        serve(ServerSetup { job, listener, shutdown, clock: Clock::monotonic() }).await
+        let clock = Clock::monotonic();
+        serve(ServerSetup { job, listener, shutdown, clock, trace: args.trace }).await
     })?;
     tracing::info!(
         "{} at {}: {}; the state is in {}",

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hw2_common::checkpoint::Checkpoint;
 use hw2_common::ids::{Assignment, Term, WorkerId};
 use hw2_common::job::Job;
 use hw2_common::state::{Progress, State};
+use hw2_common::trace;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,8 @@ pub(crate) struct Driver {
     folder: Arc<RunFolder>,
     last_checkpoint: Option<PathBuf>,
     versions: Versions,
+    /// When the step under way began.
+    began: Instant,
     /// Files that are being written.
     writing: JoinSet<Written>,
     waiters: u64,
@@ -120,6 +123,7 @@ impl Driver {
             folder: Arc::new(folder),
             last_checkpoint: resumed_from,
             versions,
+            began: Instant::now(),
             writing: JoinSet::new(),
             waiters: 0,
             pulls: HashMap::new(),
@@ -280,8 +284,12 @@ impl Driver {
                     // The evaluation is over: the memory of its EMA may be used again.
                     self.versions.evaluation = None;
                     self.plane.begin(step, update);
+                    self.began = Instant::now();
                 }
-                Effect::Commit { step, makes_update } => self.plane.commit(step, makes_update),
+                Effect::Commit { step, makes_update } => {
+                    self.plane.commit(step, makes_update);
+                    trace::span("steps", self.began, step, || "until all is in".into());
+                }
                 Effect::Discard => self.plane.discard(),
                 Effect::Save(progress) => self.save(progress),
                 Effect::Record(line) => self.folder.record(line),
@@ -356,9 +364,13 @@ impl ToWrite {
     /// Copies and writes on a thread of its own.
     async fn write(self, write: impl FnOnce(Checkpoint) -> Saved + Send + 'static) -> Saved {
         let writing = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
             let Self { job, numeric_kind, progress, snapshot } = self;
             let state = State { progress, vectors: snapshot.vectors() };
-            write(Checkpoint::new(job, numeric_kind, state))
+            let step = state.progress.global_step;
+            let saved = write(Checkpoint::new(job, numeric_kind, state));
+            trace::span("checkpoints", began, step, || "write".into());
+            saved
         });
         writing.await.unwrap_or_else(|error| Err(format!("a checkpoint's writer failed: {error}")))
     }

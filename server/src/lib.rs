@@ -15,6 +15,7 @@ mod listener;
 mod plane;
 mod rpc;
 mod run;
+mod trace;
 
 pub use clock::Clock;
 pub use folder::CONFIG_FILE;

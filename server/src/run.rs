@@ -18,6 +18,7 @@ use crate::folder::{Opened, RunFolder};
 use crate::listener::Listener;
 use crate::plane::Plane;
 use crate::rpc::Edge;
+use crate::trace::TraceFile;
 
 /// Everything a server is given from outside.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct ServerSetup {
     pub shutdown: CancellationToken,
     /// Tells the time.
     pub clock: Clock,
+    /// Where to write what the server and its workers do when, if anybody wants to know.
+    pub trace: Option<PathBuf>,
 }
 
 /// How a run stands when its server ends in good order.
@@ -52,7 +55,12 @@ pub struct Outcome {
 /// The folder belongs to another run (names what differs) or to another server; the run failed
 /// (says why); its last state could not be saved.
 pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
-    let ServerSetup { job, listener, shutdown, clock } = setup;
+    let ServerSetup { job, listener, shutdown, clock, trace } = setup;
+    let create = |path: &PathBuf| {
+        TraceFile::create(path)
+            .with_context(|| format!("cannot write the trace {}", path.display()))
+    };
+    let trace = trace.as_ref().map(create).transpose()?;
     let layout = job.layout()?;
     let run_dir = PathBuf::from(&job.config.run_dir);
     let Opened { folder, checkpoint, resumed_from, committed_before } = {
@@ -100,12 +108,16 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
         committed_before,
     };
     let coordinator = Coordinator::new(Now(clock.now()), start);
-    let edge = Edge::start(listener, &handle, term, &job, layout, plane.clone())
+    let writer = trace.as_ref().map(TraceFile::writer);
+    let edge = Edge::start(listener, &handle, term, &job, layout, plane.clone(), writer)
         .context("cannot serve connections")?;
     let grace = Duration::from_millis(job.config.cluster.grace_ms);
     let driver = Driver::new(coordinator, clock, job, plane, versions, folder, resumed_from);
     let ended = driver.run(commands, shutdown, grace).await;
     edge.stop().await;
+    if let Some(trace) = trace {
+        tokio::task::spawn_blocking(|| trace.finish()).await?;
+    }
     outcome(ended)
 }
 

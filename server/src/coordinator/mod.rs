@@ -246,6 +246,11 @@ impl Coordinator {
         &self.progress
     }
 
+    /// A worker, for people.
+    pub(crate) fn name(&self, worker: WorkerId) -> String {
+        self.members.name(worker)
+    }
+
     /// Of the worker whose result was the first to count.
     pub(crate) fn numeric_kind(&self) -> Option<&str> {
         self.expected.numeric_kind.as_deref()

@@ -99,6 +99,20 @@ enum Result {
     Block(Block),
 }
 
+impl Done {
+    pub(super) fn step(&self) -> GlobalStep {
+        self.step
+    }
+
+    /// What was done, for people.
+    pub(super) fn verb(&self) -> &'static str {
+        match &self.result {
+            Result::Sum(_) => "sum",
+            Result::Block(_) => "update",
+        }
+    }
+}
+
 impl Job {
     /// Which chunk of the state the job is about.
     pub(super) fn lane(&self) -> usize {

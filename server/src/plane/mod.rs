@@ -14,11 +14,13 @@ mod version;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use bytes::Bytes;
 use hw2_common::ids::{Assignment, GlobalStep};
 use hw2_common::job::Job;
 use hw2_common::state::{Flat, Vectors};
+use hw2_common::trace;
 use hw2_common::wire::{self, Cut};
 use hw2_proto::v1::Part;
 
@@ -255,7 +257,11 @@ fn work(shared: &Weak<Shared>, job: draft::Job) {
     let Some(shared) = shared.upgrade() else { return };
     let lane = job.lane();
     let block = Arc::clone(&shared.lock().blocks[lane]);
+    let began = Instant::now();
     let done = job.run(&block, &shared.averages[lane], &shared.pool);
+    trace::span(std::thread::current().name().unwrap_or("hw2-sum"), began, done.step(), || {
+        format!("{} chunk {lane}", done.verb())
+    });
     let mut state = shared.lock();
     let next = state.draft.as_mut().and_then(|draft| draft.done(done));
     let published = shared.finish(&mut state);

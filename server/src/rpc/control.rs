@@ -1,6 +1,7 @@
 //! The Control service: small messages, answered at once except for credit.
 
 use hw2_common::ids::{Term, WorkerId};
+use hw2_common::trace;
 use hw2_proto::v1;
 use hw2_proto::v1::control_server::Control;
 use tonic::{Request, Response, Status};
@@ -9,6 +10,7 @@ use super::convert;
 use super::pull::Waiting;
 use crate::coordinator::{BlockReport, Coordinator, Introduction, Now, check_program};
 use crate::driver::{Driver, Handle};
+use crate::trace::TraceWriter;
 
 /// Serves Control.
 #[derive(Clone)]
@@ -17,6 +19,7 @@ pub(super) struct ControlService {
     pub(super) term: Term,
     pub(super) job_json: String,
     pub(super) heartbeat_interval_ms: u32,
+    pub(super) trace: Option<TraceWriter>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -47,8 +50,11 @@ impl Control for ControlService {
         let introduction = Introduction::from(request);
         let worker =
             self.event(term, |coordinator, now| coordinator.join(now, introduction)).await??;
-        let heartbeat_interval_ms = self.heartbeat_interval_ms;
-        Ok(Response::new(v1::JoinReply { worker: worker.0, heartbeat_interval_ms }))
+        Ok(Response::new(v1::JoinReply {
+            worker: worker.0,
+            heartbeat_interval_ms: self.heartbeat_interval_ms,
+            traces: self.trace.is_some(),
+        }))
     }
 
     async fn heartbeat(
@@ -81,6 +87,18 @@ impl Control for ControlService {
         let report = BlockReport::from(request);
         self.event(term, |coordinator, now| coordinator.report(now, report)).await??;
         Ok(Response::new(v1::EvaluationReply {}))
+    }
+
+    async fn report_spans(&self, request: Request<v1::SpansReport>) -> Answer<v1::SpansReply> {
+        let v1::SpansReport { term, worker, spans } = request.into_inner();
+        let worker = WorkerId(worker);
+        let name = self.event(Term(term), move |coordinator, _| coordinator.name(worker)).await?;
+        if let Some(trace) = &self.trace {
+            trace.add(worker, name, spans.into_iter().map(convert::span).collect());
+        }
+        // A server without a trace has no clock for one, and no worker asks it.
+        let now_ns = trace::now().unwrap_or_default().as_nanos() as u64;
+        Ok(Response::new(v1::SpansReply { now_ns }))
     }
 
     async fn leave(&self, request: Request<v1::LeaveRequest>) -> Answer<v1::LeaveReply> {

@@ -1,9 +1,11 @@
 //! Messages from and into the coordinator's types.
 
 use std::path::Path;
+use std::time::Duration;
 
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, ReplicaId, WorkerId};
 use hw2_common::state::Evaluation;
+use hw2_common::trace::Span;
 use hw2_proto::v1;
 use tonic::Status as GrpcStatus;
 
@@ -42,6 +44,13 @@ impl From<v1::JoinRequest> for Introduction {
             label: request.label,
         }
     }
+}
+
+/// Something that a worker did, in the time of the server's trace.
+pub(super) fn span(span: v1::Span) -> Span {
+    let v1::Span { track, name, start_ns, end_ns, step } = span;
+    let [start, end] = [start_ns, end_ns].map(Duration::from_nanos);
+    Span { track, name, start, end, step: step.map(GlobalStep) }
 }
 
 impl From<v1::EvaluationReport> for BlockReport {

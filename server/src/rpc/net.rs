@@ -27,6 +27,7 @@ use super::push::{Pushing, Receiver};
 use crate::driver::Handle;
 use crate::listener::{Listener, Socket};
 use crate::plane::Plane;
+use crate::trace::TraceWriter;
 
 /// An odd number of threads takes connections in turn: a worker opens one for control and then one
 /// for data, so that with an even number some threads would have all of the data.
@@ -64,6 +65,7 @@ impl Edge {
         job: &Job,
         layout: ParamLayout,
         plane: Plane,
+        trace: Option<TraceWriter>,
     ) -> io::Result<Self> {
         let cluster = &job.config.cluster;
         let services = Services {
@@ -72,6 +74,7 @@ impl Edge {
                 term,
                 job_json: serde_json::to_string(job).expect("plain data always becomes JSON"),
                 heartbeat_interval_ms: cluster.heartbeat_interval_ms as u32,
+                trace,
             },
             data: DataService {
                 receiver: Receiver {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hw2_common::grpc::Incoming;
 use hw2_common::ids::{Assignment, Term, WorkerId};
 use hw2_common::layout::{ParamLayout, Tensors as Layout};
+use hw2_common::trace;
 use hw2_common::wire::{Arrivals, Assembly, Cut, WireError};
 use hw2_proto::v1::push_message::Message;
 use hw2_proto::v1::{self, Chunk, Part, PushMessage};
@@ -115,7 +116,7 @@ impl Receiver {
         assignment: Assignment,
         stream: &mut Incoming,
     ) -> Result<(Contribution, Tensors), Status> {
-        let mut arriving = Arriving::new(self, assignment);
+        let mut arriving = Arriving::new(self, worker, assignment);
         while let Some(message) = self.next(stream).await? {
             match message {
                 Message::Chunk(chunk) => arriving.chunk(chunk)?,
@@ -204,10 +205,11 @@ struct Arriving<'a> {
     statistics: Assembly,
     result: Option<v1::StepResult>,
     non_finite: Option<String>,
+    trace: Option<trace::Buckets>,
 }
 
 impl<'a> Arriving<'a> {
-    fn new(receiver: &'a Receiver, assignment: Assignment) -> Self {
+    fn new(receiver: &'a Receiver, worker: WorkerId, assignment: Assignment) -> Self {
         let len = receiver.layout.buffers.len();
         let statistics = Assembly::new(Cut::whole(len), vec![0.0; len]);
         Self {
@@ -218,6 +220,9 @@ impl<'a> Arriving<'a> {
             statistics,
             result: None,
             non_finite: None,
+            trace: trace::Buckets::new(&receiver.cut, "push", assignment.step, || {
+                format!("from {worker}")
+            }),
         }
     }
 
@@ -231,6 +236,9 @@ impl<'a> Arriving<'a> {
             _ => return Err(invalid(&WireError::UnexpectedPart(chunk.part))),
         };
         let index = added.map_err(|error| invalid(&error))?;
+        if let (Some(trace), Some(index)) = (&mut self.trace, index) {
+            trace.passes(index);
+        }
         if let Some(tensor) = non_finite(&chunk, layout) {
             self.non_finite.get_or_insert_with(|| format!("{what} of {tensor}"));
         } else if let Some(index) = index

@@ -74,6 +74,7 @@ pub(crate) fn start_on(job: &Job, address: &Address) -> Served {
     let address = listener.address().unwrap();
     let shutdown = CancellationToken::new();
     let setup = ServerSetup {
+        trace: None,
         job: job.clone(),
         listener,
         shutdown: shutdown.clone(),

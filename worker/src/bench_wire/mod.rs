@@ -56,9 +56,8 @@ pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, Ps
                 let mut push = session.begin_push(assignment);
                 let mut pull = session.begin_pull(held, Some(assignment));
                 if !computing.is_zero() {
-                    pace.forward(assignment);
-                    for (index, bucket) in buckets.iter().enumerate() {
-                        pace.backward(index);
+                    for (bucket, made) in buckets.iter().zip(pace.begin(assignment)) {
+                        std::thread::sleep(made.saturating_duration_since(Instant::now()));
                         push.send_next_bucket(&contribution);
                         pull.deliver(&mut pace, bucket.start);
                     }

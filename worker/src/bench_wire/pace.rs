@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use hw2_common::ids::Assignment;
 use hw2_common::layout::ParamLayout;
 use hw2_common::model::Network;
+use hw2_common::trace;
 
 use crate::ps::{Destination, Vector};
 use crate::train::Ahead;
@@ -45,22 +46,24 @@ impl Pace {
         }
     }
 
-    /// Computes what is left of the forward pass of `assignment`.
-    pub(super) fn forward(&mut self, assignment: Assignment) {
+    /// Begins what is left of the training step of `assignment`, and says when each bucket of the gradient
+    /// will be made.
+    pub(super) fn begin(&mut self, assignment: Assignment) -> Vec<Instant> {
         let begun = self.ahead.end(assignment);
-        let left = self.forward[begun..].iter().sum();
-        self.compute(left);
         self.next = Some(Assignment { step: assignment.step.next(), ..assignment });
+        for part in begun..self.forward.len() {
+            self.compute(self.forward[part], assignment, "forward");
+        }
+        let buckets = 0..self.backward.len();
+        buckets.map(|one| self.compute(self.backward[one], assignment, "backward")).collect()
     }
 
-    /// Computes one bucket of the gradient, and waits for it.
-    pub(super) fn backward(&mut self, bucket: usize) {
-        self.compute(self.backward[bucket]);
-        std::thread::sleep(self.done.saturating_duration_since(Instant::now()));
-    }
-
-    fn compute(&mut self, time: Duration) {
-        self.done = self.done.max(Instant::now()) + time;
+    /// Computes after what it computes now, and says when that will be done.
+    fn compute(&mut self, time: Duration, assignment: Assignment, what: &str) -> Instant {
+        let began = self.done.max(Instant::now());
+        self.done = began + time;
+        trace::span_until("compute", began..self.done, assignment.step, || what.into());
+        self.done
     }
 }
 
@@ -78,7 +81,7 @@ impl Destination for Pace {
     fn work_ahead(&mut self) -> bool {
         let Some(next) = self.next.filter(|_| self.ahead.is_ready()) else { return false };
         let part = self.ahead.begin(next);
-        self.compute(self.forward[part]);
+        self.compute(self.forward[part], next, "forward");
         true
     }
 }

@@ -153,17 +153,18 @@ impl<D: Pipeline> Model<D> {
         self.steps[self.step].forward.iter().map(|part| part.params.clone())
     }
 
-    /// Does the next part of the forward pass, whose parameters must be there.
-    pub fn forward_part(&mut self) {
-        self.device.run_all(&self.steps[self.step].forward[self.parts].ops);
+    /// Does the next part of the forward pass, whose parameters must be there, and says which they are;
+    /// none after the last.
+    pub fn forward_part(&mut self) -> Option<Range<usize>> {
+        let part = self.steps[self.step].forward.get(self.parts)?;
+        self.device.run_all(&part.ops);
         self.parts += 1;
+        Some(part.params.clone())
     }
 
     /// Does what is left of the forward pass, and begins backward.
     pub fn begin_backward(&mut self) {
-        while self.parts < self.steps[self.step].forward.len() {
-            self.forward_part();
-        }
+        while self.forward_part().is_some() {}
         let segments = &self.steps[self.step].backward;
         let (_results, others) = segments.split_last().expect("results are made last");
         self.making.extend(others.iter().map(|segment| segment.made));

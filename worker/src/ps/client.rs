@@ -102,7 +102,7 @@ impl Client {
             Ok(control.join(timed(request)).await?.into_inner())
         })?;
         let interval = Duration::from_millis(u64::from(reply.heartbeat_interval_ms.max(1)));
-        Ok(Session::begin(self, term, WorkerId(reply.worker), interval))
+        Ok(Session::begin(self, term, WorkerId(reply.worker), interval, reply.traces))
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Contribution {
 
 /// A bucket of the gradient.
 struct Bucket {
+    /// For people.
+    layers: String,
     range: Range<usize>,
     values: Flat,
     /// Of the chunks of the values.
@@ -53,6 +55,7 @@ impl Contribution {
     pub fn new(layout: &ParamLayout) -> Self {
         let zeros = |len| Arc::new(vec![0.0; len]);
         let bucket = |range: Range<usize>| Bucket {
+            layers: layout.layers(&range),
             values: zeros(range.len()),
             checksums: Vec::new(),
             range,
@@ -93,8 +96,13 @@ impl Contribution {
 
     /// The messages of one bucket, in the order of the layout's buckets.
     pub(super) fn bucket(&self, index: usize) -> impl Iterator<Item = PushMessage> + use<> {
-        let Bucket { range, values, checksums } = &self.buckets[index];
+        let Bucket { range, values, checksums, .. } = &self.buckets[index];
         messages(Part::Gradient, range.start, values, checksums)
+    }
+
+    /// The layers of one bucket, for people.
+    pub(super) fn layers(&self, index: usize) -> &str {
+        &self.buckets[index].layers
     }
 
     pub(super) fn bucket_count(&self) -> usize {

@@ -49,6 +49,16 @@ struct Version {
     step: GlobalStep,
 }
 
+/// Where a chunk belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Of the versions that have begun to arrive.
+    pub(super) version: u64,
+    pub(super) vector: Vector,
+    /// Number of the chunk in its vector.
+    pub(super) chunk: usize,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Weights,
@@ -67,6 +77,11 @@ impl Held {
         }
     }
 
+    /// Where the parameters are cut.
+    pub(super) fn cut(&self) -> &Cut {
+        self.params.cut()
+    }
+
     /// The step whose weights are held.
     pub(super) fn weights_step(&self) -> Option<GlobalStep> {
         self.step_of(Kind::Weights)
@@ -81,9 +96,9 @@ impl Held {
         self.version.filter(|version| version.kind == kind).map(|version| version.step)
     }
 
-    /// Checks a chunk and tells to which version, and where, it belongs. The first one ends the version that was held: what
+    /// Checks a chunk and tells where it belongs. The first one ends the version that was held: what
     /// arrives is provisional until [`Held::commit`].
-    pub(super) fn receive(&mut self, chunk: &Chunk) -> Result<(u64, Vector), WireError> {
+    pub(super) fn receive(&mut self, chunk: &Chunk) -> Result<Place, WireError> {
         let (kind, vector) = match chunk.part() {
             Part::Weights => (Kind::Weights, Vector::Weights),
             Part::Ema => (Kind::Evaluation, Vector::Ema),
@@ -96,11 +111,11 @@ impl Held {
             self.arriving = Some(kind);
             self.begun += 1;
         }
-        match vector {
+        let chunk = match vector {
             Vector::Weights | Vector::Ema => self.params.add(chunk)?,
             Vector::Buffers => self.buffers.add(chunk)?,
         };
-        Ok((self.begun, vector))
+        Ok(Place { version: self.begun, vector, chunk })
     }
 
     /// What has arrived came to nothing.

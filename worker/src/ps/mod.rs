@@ -13,6 +13,7 @@ mod io_thread;
 mod pull;
 mod push;
 mod session;
+mod spans;
 
 pub use client::{Client, Credentials, Hello};
 pub use contribution::{Contribution, Outcome, StepResult};

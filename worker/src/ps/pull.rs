@@ -4,12 +4,14 @@
 use bytes::Bytes;
 use futures_util::stream::iter;
 use hw2_common::grpc::{self, Parcel};
+use hw2_common::trace;
 use hw2_proto::v1::pull_message::Message;
 use hw2_proto::v1::{self, PullMessage};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 
+use super::held::Place;
 use super::io_thread::IoThread;
 use super::session::call;
 use super::{Destination, Directive, Held, PsError, Vector};
@@ -39,10 +41,11 @@ impl Pull {
         data: Channel,
         request: v1::PullRequest,
         mut held: Held,
+        mut trace: Option<trace::Buckets>,
     ) -> Self {
         let (arrived, arrivals) = mpsc::unbounded_channel();
         let answer = AbortOnDropHandle::new(io.spawn(async move {
-            let directive = receive(data, request, &mut held, &arrived).await?;
+            let directive = receive(data, request, &mut held, &arrived, &mut trace).await?;
             Ok((directive, held))
         }));
         Self { arrivals, early: Vec::new(), version: None, answer }
@@ -103,15 +106,23 @@ async fn receive(
     request: v1::PullRequest,
     held: &mut Held,
     arrived: &mpsc::UnboundedSender<Arrived>,
+    trace: &mut Option<trace::Buckets>,
 ) -> Result<Directive, PsError> {
     let request = iter([Parcel::new(&request)]);
     let mut answer = call(data, grpc::PULL, request).await?;
+    let mut passing = None;
     while let Some(PullMessage { message }) = answer.message().await? {
         match message {
             Some(Message::Chunk(chunk)) => {
                 let place = held.receive(&chunk);
-                let (version, vector) =
+                let Place { version, vector, chunk: number } =
                     place.map_err(|error| PsError::Protocol(error.to_string()))?;
+                if let (Some(trace), Vector::Weights) = (trace.as_mut(), vector) {
+                    if passing.replace(version) != Some(version) {
+                        trace.restart();
+                    }
+                    trace.passes(number);
+                }
                 let (start, values) = (chunk.start as usize, chunk.values);
                 // Nobody receives it any more when the session is being stopped.
                 let _ = arrived.send(Arrived { version, vector, start, values });
@@ -173,7 +184,7 @@ mod tests {
         }));
         let mut pull = Pull { arrivals, early: Vec::new(), version: None, answer };
         let mut log = Log::default();
-        let mut step = |pull: &mut Pull, log: &mut Log, chunks: &[(u64, usize)], start| {
+        let step = |pull: &mut Pull, log: &mut Log, chunks: &[(u64, usize)], start| {
             chunks.iter().for_each(|&(version, start)| {
                 assert!(sender.send(arrived(version, start)).is_ok());
             });

@@ -1,8 +1,11 @@
 //! A push under way: the server receives what backward has finished.
 
+use std::time::Instant;
+
 use futures_util::stream::{StreamExt, iter};
 use hw2_common::grpc::{self, Parcel};
 use hw2_common::ids::Assignment;
+use hw2_common::trace;
 use hw2_proto::v1::{self, PushMessage};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -79,7 +82,16 @@ impl Push {
     }
 
     fn send_buckets(&mut self, whole: &Contribution, end: usize) {
-        (self.sent..end).for_each(|index| self.send(whole.bucket(index)));
+        for index in self.sent..end {
+            let (began, step, layers) =
+                (Instant::now(), self.assignment.step, whole.layers(index).to_owned());
+            // Asked for when the transport has taken all of it.
+            let taken = std::iter::from_fn(move || {
+                trace::span("push", began, step, || format!("push {layers}"));
+                None
+            });
+            self.send(whole.bucket(index).chain(taken));
+        }
         self.sent = end;
     }
 

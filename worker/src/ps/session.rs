@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::stream::Stream;
 use hw2_common::grpc::{self, Incoming, Parcel};
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, Term, WorkerId};
+use hw2_common::trace;
 use hw2_proto::v1;
 use hw2_proto::v1::heartbeat_reply::Standing;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use tonic::transport::Channel;
 use tower_service::Service;
 
 use super::client::timed;
+use super::spans::Spans;
 use super::{
     Client, Contribution, Credit, Destination, Directive, Held, Outcome, PsError, Pull, Push,
 };
@@ -28,6 +30,8 @@ pub struct Session {
     worker: WorkerId,
     /// Cancelled when the server no longer counts on this worker, or cannot be asked.
     lost: CancellationToken,
+    /// If the server wants to know what is done when.
+    spans: Option<Spans>,
 }
 
 /// The counts of one block of the evaluation set.
@@ -50,11 +54,22 @@ pub struct EvaluationReport {
 }
 
 impl Session {
-    pub(super) fn begin(client: Client, term: Term, worker: WorkerId, every: Duration) -> Self {
+    pub(super) fn begin(
+        client: Client,
+        term: Term,
+        worker: WorkerId,
+        every: Duration,
+        traces: bool,
+    ) -> Self {
         let lost = CancellationToken::new();
-        let session = Self { client, term, worker, lost };
+        let spans = traces.then(|| Spans::begin(client.control.clone(), term, worker));
+        let session = Self { client, term, worker, lost, spans };
         let beat = heartbeats(&session, every);
         session.client.control_io.spawn(beat);
+        if let Some(spans) = session.spans.clone() {
+            let reports = session.lost.clone().run_until_cancelled_owned(spans.report_every(every));
+            session.client.control_io.spawn(reports);
+        }
         session
     }
 
@@ -143,7 +158,8 @@ impl Session {
             ema_step: held.ema_step().map(|step| step.0),
             pushing,
         };
-        Pull::begin(&self.client.data_io, self.client.data.clone(), request, held)
+        let trace = trace::Buckets::new(held.cut(), "pull", None, || "pull".into());
+        Pull::begin(&self.client.data_io, self.client.data.clone(), request, held, trace)
     }
 
     /// Asks whether `assignment` may be pushed.
@@ -230,8 +246,12 @@ impl Session {
     pub fn leave(self, reason: &str) -> Result<(), PsError> {
         let reason = reason.to_owned();
         let request = v1::LeaveRequest { term: self.term.0, worker: self.worker.0, reason };
-        let mut control = self.client.control.clone();
+        let (mut control, spans) = (self.client.control.clone(), self.spans.clone());
         self.client.control_io.call(&CancellationToken::new(), async move {
+            if let Some(spans) = spans {
+                // Whoever leaves has better to do than to complain.
+                let _ = spans.report().await;
+            }
             control.leave(timed(request)).await?;
             Ok(())
         })

@@ -1,12 +1,14 @@
 //! What a worker must have before it can join: the data, the network on its device, its credentials.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use hw2_common::dataset::Dataset;
 use hw2_common::ids::{Assignment, BlockId};
 use hw2_common::job::Job;
 use hw2_common::layout::ParamLayout;
+use hw2_common::trace;
 
 use super::{Ahead, Tally};
 use crate::args::WorkerArgs;
@@ -15,6 +17,9 @@ use crate::device::{DeviceError, DropoutCoordinates};
 use crate::nn::{Engine, Made, StepOutcome};
 use crate::numeric_kind::numeric_kind;
 use crate::ps::{Contribution, Credentials, Destination, Pull, Push, StepResult, Vector};
+
+/// Of the trace. What a GPU does is there when the host hears of it.
+pub(super) const TRACK: &str = "compute";
 
 /// Everything that depends on the job alone, so that it survives a new term of the server.
 pub(super) struct Prepared {
@@ -107,7 +112,9 @@ impl Prepared {
         pull: &mut Option<Pull>,
     ) -> Result<(), ComputeError> {
         if self.staged.as_ref().is_none_or(|staged| staged.assignment != assignment) {
+            let began = Instant::now();
             self.stage(assignment, self.loader.batch(assignment)?);
+            trace::span(TRACK, began, assignment.step, || "wait for images".into());
         }
         self.loader.prefetch(next);
         self.next = Some(next);
@@ -115,12 +122,19 @@ impl Prepared {
             self.begin_forward(assignment);
         }
         let Staged { samples, bad_images, .. } = self.staged.take().expect("it was just staged");
+        while self.forward(assignment) {}
+        let mut began = Instant::now();
         self.engine.begin_backward();
         while let Some(made) = self.engine.made()? {
             match made {
                 Made::Statistics(values) => contribution.statistics_mut().copy_from_slice(values),
                 Made::Bucket(start, gradient) => {
-                    contribution.set_bucket(start..start + gradient.len(), gradient);
+                    let bucket = start..start + gradient.len();
+                    trace::span(TRACK, began, assignment.step, || {
+                        format!("backward {}", self.layout.layers(&bucket))
+                    });
+                    began = Instant::now();
+                    contribution.set_bucket(bucket, gradient);
                     if let Some(push) = push {
                         push.send_next_bucket(contribution);
                     }
@@ -170,6 +184,15 @@ impl Prepared {
         }
     }
 
+    /// Does the next part of the forward pass; false after the last.
+    fn forward(&mut self, assignment: Assignment) -> bool {
+        let began = Instant::now();
+        let Some(params) = self.engine.forward_part() else { return false };
+        let name = || format!("forward {}", self.layout.layers(&params));
+        trace::span(TRACK, began, assignment.step, name);
+        true
+    }
+
     /// Counts the right answers on one block, with the names of the images that had to be replaced.
     /// Meanwhile the images of `next` are read.
     pub(super) fn evaluate(
@@ -183,7 +206,9 @@ impl Prepared {
         let batch = self.loader.eval_block(block)?;
         next.into_iter().for_each(|next| self.loader.prefetch_eval(next));
         let images = batch.pixels.finish(self.job.config.model.image_size);
+        let began = Instant::now();
         let logits = self.engine.evaluate(&images)?;
+        trace::span(TRACK, began, None, || format!("evaluate {block}"));
         Ok((Tally::new(&logits, &batch.labels), batch.bad_images))
     }
 }
@@ -216,8 +241,7 @@ impl Destination for Prepared {
         if self.ahead.begin(next) == 0 {
             self.begin_forward(next);
         }
-        self.engine.forward_part();
-        true
+        self.forward(next)
     }
 }
 

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, ReplicaId};
 use hw2_common::job::Job;
+use hw2_common::trace;
 use tokio_util::sync::CancellationToken;
 
 use super::Tally;
-use super::prepared::{ComputeError, Prepared};
+use super::prepared::{ComputeError, Prepared, TRACK};
 use crate::args::WorkerArgs;
 use crate::ps::{
     Client, Contribution, Credit, Directive, EvaluationReport, Held, Hello, PsError, Pull, Push,
@@ -222,7 +223,9 @@ fn serve(
         if stop.is_cancelled() {
             return Ok(End::Stopped);
         }
+        let began = Instant::now();
         (directive, held) = exchange.finish(session, &contribution, prepared)?;
+        trace::span(TRACK, began, None, || "wait for the server".into());
     }
 }
 

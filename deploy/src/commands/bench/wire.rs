@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::raw;
 use crate::cluster::{self, Audience, Outcome, Plan, SocketDir};
+use crate::local_run::trace_flags;
 use crate::output::{self, Column, Report, Table, count, rate};
 
 /// The original's.
@@ -44,6 +45,11 @@ pub(crate) struct WireArgs {
     /// Compute for so long in each round, or do as if: what remains of the round beside it?
     #[arg(long, value_name = "MS", default_value_t = 0.0, value_parser = milliseconds)]
     compute: f64,
+
+    /// Write what server and workers do when to a file for Perfetto; of several numbers of workers, the
+    /// last one's stays
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 
     /// Print one line of JSON
     #[arg(long)]
@@ -81,7 +87,7 @@ pub(crate) fn run(args: &WireArgs) -> anyhow::Result<()> {
     let job = job(args.rounds);
     let values = job.layout()?.params.len();
     let measured = args.workers.iter().map(|&workers| {
-        let (transport, rounds) = measure(&job, workers, args.compute, args.listen.as_ref())?;
+        let (transport, rounds) = measure(&job, workers, args)?;
         let raw = raw::round(&transport, workers, args.rounds, VALUE_BYTES * values)
             .context("cannot measure plain sockets")?;
         Ok(Measurement::new(&transport, (workers, args.compute), values, rounds, raw))
@@ -115,17 +121,13 @@ fn job(rounds: u32) -> Job {
 }
 
 /// The times of all rounds of all workers, without those of the start, and where the server listened.
-fn measure(
-    job: &Job,
-    workers: u16,
-    compute: f64,
-    listen: Option<&Address>,
-) -> anyhow::Result<(Address, Vec<Duration>)> {
+fn measure(job: &Job, workers: u16, args: &WireArgs) -> anyhow::Result<(Address, Vec<Duration>)> {
     let dir = SocketDir::new()?;
-    let address = listen.unwrap_or(dir.address()).clone();
+    let address = args.listen.as_ref().unwrap_or(dir.address()).clone();
     let reports = dir.file("reports");
     std::fs::create_dir(&reports)?;
-    let plan = plan(job, &dir, &address, (workers, compute), &reports)?;
+    let mut plan = plan(job, &dir, &address, (workers, args.compute), &reports)?;
+    plan.server.extend(trace_flags(args.trace.as_deref()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut complaints = Complaints::default();
     match runtime.block_on(cluster::run(&plan, &mut complaints))? {

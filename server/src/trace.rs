@@ -1,0 +1,185 @@
+//! The trace of a server's life: one file for it and its workers, as Perfetto and Chrome read it.
+//!
+//! The format is the "Trace Event Format" of the Chromium project: complete events (`X`) and names
+//! (`M`), times in microseconds.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hw2_common::ids::WorkerId;
+use hw2_common::trace::{self, Span};
+use serde_json::{Value, json};
+
+/// Time between two looks at what this process has recorded.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Number of the server's process in the file; a worker has one more than its id.
+const SERVER: u64 = 0;
+
+/// A trace that is being written, by a thread of its own.
+#[derive(Debug)]
+pub(crate) struct TraceFile {
+    writer: TraceWriter,
+    thread: JoinHandle<()>,
+}
+
+/// Takes what workers have recorded. Clones lead to the same file, which ends after the last one.
+#[derive(Clone, Debug)]
+pub(crate) struct TraceWriter(Sender<Recorded>);
+
+/// By a worker.
+struct Recorded {
+    worker: WorkerId,
+    name: String,
+    spans: Vec<Span>,
+}
+
+impl TraceFile {
+    /// Begins a trace in `path`; what was there is overwritten.
+    ///
+    /// # Errors
+    /// There can be no such file.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let mut events = Events::new(BufWriter::new(File::create(path)?))?;
+        trace::begin();
+        let (writer, recorded) = channel();
+        let thread = std::thread::Builder::new().name("hw2-trace".into()).spawn(move || {
+            if let Err(error) = write_all(&mut events, &recorded) {
+                tracing::error!("the trace ends here: {error}");
+            }
+        })?;
+        Ok(Self { writer: TraceWriter(writer), thread })
+    }
+
+    /// A way to the file.
+    pub(crate) fn writer(&self) -> TraceWriter {
+        self.writer.clone()
+    }
+
+    /// Waits until everything is in the file; every other writer must have gone.
+    pub(crate) fn finish(self) {
+        drop(self.writer);
+        // A panic has been printed where it happened.
+        let _ = self.thread.join();
+    }
+}
+
+impl TraceWriter {
+    /// `worker`, whose name is for people, did this.
+    pub(crate) fn add(&self, worker: WorkerId, name: String, spans: Vec<Span>) {
+        // A file that can be written no more has said so.
+        let _ = self.0.send(Recorded { worker, name, spans });
+    }
+}
+
+fn write_all(events: &mut Events<impl Write>, recorded: &Receiver<Recorded>) -> io::Result<()> {
+    loop {
+        let more = recorded.recv_timeout(INTERVAL);
+        events.add(SERVER, "ps-server", trace::take())?;
+        match more {
+            Ok(Recorded { worker, name, spans }) => events.add(worker.0 + 1, &name, spans)?,
+            Err(RecvTimeoutError::Timeout) => events.file.flush()?,
+            Err(RecvTimeoutError::Disconnected) => return events.end(),
+        }
+    }
+}
+
+/// An array of events.
+struct Events<W> {
+    file: W,
+    /// The numbers of the tracks of each process, by their names.
+    tracks: HashMap<u64, HashMap<String, usize>>,
+    is_empty: bool,
+}
+
+impl<W: Write> Events<W> {
+    fn new(mut file: W) -> io::Result<Self> {
+        file.write_all(b"[")?;
+        Ok(Self { file, tracks: HashMap::new(), is_empty: true })
+    }
+
+    fn add(&mut self, process: u64, name: &str, spans: Vec<Span>) -> io::Result<()> {
+        if spans.is_empty() {
+            return Ok(());
+        }
+        if !self.tracks.contains_key(&process) {
+            self.name("process_name", process, 0, name)?;
+            self.tracks.insert(process, HashMap::new());
+        }
+        for Span { track, name, start, end, step } in spans {
+            let tracks = self.tracks.entry(process).or_default();
+            let (next, known) = (tracks.len() + 1, tracks.get(&track).copied());
+            let number = match known {
+                Some(number) => number,
+                None => {
+                    tracks.insert(track.clone(), next);
+                    self.name("thread_name", process, next, &track)?;
+                    next
+                }
+            };
+            let us = |time: Duration| time.as_nanos() as f64 / 1e3;
+            let dur = us(end.saturating_sub(start));
+            let args = step.map_or(json!({}), |step| json!({ "step": step.0 }));
+            self.event(&json!({
+                "ph": "X", "name": name, "ts": us(start), "dur": dur,
+                "pid": process, "tid": number, "args": args,
+            }))?;
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, what: &str, process: u64, track: usize, name: &str) -> io::Result<()> {
+        let args = json!({ "name": name });
+        self.event(&json!({ "ph": "M", "name": what, "pid": process, "tid": track, "args": args }))
+    }
+
+    fn event(&mut self, event: &Value) -> io::Result<()> {
+        let separator: &[u8] = if self.is_empty { b"\n" } else { b",\n" };
+        self.is_empty = false;
+        self.file.write_all(separator)?;
+        Ok(serde_json::to_writer(&mut self.file, event)?)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.file.write_all(b"\n]\n")?;
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hw2_common::ids::GlobalStep;
+
+    use super::*;
+
+    #[test]
+    fn every_process_and_track_is_named_once() {
+        let span = |track: &str, start| Span {
+            track: track.into(),
+            name: "a \"name\"".into(),
+            start: Duration::from_micros(start),
+            end: Duration::from_micros(start + 5),
+            step: (start > 10).then_some(GlobalStep(7)),
+        };
+        let mut file = Vec::new();
+        let mut events = Events::new(&mut file).unwrap();
+        events.add(0, "server", Vec::new()).unwrap();
+        events.add(3, "worker 2", vec![span("compute", 10), span("push", 12)]).unwrap();
+        events.add(3, "worker 2", vec![span("compute", 20)]).unwrap();
+        events.end().unwrap();
+        let events: Vec<Value> = serde_json::from_slice(&file).unwrap();
+        let names: Vec<&str> = events.iter().map(|event| event["name"].as_str().unwrap()).collect();
+        let (process, track, span) = ("process_name", "thread_name", "a \"name\"");
+        assert_eq!(names, [process, track, span, track, span, span]);
+        let last = json!({
+            "ph": "X", "name": span, "ts": 20.0, "dur": 5.0, "pid": 3, "tid": 1,
+            "args": { "step": 7 },
+        });
+        assert_eq!(events[5], last);
+        assert_eq!(events[2]["args"], json!({}));
+    }
+}

@@ -1,0 +1,103 @@
+//! Tells the server, for its trace, what this process does when: in the server's time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hw2_common::ids::{Term, WorkerId};
+use hw2_common::trace::{self, Span};
+use hw2_proto::v1;
+use hw2_proto::v1::control_client::ControlClient;
+use tokio::time::MissedTickBehavior;
+use tonic::transport::Channel;
+
+use super::PsError;
+use super::client::timed;
+
+/// Spans of one message, which must stay small.
+const SPANS_MAX: usize = 4096;
+
+/// A way to tell the server. Clones are one.
+#[derive(Clone)]
+pub(super) struct Spans {
+    control: ControlClient<Channel>,
+    term: Term,
+    worker: WorkerId,
+    clock: Arc<Mutex<Option<Clock>>>,
+}
+
+/// What the server's clock shows, from the exchange that took the shortest time: it lies in the middle
+/// of that, give or take half of it (Cristian, "Probabilistic clock synchronization", 1989).
+#[derive(Clone, Copy)]
+struct Clock {
+    round_trip: Duration,
+    /// The server's time less this process's, in nanoseconds.
+    ahead: i128,
+}
+
+impl Spans {
+    /// Records from now on.
+    pub(super) fn begin(control: ControlClient<Channel>, term: Term, worker: WorkerId) -> Self {
+        trace::begin();
+        Self { control, term, worker, clock: Arc::default() }
+    }
+
+    /// Reports again and again.
+    pub(super) async fn report_every(self, interval: Duration) {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.report().await {
+                tracing::debug!("spans: {error}");
+            }
+        }
+    }
+
+    /// Sends what was recorded since the last time.
+    ///
+    /// # Errors
+    /// The server cannot be told.
+    pub(super) async fn report(&self) -> Result<(), PsError> {
+        if self.clock().is_none() {
+            // For what time it is.
+            self.send(Vec::new()).await?;
+        }
+        let Some(Clock { ahead, .. }) = self.clock() else { return Ok(()) };
+        let spans: Vec<v1::Span> =
+            trace::take().into_iter().map(|span| translated(span, ahead)).collect();
+        for spans in spans.chunks(SPANS_MAX) {
+            self.send(spans.to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, spans: Vec<v1::Span>) -> Result<(), PsError> {
+        let request = v1::SpansReport { term: self.term.0, worker: self.worker.0, spans };
+        let mut control = self.control.clone();
+        let now = || trace::now().unwrap_or_default();
+        let sent = now();
+        let reply = control.report_spans(timed(request)).await?.into_inner();
+        let round_trip = now() - sent;
+        let middle = (sent + round_trip / 2).as_nanos() as i128;
+        let ahead = i128::from(reply.now_ns) - middle;
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        if clock.is_none_or(|clock| round_trip < clock.round_trip) {
+            *clock = Some(Clock { round_trip, ahead });
+        }
+        Ok(())
+    }
+
+    fn clock(&self) -> Option<Clock> {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// In the time of a clock that is so far ahead.
+fn translated(span: Span, ahead: i128) -> v1::Span {
+    let Span { track, name, start, end, step } = span;
+    let [start_ns, end_ns] = [start, end].map(|time| {
+        let time = time.as_nanos() as i128 + ahead;
+        u64::try_from(time).unwrap_or_default()
+    });
+    v1::Span { track, name, start_ns, end_ns, step: step.map(|step| step.0) }
+}
