@@ -1,14 +1,15 @@
 //! A push under way: the server receives what backward has finished.
 
+use std::future::ready;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use futures_util::stream::{StreamExt, iter};
+use futures_util::stream::{StreamExt, once, unfold};
 use hw2_common::grpc::{self, Parcel};
 use hw2_common::ids::Assignment;
 use hw2_common::trace;
 use hw2_proto::v1::{self, PushMessage};
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio::sync::{Notify, oneshot};
 use tonic::transport::Channel;
 
 use super::io_thread::IoThread;
@@ -17,15 +18,29 @@ use super::{Contribution, Outcome, PsError};
 
 /// A push that was begun.
 pub struct Push {
-    /// None once all has been sent.
-    messages: Option<mpsc::UnboundedSender<Messages>>,
+    outbox: Arc<Outbox>,
     reply: oneshot::Receiver<Result<v1::PushReply, PsError>>,
     assignment: Assignment,
+    /// Buckets so far.
     sent: usize,
 }
 
 /// Messages of a push, which share the contribution's memory.
 type Messages = Box<dyn Iterator<Item = PushMessage> + Send>;
+
+/// What is to be sent, the newest first: the next forward pass needs first what backward makes last.
+#[derive(Default)]
+struct Outbox {
+    waiting: Mutex<Waiting>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    messages: Vec<Messages>,
+    /// Whether nothing more will come.
+    is_complete: bool,
+}
 
 impl Push {
     /// Sends what it is given on `io`, `head` first.
@@ -35,10 +50,12 @@ impl Push {
         head: PushMessage,
         assignment: Assignment,
     ) -> Self {
-        let (messages, receiver) = mpsc::unbounded_channel::<Messages>();
+        let outbox = Arc::<Outbox>::default();
+        let next = |outbox: Arc<Outbox>| async { Some((outbox.next().await?, outbox)) };
+        let messages = once(ready(head)).chain(unfold(Arc::clone(&outbox), next));
         let (answer, reply) = oneshot::channel();
         io.spawn(async move {
-            let messages = UnboundedReceiverStream::new(receiver).flat_map(iter).map(Parcel::from);
+            let messages = Box::pin(messages.map(Parcel::from));
             let reply = async {
                 let reply = call(data, grpc::PUSH, messages).await?.message().await?;
                 reply.ok_or_else(|| PsError::Protocol("a push without a reply".into()))
@@ -46,9 +63,7 @@ impl Push {
             // Nobody waits any more when the session has ended.
             let _ = answer.send(reply.await);
         });
-        let push = Self { messages: Some(messages), reply, assignment, sent: 0 };
-        push.send([head]);
-        push
+        Self { outbox, reply, assignment, sent: 0 }
     }
 
     /// What is pushed.
@@ -63,16 +78,18 @@ impl Push {
 
     /// Sends what has not been sent yet.
     pub fn send_all(&mut self, whole: &Contribution) {
-        if self.messages.is_some() {
+        let mut waiting = self.outbox.waiting();
+        if !waiting.is_complete {
+            waiting.messages.push(Box::new(whole.tail()));
+            drop(waiting);
             self.send_buckets(whole, whole.bucket_count());
-            self.send(whole.tail());
-            self.messages = None; // the end of the stream
+            self.outbox.complete();
         }
     }
 
     /// Waits for the server's word.
-    pub(super) async fn reply(self) -> Result<Outcome, PsError> {
-        let reply = self.reply.await;
+    pub(super) async fn reply(mut self) -> Result<Outcome, PsError> {
+        let reply = (&mut self.reply).await;
         let reply = reply.unwrap_or_else(|_| Err(PsError::Lost("the push was cut off".into())))?;
         Ok(match reply.outcome() {
             v1::push_reply::Outcome::Counted => Outcome::Counted,
@@ -90,14 +107,92 @@ impl Push {
                 trace::span("push", began, step, || format!("push {layers}"));
                 None
             });
-            self.send(whole.bucket(index).chain(taken));
+            self.outbox.add(Box::new(whole.bucket(index).chain(taken)));
         }
         self.sent = end;
     }
+}
 
-    fn send(&self, messages: impl IntoIterator<IntoIter: Send + 'static, Item = PushMessage>) {
-        let Some(stream) = &self.messages else { return };
-        // A stream that has broken tells why when the push is finished.
-        let _ = stream.send(Box::new(messages.into_iter()));
+/// Nobody will add the rest of a push that is given up.
+impl Drop for Push {
+    fn drop(&mut self) {
+        self.outbox.complete();
+    }
+}
+
+impl Outbox {
+    fn add(&self, messages: Messages) {
+        self.waiting().messages.push(messages);
+        self.changed.notify_one();
+    }
+
+    fn complete(&self) {
+        self.waiting().is_complete = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits for the next message; none after the last.
+    async fn next(&self) -> Option<PushMessage> {
+        loop {
+            if let Some(next) = self.waiting().next() {
+                return next;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// None if it is still to come.
+    fn next(&mut self) -> Option<Option<PushMessage>> {
+        while let Some(newest) = self.messages.last_mut() {
+            match newest.next() {
+                Some(message) => return Some(Some(message)),
+                None => drop(self.messages.pop()),
+            }
+        }
+        self.is_complete.then_some(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hw2_proto::v1::push_message::Message;
+
+    use super::*;
+
+    fn messages(replicas: std::ops::Range<u32>) -> Messages {
+        let head = |replica| Message::Head(v1::PushHead { replica, ..v1::PushHead::default() });
+        Box::new(replicas.map(move |replica| PushMessage { message: Some(head(replica)) }))
+    }
+
+    async fn next(outbox: &Outbox) -> Option<u32> {
+        match outbox.next().await?.message? {
+            Message::Head(head) => Some(head.replica),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_newer_overtakes_what_was_not_sent_yet() {
+        let outbox = Arc::new(Outbox::default());
+        let waiting = tokio::spawn({
+            let outbox = Arc::clone(&outbox);
+            async move { next(&outbox).await }
+        });
+        tokio::task::yield_now().await;
+        outbox.add(messages(0..3));
+        assert_eq!(waiting.await.unwrap(), Some(0));
+        outbox.add(messages(10..12));
+        outbox.complete();
+        let mut rest = Vec::new();
+        while let Some(replica) = next(&outbox).await {
+            rest.push(replica);
+        }
+        assert_eq!(rest, [10, 11, 1, 2]);
     }
 }
