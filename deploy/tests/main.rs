@@ -14,3 +14,4 @@ mod sbatch;
 mod several_gpus;
 mod slurm;
 mod software_gpu;
+mod trace;
