@@ -13,7 +13,7 @@ const STEPS: u64 = 40;
 /// Its `checkpoint_every`.
 const CHECKPOINT_EVERY: u64 = 5;
 
-/// The tiny job on one kind of device.
+/// The tiny job in one of its kinds: on a device, with a format of the wire.
 struct Device {
     job: fn() -> Job,
     /// Its digest when nothing happens: one worker, one thread.
@@ -21,6 +21,7 @@ struct Device {
 }
 
 static CPU: Device = Device { job: Job::new, reference: OnceLock::new() };
+static BF16: Device = Device { job: || Job::new().set("wire", "bf16"), reference: OnceLock::new() };
 static GPU: Device = Device { job: || Job::new().on_gpu(), reference: OnceLock::new() };
 
 impl Device {
@@ -68,8 +69,12 @@ fn contributions(run: &Run, mut server: Process) -> BTreeMap<String, u64> {
 }
 
 fn with_workers(device: &Device, counts: &[usize]) {
+    with_workers_of(device, device.job, counts);
+}
+
+fn with_workers_of(device: &Device, job: impl Fn() -> Job, counts: &[usize]) {
     for count in counts.iter().copied() {
-        let job = (device.job)();
+        let job = job();
         let run = job.run("run");
         let server = run.server();
         let workers = run.workers(count);
@@ -92,6 +97,22 @@ fn any_number_of_workers_with_a_gpu() {
 }
 
 #[test]
+fn any_number_of_workers_over_tcp() {
+    with_workers_of(&CPU, || Job::new().over_tcp(), &[1, 2, 5]);
+}
+
+#[test]
+fn any_number_of_workers_with_half_the_bytes() {
+    assert_ne!(BF16.reference(), CPU.reference());
+    with_workers(&BF16, &[2, 5]);
+}
+
+#[test]
+fn any_number_of_workers_with_half_the_bytes_over_tcp() {
+    with_workers_of(&BF16, || (BF16.job)().over_tcp(), &[1, 2, 5]);
+}
+
+#[test]
 fn any_number_of_threads() {
     for threads in [1, 2, 3, 7] {
         let job = Job::new();
@@ -104,6 +125,11 @@ fn any_number_of_threads() {
 #[test]
 fn a_worker_that_hangs_while_it_holds_a_lease_and_is_killed() {
     hanging_worker(&CPU);
+}
+
+#[test]
+fn a_worker_with_half_the_bytes_that_hangs_and_is_killed() {
+    hanging_worker(&BF16);
 }
 
 #[test]
@@ -139,6 +165,11 @@ fn hanging_worker(device: &Device) {
 #[test]
 fn a_server_that_is_killed_past_a_checkpoint_and_started_again() {
     killed_server(&CPU);
+}
+
+#[test]
+fn a_server_with_half_the_bytes_that_is_killed_past_a_checkpoint_and_started_again() {
+    killed_server(&BF16);
 }
 
 #[test]

@@ -10,14 +10,21 @@ use crate::common::{Job, TINY, hw2};
 const CLOCK_ERROR_MS: f64 = 50.0;
 const STEPS: usize = 12;
 
-/// The spans of a trace by process, track and step, with when each began and ended.
-struct Trace(HashMap<(String, String, Option<u64>), Vec<(String, f64, f64)>>);
+struct Trace(Vec<Span>);
+
+struct Span {
+    process: String,
+    track: String,
+    name: String,
+    step: Option<u64>,
+    began_ms: f64,
+    ended_ms: f64,
+}
 
 impl Trace {
     fn read(json: &str) -> Self {
         let events: Vec<Value> = serde_json::from_str(json).unwrap();
-        let mut names = HashMap::new();
-        let mut spans = HashMap::<_, Vec<_>>::new();
+        let (mut names, mut spans) = (HashMap::new(), Vec::new());
         for event in &events {
             let id = |key: &str| event[key].as_u64().unwrap();
             let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -27,25 +34,30 @@ impl Trace {
                 continue;
             }
             let name_of = |kind: &str, track| names[&(kind.to_owned(), id("pid"), track)].clone();
-            let (process, track) = (name_of("process_name", 0), name_of("thread_name", id("tid")));
             let ms = |key: &str| event[key].as_f64().unwrap() / 1e3;
-            let step = event["args"]["step"].as_u64();
-            let span = (name, ms("ts"), ms("ts") + ms("dur"));
-            spans.entry((process, track, step)).or_default().push(span);
+            spans.push(Span {
+                process: name_of("process_name", 0),
+                track: name_of("thread_name", id("tid")),
+                name,
+                step: event["args"]["step"].as_u64(),
+                began_ms: ms("ts"),
+                ended_ms: ms("ts") + ms("dur"),
+            });
         }
         Self(spans)
     }
 
-    /// When the first span began that is called so, and the last one ended.
+    /// When the first span began whose names begin so, and the last one ended.
     fn find(&self, process: &str, track: &str, step: usize, name: &str) -> Option<(f64, f64)> {
-        let found = |((of, on, at), spans): (&(String, String, Option<u64>), &'_ Vec<_>)| {
-            let fits = of.starts_with(process) && on.starts_with(track) && *at == Some(step as u64);
-            let named = |(other, ..): &&(String, f64, f64)| other.starts_with(name);
-            fits.then(|| spans.iter().filter(named).cloned().collect::<Vec<_>>())
+        let fits = |span: &&Span| {
+            span.process.starts_with(process)
+                && span.track.starts_with(track)
+                && span.name.starts_with(name)
+                && span.step == Some(step as u64)
         };
-        let spans: Vec<_> = self.0.iter().filter_map(found).flatten().collect();
-        let first = spans.iter().map(|(_, began, _)| *began).reduce(f64::min)?;
-        let last = spans.iter().map(|(_, _, ended)| *ended).reduce(f64::max)?;
+        let spans: Vec<&Span> = self.0.iter().filter(fits).collect();
+        let first = spans.iter().map(|span| span.began_ms).reduce(f64::min)?;
+        let last = spans.iter().map(|span| span.ended_ms).reduce(f64::max)?;
         Some((first, last))
     }
 }

@@ -47,6 +47,8 @@ section! {
         batch_size: u32 = 128, Run, integer(1, 65_536);
         /// Of activations and products on a GPU; bf16 and tf32 need one that has them.
         precision: Precision = Precision::Fp32, Run, ValueType::OneOf(&["fp32", "tf32", "bf16"]);
+        /// How weights and gradients travel: bf16 has half the bytes. The server computes in f32.
+        wire: WireFormat = WireFormat::F32, Run, ValueType::OneOf(&["f32", "bf16"]);
         /// Steps between evaluations, each followed by a checkpoint.
         checkpoint_every: u64 = 300, Run, integer(1, STEPS_MAX);
         /// Committed steps at which training ends.
@@ -209,6 +211,39 @@ impl FromStr for Precision {
         let word = Self::ALL.into_iter().find(|(_, word)| *word == text);
         let named = || format!("`{text}` is no precision: choose fp32, tf32 or bf16");
         word.map(|(precision, _)| precision).ok_or_else(named)
+    }
+}
+
+/// How weights and gradients travel between server and workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WireFormat {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to bfloat16.
+    Bf16,
+}
+
+impl WireFormat {
+    /// All, with the words for them.
+    const ALL: [(Self, &str); 2] = [(Self::F32, "f32"), (Self::Bf16, "bf16")];
+}
+
+impl fmt::Display for WireFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = Self::ALL.into_iter().find(|(format, _)| format == self);
+        f.write_str(word.expect("all are there").1)
+    }
+}
+
+impl FromStr for WireFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let word = Self::ALL.into_iter().find(|(_, word)| *word == text);
+        word.map(|(format, _)| format)
+            .ok_or_else(|| format!("`{text}` is no format of the wire: choose f32 or bf16"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The tiny job in a folder of its own, and runs of it.
 
 use std::ffi::OsString;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -20,12 +21,16 @@ pub(crate) struct Job {
     settings: Vec<String>,
     /// Flags of its workers.
     device: Vec<OsString>,
+    /// Whether its servers listen on a port, and not on a socket file.
+    tcp: bool,
 }
 
 /// One run of a job: a server's folder and address.
 pub(crate) struct Run<'a> {
     job: &'a Job,
     name: String,
+    /// Where its server listens.
+    address: String,
 }
 
 /// A line of the curve that is an evaluation's.
@@ -45,7 +50,7 @@ impl Job {
         write_dataset(&dir.path().join("data"));
         std::fs::write(dir.path().join("job.toml"), TINY).unwrap();
         let device = ["--device", "cpu"].map(OsString::from).to_vec();
-        Self { dir, settings: Vec::new(), device }
+        Self { dir, settings: Vec::new(), device, tcp: false }
     }
 
     /// Sets a config key in every run that begins from now on.
@@ -59,6 +64,11 @@ impl Job {
         let libraries = hw2_softgpu::libraries().into();
         self.device = vec!["--gpu".into(), "0".into(), "--cuda-lib-dir".into(), libraries];
         self
+    }
+
+    /// Its servers listen on ports of this machine.
+    pub(crate) fn over_tcp(self) -> Self {
+        Self { tcp: true, ..self }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -80,7 +90,13 @@ impl Job {
 
     /// A run in the folder `name`, which need not exist.
     pub(crate) fn run(&self, name: &str) -> Run<'_> {
-        Run { job: self, name: name.into() }
+        // Free, and not given to anybody else for a while.
+        let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = match self.tcp {
+            true => port().to_string(),
+            false => format!("unix:{}.sock", self.dir().join(name).display()),
+        };
+        Run { job: self, name: name.into(), address }
     }
 }
 
@@ -91,12 +107,12 @@ impl Run<'_> {
 
     /// Where its server listens.
     pub(crate) fn address(&self) -> String {
-        format!("unix:{}.sock", self.dir().display())
+        self.address.clone()
     }
 
     /// Starts a server, which goes on with the run if there is one.
     pub(crate) fn server(&self) -> Process {
-        let mut command = hw2_command(["server", "--listen", &self.address()]);
+        let mut command = hw2_command(["server", "--listen", &self.address]);
         command.arg("--config").arg(self.job.config()).arg("--data").arg(self.job.data());
         command.arg("--run-dir").arg(self.dir());
         for setting in &self.job.settings {
@@ -107,7 +123,7 @@ impl Run<'_> {
 
     /// Starts worker `number` with so many compute threads.
     pub(crate) fn worker(&self, number: usize, threads: usize) -> Process {
-        let mut command = hw2_command(["worker", "--ps", &self.address()]);
+        let mut command = hw2_command(["worker", "--ps", &self.address]);
         command.args(&self.job.device);
         command.args(["--threads", &threads.to_string(), "--patience-s", "60"]);
         Process::start(&format!("{}-worker-{number}", self.name), command, self.job.dir())
@@ -129,7 +145,7 @@ impl Run<'_> {
 
     /// What its server says; none when there is no answer.
     pub(crate) fn status(&self) -> Option<Status> {
-        Status::of(&self.address())
+        Status::of(&self.address)
     }
 
     /// Waits until the server says what fits.

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hw2_common::wire::Checksum;
 use hw2_proto::v1::{Chunk, Part};
 
 use super::block::{self, Block, Made};
@@ -34,18 +35,22 @@ impl Averages {
     /// Takes in what is due.
     pub(super) fn settle(&mut self, block: &Block) {
         let Some(Made { pass, gradient }) = self.due(block) else { return };
-        let len = block.weights.len();
-        // One length for all, so that the loop needs no bounds checks and is vectorised.
-        let (weights, gradient) = (&block.weights[..len], &gradient.values()[..len]);
-        let [m, v, ema] = self.strip(0..len);
-        block::widest(
-            #[inline(always)]
-            || {
-                for i in 0..len {
-                    pass.average(gradient[i], weights[i], [&mut m[i], &mut v[i], &mut ema[i]]);
-                }
-            },
-        );
+        let mut room = [0.0; block::STRIP];
+        for range in block::strips(block.weights.len()) {
+            let len = range.len();
+            // One length for all, so that the loop needs no bounds checks and is vectorised.
+            let weights = &block.weights[range.clone()][..len];
+            let gradient = &gradient.strip(range.clone(), &mut room)[..len];
+            let [m, v, ema] = self.strip(range).map(|average| &mut average[..len]);
+            block::widest(
+                #[inline(always)]
+                || {
+                    for i in 0..len {
+                        pass.average(gradient[i], weights[i], [&mut m[i], &mut v[i], &mut ema[i]]);
+                    }
+                },
+            );
+        }
         self.update = pass.number;
     }
 
@@ -58,7 +63,9 @@ impl Averages {
 
 /// The EMA to be sent, which is settled; `start` is its place in the vector.
 pub(super) fn ema_chunk(averages: &Arc<Averages>, start: usize) -> Chunk {
-    let crc32c = block::checksum(&averages.ema);
+    let mut checksum = Checksum::default();
+    checksum.update(bytemuck::cast_slice(&averages.ema));
+    let crc32c = checksum.finish();
     let values = Bytes::from_owner(Sent(Arc::clone(averages)));
     Chunk { part: Part::Ema.into(), start: start as u64, crc32c, values }
 }

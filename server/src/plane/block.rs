@@ -1,10 +1,11 @@
 //! The weights of one chunk of the parameters, and the pass over it that makes an update.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hw2_common::config::Optimizer;
-use hw2_common::wire::Checksum;
+use hw2_common::config::{Config, WireFormat};
+use hw2_common::wire::{self, Checksum, Values};
 use hw2_proto::v1::{Chunk, Part};
 
 use super::averages::Averages;
@@ -14,14 +15,16 @@ use super::pool::{Buffer, Pool};
 use crate::coordinator::Update;
 
 /// Values between two looks at the checksum: all vectors' together fit a core's cache.
-const STRIP: usize = 2048;
+pub(super) const STRIP: usize = 2048;
 
 /// One chunk's range of the weights. It never changes: an update makes a new one, so that a step that
 /// is given up leaves no trace.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) weights: Arc<Buffer>,
-    /// CRC32C of the weights.
+    /// The same as they are sent, if that is not as they are: bytes, in memory for numbers.
+    rounded: Option<Arc<Buffer>>,
+    /// CRC32C of the weights as they are sent.
     checksum: u32,
     /// The update that made the weights, which the averages of the chunk may not have taken in yet.
     /// None at the start.
@@ -37,24 +40,60 @@ pub(super) struct Made {
 }
 
 impl Block {
-    /// With which a server begins.
-    pub(crate) fn new(weights: Buffer) -> Self {
-        let checksum = checksum(&weights);
-        Self { weights: Arc::new(weights), checksum, update: None }
+    /// With which a server begins whose weights travel in `wire`.
+    pub(crate) fn new(weights: Buffer, wire: WireFormat, pool: &Pool) -> Self {
+        let mut sending = Sending::new(weights.len(), wire, pool);
+        sending.add(0, &weights);
+        sending.block(weights, None)
     }
 
     /// The weights to be sent; `start` is their place in the vector.
     pub(crate) fn weights_chunk(&self, start: usize) -> Chunk {
-        let values = Bytes::from_owner(Sent(Arc::clone(&self.weights)));
+        let values = match &self.rounded {
+            None => Bytes::from_owner(Sent(Arc::clone(&self.weights))),
+            Some(rounded) => {
+                let bytes = self.weights.len() * WireFormat::Bf16.bytes();
+                Bytes::from_owner(Sent(Arc::clone(rounded))).slice(..bytes)
+            }
+        };
         Chunk { part: Part::Weights.into(), start: start as u64, crc32c: self.checksum, values }
     }
 }
 
-/// The CRC32C of `values`.
-pub(super) fn checksum(values: &[f32]) -> u32 {
-    let mut checksum = Checksum::default();
-    checksum.update(values);
-    checksum.finish()
+/// New weights on their way into a block.
+struct Sending {
+    rounded: Option<Buffer>,
+    checksum: Checksum,
+}
+
+impl Sending {
+    fn new(len: usize, wire: WireFormat, pool: &Pool) -> Self {
+        let rounded = match wire {
+            WireFormat::F32 => None,
+            WireFormat::Bf16 => Some(pool.take((len * wire.bytes()).div_ceil(size_of::<f32>()))),
+        };
+        Self { rounded, checksum: Checksum::default() }
+    }
+
+    /// Those from number `start` on follow.
+    fn add(&mut self, start: usize, weights: &[f32]) {
+        let Some(rounded) = &mut self.rounded else {
+            return self.checksum.update(bytemuck::cast_slice(weights));
+        };
+        let format = WireFormat::Bf16;
+        let (start, len) = (start * format.bytes(), weights.len() * format.bytes());
+        let bytes = &mut bytemuck::cast_slice_mut(rounded)[start..start + len];
+        widest(
+            #[inline(always)]
+            || wire::encode(weights, bytes, format),
+        );
+        self.checksum.update(bytes);
+    }
+
+    fn block(self, weights: Buffer, update: Option<Made>) -> Block {
+        let (rounded, checksum) = (self.rounded.map(Arc::new), self.checksum.finish());
+        Block { weights: Arc::new(weights), rounded, checksum, update }
+    }
 }
 
 /// Weights that the transport holds.
@@ -69,21 +108,37 @@ impl AsRef<[u8]> for Sent {
 /// A chunk of a gradient as it arrived, at any alignment, or one that was computed from several.
 #[derive(Debug)]
 pub(crate) enum Addend {
-    Received(Bytes),
+    Received(Bytes, WireFormat),
     Computed(Buffer),
 }
 
-/// A value of an addend.
+/// A number in f32, at any alignment.
 pub(super) type Value = [u8; size_of::<f32>()];
 
 impl Addend {
-    pub(super) fn values(&self) -> &[Value] {
+    pub(super) fn values(&self) -> Values<'_> {
         match self {
-            Self::Received(bytes) => bytes.as_chunks().0,
-            Self::Computed(values) => bytemuck::cast_slice(values),
+            Self::Received(bytes, format) => Values::new(bytes, *format),
+            Self::Computed(values) => Values::of(values),
         }
     }
+
+    /// Some of the numbers, where they are or in `room` for them.
+    pub(super) fn strip<'a>(&'a self, range: Range<usize>, room: &'a mut Strip) -> &'a [Value] {
+        let values = self.values().slice(range);
+        values.as_f32().unwrap_or_else(|| {
+            let room = &mut room[..values.len()];
+            widest(
+                #[inline(always)]
+                || values.copy_to(room),
+            );
+            bytemuck::cast_slice(room)
+        })
+    }
 }
+
+/// Room for the numbers of a strip.
+pub(super) type Strip = [f32; STRIP];
 
 /// The scalars of the pass that makes an update.
 #[derive(Clone, Copy, Debug)]
@@ -91,16 +146,19 @@ pub(crate) struct Pass {
     /// Of the update, counted from 1.
     pub(super) number: u64,
     replicas: u32,
+    wire: WireFormat,
     pub(super) adam: Adam,
     pub(super) ema: Ema,
 }
 
 impl Pass {
-    /// The mean over `replicas` gradients, Adam, and EMA.
-    pub(crate) fn new(optimizer: &Optimizer, update: Update, replicas: u32) -> Self {
+    /// The mean over the replicas' gradients, Adam, and EMA, as `config` says.
+    pub(crate) fn new(config: &Config, update: Update) -> Self {
+        let Config { optimizer, replicas, wire, .. } = config;
         Self {
             number: update.number,
-            replicas,
+            replicas: *replicas,
+            wire: *wire,
             adam: Adam::new(optimizer, update.learning_rate, update.number),
             ema: Ema::new(optimizer.ema_decay_max, update.number),
         }
@@ -123,37 +181,37 @@ impl Pass {
         // The mean of one gradient is that gradient, kept as it arrived.
         let (first, others) = addends.split_first().expect("a step has one replica at least");
         let mut mean = (!others.is_empty()).then(|| pool.take(len));
-        let mut checksum = Checksum::default();
+        let mut sending = Sending::new(len, self.wire, pool);
+        let mut rooms = [[0.0; STRIP]; 2];
         let due = averages.due(block);
-        for start in (0..len).step_by(STRIP) {
-            let range = start..(start + STRIP).min(len);
+        for range in strips(len) {
+            let [room, due_room] = &mut rooms;
             let gradient = match &mut mean {
-                None => &first.values()[range.clone()],
+                None => first.strip(range.clone(), room),
                 Some(mean) => {
                     let mean = &mut mean[range.clone()];
-                    copy(mean, &first.values()[range.clone()]);
-                    others.iter().for_each(|other| add(mean, &other.values()[range.clone()]));
+                    copy(mean, first.values().slice(range.clone()));
+                    others.iter().for_each(|other| add(mean, other.values().slice(range.clone())));
                     divide(mean, self.replicas);
                     bytemuck::cast_slice(mean)
                 }
             };
             let new = &mut weights[range.clone()];
             let old = &block.weights[range.clone()];
-            let due = due.map(|due| (&due.pass, &due.gradient.values()[range.clone()]));
-            let averages = averages.strip(range);
+            let due = due.map(|due| (&due.pass, due.gradient.strip(range.clone(), due_room)));
+            let averages = averages.strip(range.clone());
             widest(
                 #[inline(always)]
                 || self.update(new, old, averages, gradient, due),
             );
-            checksum.update(new);
+            sending.add(range.start, new);
         }
         if let Some(due) = due {
             averages.update = due.pass.number;
         }
         let gradient =
             mean.map_or_else(|| Arc::clone(first), |mean| Arc::new(Addend::Computed(mean)));
-        let update = Some(Made { pass: *self, gradient });
-        Block { weights: Arc::new(weights), checksum: checksum.finish(), update }
+        sending.block(weights, Some(Made { pass: *self, gradient }))
     }
 
     /// Writes the new weights. If `due`, the update that made the old ones, with its mean gradient, is not
@@ -210,19 +268,23 @@ pub(super) fn widest<R>(loops: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(loops)
 }
 
-fn copy(to: &mut [f32], from: &[Value]) {
-    bytemuck::cast_slice_mut(to).copy_from_slice(from);
+/// The ranges of the strips of a chunk.
+pub(super) fn strips(len: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(STRIP).map(move |start| start..(start + STRIP).min(len))
+}
+
+fn copy(to: &mut [f32], from: Values<'_>) {
+    widest(
+        #[inline(always)]
+        || from.copy_to(to),
+    );
 }
 
 /// Adds `other` to `sum`, element by element.
-fn add(sum: &mut [f32], other: &[Value]) {
+fn add(sum: &mut [f32], other: Values<'_>) {
     widest(
         #[inline(always)]
-        || {
-            for (a, b) in sum.iter_mut().zip(other) {
-                *a += f32::from_le_bytes(*b);
-            }
-        },
+        || other.add_to(sum),
     );
 }
 
@@ -251,7 +313,7 @@ pub(crate) fn sum(a: &Addend, b: &Addend, pool: &Pool) -> Buffer {
 mod tests {
     use super::*;
     use crate::plane::averages::ema_chunk;
-    use hw2_common::wire;
+    use hw2_common::config::Optimizer;
 
     const LEN: usize = 2 * STRIP + 5;
 
@@ -260,17 +322,30 @@ mod tests {
     }
 
     /// As a frame holds it: behind other bytes.
-    fn received(values: &[f32]) -> Addend {
-        let bytes = [&[0], bytemuck::cast_slice(values)].concat();
-        Addend::Received(Bytes::from(bytes).slice(1..))
+    fn received(values: &[f32], wire: WireFormat) -> Addend {
+        let mut bytes = vec![0; 1 + values.len() * wire.bytes()];
+        wire::encode(values, &mut bytes[1..], wire);
+        Addend::Received(Bytes::from(bytes).slice(1..), wire)
+    }
+
+    /// What arrives of `values`.
+    fn rounded(values: &[f32], wire: WireFormat) -> Vec<f32> {
+        let mut rounded = vec![0.0; values.len()];
+        received(values, wire).values().copy_to(&mut rounded);
+        rounded
     }
 
     /// A chunk's state, and its values: weights, moments, EMA.
-    fn state(pool: &Pool) -> (Block, Averages, [Vec<f32>; 4]) {
+    fn state(pool: &Pool, wire: WireFormat) -> (Block, Averages, [Vec<f32>; 4]) {
         let moment2 = vector(0.002).iter().map(|v| v.abs()).collect();
         let all = [vector(0.01), vector(0.001), moment2, vector(0.02)];
         let [weights, moment1, moment2, ema] = all.each_ref().map(|values| pool.copy_of(values));
-        (Block::new(weights), Averages::new(moment1, moment2, ema), all)
+        let block = Block::new(weights, wire, pool);
+        (block, Averages::new(moment1, moment2, ema), all)
+    }
+
+    fn pass(replicas: u32, update: Update, wire: WireFormat) -> Pass {
+        Pass::new(&Config { replicas, wire, ..Config::default() }, update)
     }
 
     /// An update as [`Adam`] and [`Ema`] have it.
@@ -287,24 +362,30 @@ mod tests {
         }
     }
 
-    #[test]
-    fn updates_are_mean_adam_and_ema_of_every_value() {
+    fn updates_are_mean_adam_and_ema(wire: WireFormat) {
         let pool = Pool::default();
         for scales in [vec![0.1], vec![0.3, 0.1], vec![0.3, -7.0, 0.1]] {
-            let gradients: Vec<_> = scales.iter().map(|scale| vector(*scale)).collect();
-            let addends: Vec<_> = gradients.iter().map(|it| Arc::new(received(it))).collect();
-            let (mut block, mut averages, mut values) = state(&pool);
+            let gradients: Vec<_> =
+                scales.iter().map(|scale| rounded(&vector(*scale), wire)).collect();
+            let addends: Vec<_> = gradients.iter().map(|it| Arc::new(received(it, wire))).collect();
+            let (mut block, mut averages, mut values) = state(&pool, wire);
             for number in 7..10 {
                 let update = Update { number, learning_rate: 1e-3 };
-                let pass = Pass::new(&Optimizer::default(), update, scales.len() as u32);
-                let given_up =
-                    pass.run(&block, &mut averages, &[Arc::new(received(&values[0]))], &pool);
+                let pass = pass(scales.len() as u32, update, wire);
+                let other = Arc::new(received(&values[0], wire));
+                let given_up = pass.run(&block, &mut averages, &[other], &pool);
                 block = pass.run(&block, &mut averages, &addends, &pool);
                 assert_ne!(**given_up.weights, **block.weights);
                 assert_eq!(averages.update, if number == 7 { 0 } else { number - 1 });
                 expected(&mut values, &gradients, update);
-                assert_eq!(**block.weights, values[0]);
-                assert_eq!(block.checksum, checksum(&block.weights));
+                assert_eq!(**block.weights, values[0], "the server's are exact");
+                let sent = block.weights_chunk(0);
+                let mut arrived = vec![0.0; LEN];
+                Values::new(&sent.values, wire).copy_to(&mut arrived);
+                assert_eq!(arrived, rounded(&values[0], wire));
+                let mut checksum = Checksum::default();
+                checksum.update(&sent.values);
+                assert_eq!(sent.crc32c, checksum.finish());
             }
             averages.settle(&block);
             averages.settle(&block);
@@ -314,12 +395,20 @@ mod tests {
     }
 
     #[test]
+    fn updates_are_mean_adam_and_ema_of_every_value() {
+        updates_are_mean_adam_and_ema(WireFormat::F32);
+        updates_are_mean_adam_and_ema(WireFormat::Bf16);
+    }
+
+    #[test]
     fn a_sum_is_by_element() {
         let pool = Pool::default();
-        let first = sum(&received(&[1.0, 2.0]), &received(&[0.5, -2.0]), &pool);
-        assert_eq!(*first, [1.5, 0.0]);
-        let second = sum(&Addend::Computed(first), &received(&[1.0, 1.0]), &pool);
-        assert_eq!(*second, [2.5, 1.0]);
+        for wire in [WireFormat::F32, WireFormat::Bf16] {
+            let first = sum(&received(&[1.0, 2.0], wire), &received(&[0.5, -2.0], wire), &pool);
+            assert_eq!(*first, [1.5, 0.0]);
+            let second = sum(&Addend::Computed(first), &received(&[1.0, 1.0], wire), &pool);
+            assert_eq!(*second, [2.5, 1.0]);
+        }
     }
 
     #[test]
@@ -335,7 +424,7 @@ mod tests {
 
     #[test]
     fn chunks_are_what_the_wire_expects() {
-        let (block, averages, [weights, .., ema]) = state(&Pool::default());
+        let (block, averages, [weights, .., ema]) = state(&Pool::default(), WireFormat::F32);
         let sent = |part, start, values: Vec<f32>| {
             let checksums = wire::checksums(&values);
             wire::chunks(part, start, &Arc::new(values), &checksums).next()

@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use hw2_common::ids::{GlobalStep, ReplicaId};
 use hw2_common::wire::Cut;
 
@@ -174,9 +173,9 @@ impl Draft {
     }
 
     /// A finite chunk of a contribution is there.
-    pub(super) fn put(&mut self, ticket: Ticket, lane: usize, gradient: Bytes) -> Option<Job> {
+    pub(super) fn put(&mut self, ticket: Ticket, lane: usize, gradient: Addend) -> Option<Job> {
         let arriving = self.arriving.get_mut(&ticket)?;
-        arriving.chunks[lane] = Some(Arc::new(Addend::Received(gradient)));
+        arriving.chunks[lane] = Some(Arc::new(gradient));
         let leads = self.replicas[arriving.replica].leading == Some(ticket);
         leads.then(|| self.advance(lane)).flatten()
     }

@@ -26,7 +26,7 @@ use hw2_proto::v1::Part;
 
 use crate::coordinator::Update;
 use averages::Averages;
-use block::{Block, Pass};
+use block::{Addend, Block, Pass};
 use draft::{Draft, Ticket};
 use pool::Pool;
 use threads::Threads;
@@ -99,7 +99,8 @@ impl Plane {
             let [weights, moment1, moment2, ema] =
                 [weights, moment1, moment2, ema].map(|vector| pool.copy_of(&vector[range.clone()]));
             let averages = Averages::new(moment1, moment2, ema);
-            (Arc::new(Block::new(weights)), Mutex::new(Arc::new(averages)))
+            let block = Block::new(weights, job.config.wire, &pool);
+            (Arc::new(block), Mutex::new(Arc::new(averages)))
         };
         let (blocks, averages) = cut.ranges().iter().map(block).unzip();
         // The flat vectors are not needed any more.
@@ -122,7 +123,7 @@ impl Plane {
     /// `step` is under way; if it commits it makes `update`.
     pub(crate) fn begin(&self, step: GlobalStep, update: Update) {
         let config = &self.0.job.config;
-        let pass = Pass::new(&config.optimizer, update, config.replicas);
+        let pass = Pass::new(config, update);
         let draft = Draft::new(step, pass, config.replicas, self.0.cut.clone());
         self.0.lock().draft = Some(draft);
     }
@@ -276,6 +277,7 @@ impl Staging {
     /// Chunk number `chunk` of the gradient is there, and finite.
     pub(crate) fn put(&self, chunk: usize, gradient: Bytes) {
         let Some(ticket) = self.ticket else { return };
+        let gradient = Addend::Received(gradient, self.plane.0.job.config.wire);
         let mut state = self.plane.0.lock();
         let job = state.draft.as_mut().and_then(|draft| draft.put(ticket, chunk, gradient));
         drop(state);

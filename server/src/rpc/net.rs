@@ -80,6 +80,7 @@ impl Edge {
                 receiver: Receiver {
                     driver: driver.clone(),
                     cut: Cut::params(&layout),
+                    wire: job.config.wire,
                     layout: Arc::new(layout),
                     plane,
                     pushing: Pushing::default(),

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hw2_common::config::WireFormat;
 use hw2_common::grpc::Incoming;
 use hw2_common::ids::{Assignment, Term, WorkerId};
 use hw2_common::layout::{ParamLayout, Tensors as Layout};
 use hw2_common::trace;
-use hw2_common::wire::{Arrivals, Assembly, Cut, WireError};
+use hw2_common::wire::{Arrivals, Assembly, Cut, Values, WireError};
 use hw2_proto::v1::push_message::Message;
 use hw2_proto::v1::{self, Chunk, Part, PushMessage};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ pub(super) struct Receiver {
     pub(super) layout: Arc<ParamLayout>,
     /// Of the parameters.
     pub(super) cut: Cut,
+    pub(super) wire: WireFormat,
     pub(super) plane: Plane,
     pub(super) pushing: Pushing,
     /// Longest pause between two messages: a push may begin before its gradient is computed.
@@ -133,7 +135,7 @@ impl Receiver {
         let (mut values, mut messages) = (0, 0);
         while let Some(message) = self.next(stream).await? {
             values += match message {
-                Message::Chunk(chunk) => chunk.values.len() / 4,
+                Message::Chunk(chunk) => chunk.values.len() / self.wire.of(chunk.part()).bytes(),
                 Message::Head(_) | Message::Result(_) => 0,
             };
             messages += 1;
@@ -211,11 +213,12 @@ struct Arriving<'a> {
 impl<'a> Arriving<'a> {
     fn new(receiver: &'a Receiver, worker: WorkerId, assignment: Assignment) -> Self {
         let len = receiver.layout.buffers.len();
-        let statistics = Assembly::new(Cut::whole(len), vec![0.0; len]);
+        let wire = receiver.wire;
+        let statistics = Assembly::new(Cut::whole(len), wire, vec![0.0; len]);
         Self {
             receiver,
             assignment,
-            gradient: Arrivals::new(receiver.cut.clone()),
+            gradient: Arrivals::new(receiver.cut.clone(), wire),
             staging: receiver.plane.stage(assignment),
             statistics,
             result: None,
@@ -239,7 +242,8 @@ impl<'a> Arriving<'a> {
         if let (Some(trace), Some(index)) = (&mut self.trace, index) {
             trace.passes(index);
         }
-        if let Some(tensor) = non_finite(&chunk, layout) {
+        let format = self.receiver.wire.of(chunk.part());
+        if let Some(tensor) = non_finite(&chunk, format, layout) {
             self.non_finite.get_or_insert_with(|| format!("{what} of {tensor}"));
         } else if let Some(index) = index
             && self.non_finite.is_none()
@@ -292,17 +296,18 @@ fn fits(value: f32) -> bool {
 }
 
 /// Names the first value of the chunk that does not fit.
-fn non_finite(chunk: &Chunk, layout: &Layout) -> Option<String> {
-    let values = chunk.values.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-    // Without an early exit, so that it is vectorised; there is hardly ever one to find.
+fn non_finite(chunk: &Chunk, format: WireFormat, layout: &Layout) -> Option<String> {
+    let values = Values::new(&chunk.values, format);
+    // In vectors; there is hardly ever one to find.
     let all_fit = pulp::Arch::new().dispatch(
         #[inline(always)]
-        || values.clone().fold(true, |all, value| all & fits(value)),
+        || values.all(fits),
     );
     if all_fit {
         return None;
     }
-    let (index, value) = values.enumerate().find(|(_, value)| !fits(*value)).expect("there is one");
+    let mut all = (0..values.len()).map(|index| (index, values.at(index)));
+    let (index, value) = all.find(|(_, value)| !fits(*value)).expect("there is one");
     let index = chunk.start as usize + index;
     let entry = layout.entries().iter().find(|entry| entry.range.contains(&index));
     let entry = entry.expect("the entries cover the vector");

@@ -147,7 +147,8 @@ impl Worker {
             pushing: None,
         };
         let mut stream = self.data.pull(request).await?.into_inner();
-        let vector = |cut: Cut| Assembly::new(cut.clone(), vec![f32::NAN; cut.len()]);
+        let wire = self.job.config.wire;
+        let vector = |cut: Cut| Assembly::new(cut.clone(), wire, vec![f32::NAN; cut.len()]);
         let layout = self.layout.clone();
         let nothing = || {
             let params = Cut::params(&layout);

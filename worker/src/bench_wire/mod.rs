@@ -5,6 +5,7 @@ mod pace;
 use std::time::{Duration, Instant};
 
 use hw2_common::address::Address;
+use hw2_common::config::Config;
 use hw2_common::ids::{Assignment, BlockId, GlobalStep};
 use hw2_common::layout::ParamLayout;
 use tokio_util::sync::CancellationToken;
@@ -37,11 +38,12 @@ pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, Ps
         numeric_kind: "bench wire".into(),
         label: format!("bench wire:{}", std::process::id()),
     };
-    let contribution = constant_contribution(&layout, hello.job.config.batch_size);
+    let contribution = constant_contribution(&layout, &hello.job.config);
     let session = client.join(hello.term, &credentials)?;
     let (buckets, mut rounds) = (layout.buckets(), Vec::new());
     let mut pace = Pace::new(&network, &layout, computing);
-    let (mut directive, mut held) = session.pull(Held::new(&layout), &mut pace)?;
+    let (mut directive, mut held) =
+        session.pull(Held::new(&layout, hello.job.config.wire), &mut pace)?;
     loop {
         (directive, held) = match directive {
             Directive::Run { step, assignments } => {
@@ -99,13 +101,13 @@ fn nothing() -> EvaluationReport {
     }
 }
 
-fn constant_contribution(layout: &ParamLayout, samples: u32) -> Contribution {
-    let mut contribution = Contribution::new(layout);
+fn constant_contribution(layout: &ParamLayout, config: &Config) -> Contribution {
+    let mut contribution = Contribution::new(layout, config.wire);
     for bucket in layout.buckets() {
         let values = vec![GRADIENT; bucket.len()];
         contribution.set_bucket(bucket, &values);
     }
     contribution.statistics_mut().fill(1.0);
-    contribution.set_result(StepResult { samples, ..StepResult::default() });
+    contribution.set_result(StepResult { samples: config.batch_size, ..StepResult::default() });
     contribution
 }

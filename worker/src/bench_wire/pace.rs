@@ -6,6 +6,7 @@ use hw2_common::ids::Assignment;
 use hw2_common::layout::ParamLayout;
 use hw2_common::model::Network;
 use hw2_common::trace;
+use hw2_common::wire::Values;
 
 use crate::ps::{Destination, Vector};
 use crate::train::Ahead;
@@ -68,7 +69,7 @@ impl Pace {
 }
 
 impl Destination for Pace {
-    fn receive(&mut self, vector: Vector, start: usize, values: &[[u8; 4]]) {
+    fn receive(&mut self, vector: Vector, start: usize, values: Values<'_>) {
         if vector == Vector::Weights {
             self.ahead.arrived(start, values.len());
         }

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use hw2_common::config::WireFormat;
 use hw2_common::ids::Assignment;
 use hw2_common::layout::ParamLayout;
 use hw2_common::state::Flat;
@@ -11,6 +13,7 @@ use hw2_proto::v1::{self, Part, PushMessage, push_message};
 
 /// The memory of one contribution, used again for the next.
 pub struct Contribution {
+    wire: WireFormat,
     buckets: Vec<Bucket>,
     statistics: Flat,
     result: StepResult,
@@ -21,7 +24,8 @@ struct Bucket {
     /// For people.
     layers: String,
     range: Range<usize>,
-    values: Flat,
+    /// As they travel.
+    values: Arc<Vec<u8>>,
     /// Of the chunks of the values.
     checksums: Vec<u32>,
 }
@@ -51,19 +55,19 @@ pub enum Outcome {
 }
 
 impl Contribution {
-    /// Room for the vectors of `layout`.
-    pub fn new(layout: &ParamLayout) -> Self {
-        let zeros = |len| Arc::new(vec![0.0; len]);
+    /// Room for the vectors of `layout`, of which the gradient travels in `wire`.
+    pub fn new(layout: &ParamLayout, wire: WireFormat) -> Self {
         let bucket = |range: Range<usize>| Bucket {
             layers: layout.layers(&range),
-            values: zeros(range.len()),
+            values: Arc::new(vec![0; range.len() * wire.bytes()]),
             checksums: Vec::new(),
             range,
         };
         let buckets = layout.buckets().into_iter().map(bucket);
         Self {
+            wire,
             buckets: buckets.collect(),
-            statistics: zeros(layout.buffers.len()),
+            statistics: Arc::new(vec![0.0; layout.buffers.len()]),
             result: StepResult::default(),
         }
     }
@@ -85,7 +89,8 @@ impl Contribution {
     pub fn set_bucket(&mut self, range: Range<usize>, values: &[f32]) {
         let bucket = self.buckets.iter_mut().find(|bucket| bucket.range == range);
         let bucket = bucket.expect("backward works by the layout's buckets");
-        bucket.checksums = wire::copy_with_checksums(writable(&mut bucket.values), values);
+        let memory = writable(&mut bucket.values);
+        bucket.checksums = wire::encode_with_checksums(values, memory, self.wire);
     }
 
     pub(super) fn head(term: u64, worker: u64, assignment: Assignment) -> PushMessage {
@@ -97,7 +102,8 @@ impl Contribution {
     /// The messages of one bucket, in the order of the layout's buckets.
     pub(super) fn bucket(&self, index: usize) -> impl Iterator<Item = PushMessage> + use<> {
         let Bucket { range, values, checksums, .. } = &self.buckets[index];
-        messages(Part::Gradient, range.start, values, checksums)
+        let bytes = Bytes::from_owner(Sent(Arc::clone(values)));
+        wire::encoded_chunks(Part::Gradient, range.start, &bytes, self.wire, checksums).map(message)
     }
 
     /// The layers of one bucket, for people.
@@ -115,24 +121,29 @@ impl Contribution {
         let result = v1::StepResult { loss, samples, top1, bad_images };
         let result = PushMessage { message: Some(push_message::Message::Result(result)) };
         let checksums = wire::checksums(&self.statistics);
-        messages(Part::BatchStatistics, 0, &self.statistics, &checksums).chain([result])
+        wire::chunks(Part::BatchStatistics, 0, &self.statistics, &checksums)
+            .map(message)
+            .chain([result])
     }
 }
 
-fn messages(
-    part: Part,
-    start: usize,
-    values: &Flat,
-    checksums: &[u32],
-) -> impl Iterator<Item = PushMessage> + use<> {
-    wire::chunks(part, start, values, checksums)
-        .map(|chunk| PushMessage { message: Some(push_message::Message::Chunk(chunk)) })
+fn message(chunk: v1::Chunk) -> PushMessage {
+    PushMessage { message: Some(push_message::Message::Chunk(chunk)) }
 }
 
-/// The values of `flat`, in new memory while the transport still holds the old.
-fn writable(flat: &mut Flat) -> &mut [f32] {
-    if Arc::get_mut(flat).is_none() {
-        *flat = Arc::new(vec![0.0; flat.len()]);
+/// Memory that the transport holds.
+struct Sent(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
-    Arc::get_mut(flat).expect("not shared, or just made")
+}
+
+/// The values of `shared`, in new memory while the transport still holds the old.
+fn writable<T: Clone + Default>(shared: &mut Arc<Vec<T>>) -> &mut [T] {
+    if Arc::get_mut(shared).is_none() {
+        *shared = Arc::new(vec![T::default(); shared.len()]);
+    }
+    Arc::get_mut(shared).expect("not shared, or just made")
 }

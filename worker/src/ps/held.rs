@@ -1,17 +1,18 @@
 //! Which version of the server's vectors a worker has.
 
+use hw2_common::config::WireFormat;
 use hw2_common::ids::GlobalStep;
 use hw2_common::layout::ParamLayout;
-use hw2_common::wire::{Arrivals, Cut, WireError};
+use hw2_common::wire::{Arrivals, Cut, Values, WireError};
 use hw2_proto::v1::{Chunk, Part};
 
 use super::{Directive, PsError};
 
 /// Takes in what pulls receive, where it is needed: there is no other copy of it.
 pub trait Destination {
-    /// Some values of a vector, as they arrived: f32, little-endian, at any alignment. They are part of
+    /// Some values of a vector, as they arrived. They are part of
     /// no version yet: until the pull is over, what is computed with them may come to nothing.
-    fn receive(&mut self, vector: Vector, start: usize, values: &[[u8; 4]]);
+    fn receive(&mut self, vector: Vector, start: usize, values: Values<'_>);
 
     /// A version begins to arrive: what was there, and what has arrived of another, is void.
     fn renew(&mut self);
@@ -39,6 +40,7 @@ pub struct Held {
     arriving: Option<Kind>,
     /// Versions that have begun to arrive.
     begun: u64,
+    wire: WireFormat,
     params: Arrivals,
     buffers: Arrivals,
 }
@@ -57,6 +59,7 @@ pub(super) struct Place {
     pub(super) vector: Vector,
     /// Number of the chunk in its vector.
     pub(super) chunk: usize,
+    pub(super) format: WireFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +69,15 @@ enum Kind {
 }
 
 impl Held {
-    /// No version of the vectors of `layout` yet.
-    pub fn new(layout: &ParamLayout) -> Self {
+    /// No version of the vectors of `layout` yet, of which the weights travel in `wire`.
+    pub fn new(layout: &ParamLayout, wire: WireFormat) -> Self {
         Self {
             version: None,
             arriving: None,
             begun: 0,
-            params: Arrivals::new(Cut::params(layout)),
-            buffers: Arrivals::new(Cut::whole(layout.buffers.len())),
+            wire,
+            params: Arrivals::new(Cut::params(layout), wire),
+            buffers: Arrivals::new(Cut::whole(layout.buffers.len()), wire),
         }
     }
 
@@ -99,6 +103,7 @@ impl Held {
     /// Checks a chunk and tells where it belongs. The first one ends the version that was held: what
     /// arrives is provisional until [`Held::commit`].
     pub(super) fn receive(&mut self, chunk: &Chunk) -> Result<Place, WireError> {
+        let format = self.wire.of(chunk.part());
         let (kind, vector) = match chunk.part() {
             Part::Weights => (Kind::Weights, Vector::Weights),
             Part::Ema => (Kind::Evaluation, Vector::Ema),
@@ -115,7 +120,7 @@ impl Held {
             Vector::Weights | Vector::Ema => self.params.add(chunk)?,
             Vector::Buffers => self.buffers.add(chunk)?,
         };
-        Ok(Place { version: self.begun, vector, chunk })
+        Ok(Place { version: self.begun, vector, chunk, format })
     }
 
     /// What has arrived came to nothing.
@@ -208,7 +213,7 @@ mod tests {
     fn a_network_without_running_statistics_is_whole_without_them() {
         let layout = layout();
         assert_eq!(layout.buffers.len(), 0);
-        let mut held = Held::new(&layout);
+        let mut held = Held::new(&layout, WireFormat::F32);
         receive_all(&mut held, &chunks(&layout, Part::Ema));
         held.commit(&evaluate()).unwrap();
         assert_eq!((held.ema_step(), held.weights_step()), (Some(STEP), None));
@@ -217,7 +222,7 @@ mod tests {
     #[test]
     fn what_arrives_ends_what_was_held() {
         let layout = layout();
-        let mut held = Held::new(&layout);
+        let mut held = Held::new(&layout, WireFormat::F32);
         receive_all(&mut held, &chunks(&layout, Part::Weights));
         held.commit(&run()).unwrap();
         held.commit(&run()).unwrap();
@@ -232,7 +237,7 @@ mod tests {
     #[test]
     fn a_version_with_a_chunk_missing_is_none() {
         let layout = layout();
-        let mut held = Held::new(&layout);
+        let mut held = Held::new(&layout, WireFormat::F32);
         let mut chunks = chunks(&layout, Part::Weights);
         let last = chunks.pop().unwrap();
         receive_all(&mut held, &chunks);

@@ -3,8 +3,10 @@
 
 use bytes::Bytes;
 use futures_util::stream::iter;
+use hw2_common::config::WireFormat;
 use hw2_common::grpc::{self, Parcel};
 use hw2_common::trace;
+use hw2_common::wire::Values;
 use hw2_proto::v1::pull_message::Message;
 use hw2_proto::v1::{self, PullMessage};
 use tokio::sync::mpsc;
@@ -32,6 +34,7 @@ struct Arrived {
     vector: Vector,
     start: usize,
     values: Bytes,
+    format: WireFormat,
 }
 
 impl Pull {
@@ -96,7 +99,8 @@ impl Pull {
 
 impl Arrived {
     fn deliver(self, destination: &mut impl Destination) {
-        destination.receive(self.vector, self.start, self.values.as_chunks().0);
+        let values = Values::new(&self.values, self.format);
+        destination.receive(self.vector, self.start, values);
     }
 }
 
@@ -115,7 +119,7 @@ async fn receive(
         match message {
             Some(Message::Chunk(chunk)) => {
                 let place = held.receive(&chunk);
-                let Place { version, vector, chunk: number } =
+                let Place { version, vector, chunk: number, format } =
                     place.map_err(|error| PsError::Protocol(error.to_string()))?;
                 if let (Some(trace), Vector::Weights) = (trace.as_mut(), vector) {
                     if passing.replace(version) != Some(version) {
@@ -125,7 +129,7 @@ async fn receive(
                 }
                 let (start, values) = (chunk.start as usize, chunk.values);
                 // Nobody receives it any more when the session is being stopped.
-                let _ = arrived.send(Arrived { version, vector, start, values });
+                let _ = arrived.send(Arrived { version, vector, start, values, format });
             }
             Some(Message::Withdrawn(v1::Withdrawn {})) => held.withdraw(),
             Some(Message::Directive(directive)) => {
@@ -151,7 +155,7 @@ mod tests {
     struct Log(Vec<String>);
 
     impl Destination for Log {
-        fn receive(&mut self, _: Vector, start: usize, _: &[[u8; 4]]) {
+        fn receive(&mut self, _: Vector, start: usize, _: Values<'_>) {
             self.0.push(format!("{start}"));
         }
 
@@ -170,7 +174,8 @@ mod tests {
     }
 
     fn arrived(version: u64, start: usize) -> Arrived {
-        Arrived { version, vector: Vector::Weights, start, values: Bytes::new() }
+        let (values, format) = (Bytes::new(), WireFormat::F32);
+        Arrived { version, vector: Vector::Weights, start, values, format }
     }
 
     #[tokio::test]
@@ -180,7 +185,7 @@ mod tests {
         let (go, gone) = tokio::sync::oneshot::channel();
         let answer = AbortOnDropHandle::new(tokio::spawn(async move {
             gone.await.unwrap();
-            Ok((Directive::Wait("a test".into()), Held::new(&layout)))
+            Ok((Directive::Wait("a test".into()), Held::new(&layout, WireFormat::F32)))
         }));
         let mut pull = Pull { arrivals, early: Vec::new(), version: None, answer };
         let mut log = Log::default();

@@ -9,6 +9,7 @@ use hw2_common::ids::{Assignment, BlockId};
 use hw2_common::job::Job;
 use hw2_common::layout::ParamLayout;
 use hw2_common::trace;
+use hw2_common::wire::Values;
 
 use super::{Ahead, Tally};
 use crate::args::WorkerArgs;
@@ -35,7 +36,7 @@ pub(super) struct Prepared {
     /// What most likely comes next.
     next: Option<Assignment>,
     ahead: Ahead,
-    /// The last chunk that arrived: on the wire it has any alignment.
+    /// The last chunk that arrived: on the wire it has any alignment, and either format.
     aligned: Vec<f32>,
 }
 
@@ -215,9 +216,9 @@ impl Prepared {
 
 /// What arrives goes to the engine at once, which begins the next step's forward pass on it.
 impl Destination for Prepared {
-    fn receive(&mut self, vector: Vector, start: usize, values: &[[u8; 4]]) {
-        self.aligned.clear();
-        self.aligned.extend(values.iter().map(|value| f32::from_le_bytes(*value)));
+    fn receive(&mut self, vector: Vector, start: usize, values: Values<'_>) {
+        self.aligned.resize(values.len(), 0.0);
+        values.copy_to(&mut self.aligned);
         match vector {
             Vector::Weights => {
                 self.ahead.arrived(start, values.len());

@@ -187,8 +187,9 @@ fn serve(
     prepared: &mut Prepared,
     stop: &CancellationToken,
 ) -> Result<End, SessionError> {
-    let mut contribution = Contribution::new(&prepared.layout);
-    let held = Held::new(&prepared.layout);
+    let wire = prepared.job.config.wire;
+    let mut contribution = Contribution::new(&prepared.layout, wire);
+    let held = Held::new(&prepared.layout, wire);
     let (mut directive, mut held) = session.pull(held, prepared)?;
     loop {
         let mut exchange = Exchange { held: Some(held), ..Exchange::default() };

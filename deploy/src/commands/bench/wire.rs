@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use hw2_common::address::Address;
-use hw2_common::config::Config;
+use hw2_common::config::{Config, WireFormat};
 use hw2_common::job::{Card, Job};
 use hw2_common::lifeline;
 use hw2_proto::v1::StatusReply;
@@ -21,7 +21,6 @@ use crate::output::{self, Column, Report, Table, count, rate};
 
 /// The original's.
 const CLASSES: usize = 65;
-const VALUE_BYTES: usize = 4;
 /// Part of the rounds before which the cluster is still starting.
 const WARM_UP: f64 = 0.25;
 
@@ -41,6 +40,10 @@ pub(crate) struct WireArgs {
     /// Where the server listens, with a port that is free [default: a Unix socket]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<Address>,
+
+    /// How weights and gradients travel
+    #[arg(long, value_name = "FORMAT", default_value_t)]
+    wire: WireFormat,
 
     /// Compute for so long in each round, or do as if: what remains of the round beside it?
     #[arg(long, value_name = "MS", default_value_t = 0.0, value_parser = milliseconds)]
@@ -84,13 +87,13 @@ pub(crate) fn run(args: &WireArgs) -> anyhow::Result<()> {
     {
         bail!("--listen {address}: workers must know the port; name one that is free");
     }
-    let job = job(args.rounds);
+    let job = job(args.rounds, args.wire);
     let values = job.layout()?.params.len();
     let measured = args.workers.iter().map(|&workers| {
         let (transport, rounds) = measure(&job, workers, args)?;
-        let raw = raw::round(&transport, workers, args.rounds, VALUE_BYTES * values)
+        let raw = raw::round(&transport, workers, args.rounds, args.wire.bytes() * values)
             .context("cannot measure plain sockets")?;
-        Ok(Measurement::new(&transport, (workers, args.compute), values, rounds, raw))
+        Ok(Measurement::new(&transport, (workers, args.wire, args.compute), values, rounds, raw))
     });
     let measurements = measured.collect::<anyhow::Result<_>>()?;
     output::report(&Wire { values, measurements }, args.json)
@@ -107,9 +110,10 @@ pub(crate) fn work(args: &WorkerArgs) -> anyhow::Result<()> {
 }
 
 /// The full network, trained on nothing: the server reads the card only.
-fn job(rounds: u32) -> Job {
+fn job(rounds: u32, wire: WireFormat) -> Job {
     let config = Config {
         batch_size: CLASSES as u32,
+        wire,
         max_steps: rounds.into(),
         checkpoint_every: rounds.into(),
         ..Config::default()
@@ -208,6 +212,8 @@ struct Wire {
 struct Measurement {
     /// unix or tcp.
     transport: &'static str,
+    /// f32 or bf16.
+    wire: String,
     workers: u16,
     /// Of each round, and in its time.
     compute_ms: f64,
@@ -226,7 +232,7 @@ struct Measurement {
 impl Measurement {
     fn new(
         transport: &Address,
-        (workers, compute_ms): (u16, f64),
+        (workers, wire, compute_ms): (u16, WireFormat, f64),
         values: usize,
         mut rounds: Vec<Duration>,
         raw: Duration,
@@ -236,13 +242,14 @@ impl Measurement {
             0 => f64::NAN,
             len => rounds[((len - 1) as f64 * part).round() as usize].as_secs_f64() * 1e3,
         };
-        let bytes = 2 * usize::from(workers) * values * VALUE_BYTES;
+        let bytes = 2 * usize::from(workers) * values * wire.bytes();
         let raw_ms = raw.as_secs_f64() * 1e3;
         Self {
             transport: match transport {
                 Address::Tcp(_) => "tcp",
                 Address::Unix(_) => "unix",
             },
+            wire: wire.to_string(),
             raw_ms,
             ratio_to_raw: at(0.5) / raw_ms,
             workers,
@@ -258,12 +265,23 @@ impl Measurement {
 
 impl Report for Wire {
     fn text(&self) -> String {
-        let columns =
-            ["socket", "workers", "rounds", "median ms", "10 %", "90 %", "MB/s", "raw ms", "ratio"];
+        let columns = [
+            "socket",
+            "wire",
+            "workers",
+            "rounds",
+            "median ms",
+            "10 %",
+            "90 %",
+            "MB/s",
+            "raw ms",
+            "ratio",
+        ];
         let mut table = Table::new(columns.map(Column::Right));
         for measurement in &self.measurements {
             table.row([
                 measurement.transport.to_owned(),
+                measurement.wire.clone(),
                 measurement.workers.to_string(),
                 count(measurement.rounds as u64),
                 format!("{:.1}", measurement.median_ms),
@@ -292,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_full_network_is_what_travels() {
-        assert_eq!(job(8).layout().unwrap().params.len(), 2_958_689);
+        assert_eq!(job(8, WireFormat::F32).layout().unwrap().params.len(), 2_958_689);
     }
 
     #[test]
@@ -300,7 +318,8 @@ mod tests {
         let rounds = (1..=11).map(Duration::from_millis).collect();
         let address = "unix:/a.sock".parse().unwrap();
         let raw = Duration::from_millis(3);
-        let measured = Measurement::new(&address, (2, 0.0), 1_000_000, rounds, raw);
+        let measured =
+            Measurement::new(&address, (2, WireFormat::F32, 0.0), 1_000_000, rounds, raw);
         assert_eq!(
             (measured.transport, measured.raw_ms, measured.ratio_to_raw),
             ("unix", 3.0, 2.0)

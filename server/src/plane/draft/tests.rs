@@ -1,6 +1,6 @@
 use super::*;
 use crate::coordinator::Update;
-use hw2_common::config::Optimizer;
+use hw2_common::config::{Config, WireFormat};
 
 const CHUNKS: usize = 2;
 
@@ -19,19 +19,19 @@ impl Bench {
         let pool = Pool::default();
         let cut = Cut::whole(hw2_common::wire::CHUNK_VALUES + 3);
         let update = Update { number: 3, learning_rate: 0.1 };
-        let pass = Pass::new(&Optimizer::default(), update, replicas);
+        let pass = Pass::new(&Config { replicas, ..Config::default() }, update);
         let state = |len: usize| {
             let [w, m, v, e] = [0.5, 0.1, 0.2, 0.4].map(|it| pool.copy_of(&vec![it; len]));
-            (Block::new(w), Mutex::new(Arc::new(Averages::new(m, v, e))))
+            (Block::new(w, WireFormat::F32, &pool), Mutex::new(Arc::new(Averages::new(m, v, e))))
         };
         let (blocks, averages) = cut.ranges().iter().map(|range| state(range.len())).unzip();
         let draft = Draft::new(GlobalStep(5), pass, replicas, cut);
         Self { draft, pool, blocks, averages, pass, kept: None }
     }
 
-    fn gradient(&self, value: f32, lane: usize) -> Bytes {
+    fn gradient(&self, value: f32, lane: usize) -> Addend {
         let values = vec![value; self.draft.cut.ranges()[lane].len()];
-        bytemuck::cast_slice(&values).to_vec().into()
+        Addend::Received(bytemuck::cast_slice(&values).to_vec().into(), WireFormat::F32)
     }
 
     fn begin(&mut self, ticket: u64, replica: u32) {
@@ -80,12 +80,16 @@ impl Bench {
     fn made_of(&self, gradients: &[f32]) -> bool {
         let Some(blocks) = self.draft.blocks() else { return false };
         blocks.iter().enumerate().all(|(lane, block)| {
-            let addend = |value: &f32| Arc::new(Addend::Received(self.gradient(*value, lane)));
+            let addend = |value: &f32| Arc::new(self.gradient(*value, lane));
             let addends: Vec<_> = gradients.iter().map(addend).collect();
             let mut averages = Averages::clone(&self.averages[lane].lock().unwrap());
             let expected = self.pass.run(&self.blocks[lane], &mut averages, &addends, &self.pool);
-            let gradient =
-                |block: &Block| block.update.as_ref().unwrap().gradient.values().to_vec();
+            let gradient = |block: &Block| {
+                let values = block.update.as_ref().unwrap().gradient.values();
+                let mut gradient = vec![0.0; values.len()];
+                values.copy_to(&mut gradient);
+                gradient
+            };
             **block.weights == **expected.weights && gradient(block) == gradient(&expected)
         })
     }

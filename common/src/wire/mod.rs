@@ -4,6 +4,8 @@
 //! than one HTTP/2 frame of 256 KiB, so that its values are one frame and fit a core's cache: each
 //! side passes over them several times.
 
+mod format;
+
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
@@ -14,13 +16,16 @@ use crc_fast::CrcAlgorithm;
 use hw2_proto::v1::{Chunk, Part};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::config::WireFormat;
 use crate::layout::ParamLayout;
 use crate::state::Flat;
+
+pub use format::{Values, encode};
 
 #[cfg(target_endian = "big")]
 compile_error!("the wire and the checkpoints carry values as this machine lays them out");
 
-/// Most values of one chunk: 252 KiB.
+/// Most values of one chunk: 252 KiB in f32.
 pub const CHUNK_VALUES: usize = 63 * 1024;
 
 /// Largest message either side accepts: a chunk, or the names of all bad images of a micro-batch.
@@ -146,11 +151,11 @@ impl Cut {
         self.chunks.is_empty()
     }
 
-    /// Which of the chunks this is.
-    fn find(&self, chunk: &Chunk) -> Option<usize> {
+    /// Which of the chunks this is, whose numbers have so many bytes.
+    fn find(&self, chunk: &Chunk, value_bytes: usize) -> Option<usize> {
         let by_start = |range: &Range<usize>| range.start as u64;
         let index = self.chunks.binary_search_by_key(&chunk.start, by_start).ok()?;
-        (chunk.values.len() == self.chunks[index].len() * 4).then_some(index)
+        (chunk.values.len() == self.chunks[index].len() * value_bytes).then_some(index)
     }
 }
 
@@ -160,9 +165,9 @@ fn chunk_ranges(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     range.step_by(CHUNK_VALUES).map(move |start| start..(start + CHUNK_VALUES).min(end))
 }
 
-/// The chunks of `values`, which stand at `start` of their flat vector and are whole chunks of it, with
-/// their `checksums`. They share the memory: nothing is copied, and nobody can write to it until the
-/// last is gone.
+/// The chunks of `values`, which stand at `start` of their flat vector and are whole chunks of it, in f32,
+/// with their `checksums`. They share the memory: nothing is copied, and nobody can write to it until
+/// the last is gone.
 ///
 /// # Panics
 /// If there are more or fewer checksums than chunks.
@@ -173,34 +178,52 @@ pub fn chunks(
     checksums: &[u32],
 ) -> impl Iterator<Item = Chunk> + use<> {
     let bytes = Bytes::from_owner(FlatBytes(Arc::clone(values)));
-    let ranges = chunk_ranges(0..values.len());
-    assert_eq!(checksums.len(), values.len().div_ceil(CHUNK_VALUES), "a checksum for each chunk");
-    ranges.zip(checksums.to_vec()).map(move |(range, crc32c)| {
-        let values = bytes.slice(range.start * 4..range.end * 4);
+    encoded_chunks(part, start, &bytes, WireFormat::F32, checksums)
+}
+
+/// The same of values that are encoded already.
+///
+/// # Panics
+/// As [`chunks`].
+pub fn encoded_chunks(
+    part: Part,
+    start: usize,
+    values: &Bytes,
+    format: WireFormat,
+    checksums: &[u32],
+) -> impl Iterator<Item = Chunk> + use<> {
+    let (bytes, size) = (values.clone(), format.bytes());
+    let len = values.len() / size;
+    assert_eq!(checksums.len(), len.div_ceil(CHUNK_VALUES), "a checksum for each chunk");
+    chunk_ranges(0..len).zip(checksums.to_vec()).map(move |(range, crc32c)| {
+        let values = bytes.slice(range.start * size..range.end * size);
         Chunk { part: part.into(), start: (start + range.start) as u64, crc32c, values }
     })
 }
 
-/// The checksums of the chunks of `values`, which are whole chunks of their flat vector.
+/// The checksums of the chunks of `values`, which are whole chunks of their flat vector, in f32.
 pub fn checksums(values: &[f32]) -> Vec<u32> {
     chunk_ranges(0..values.len())
         .map(|range| crc32c(bytemuck::cast_slice(&values[range])))
         .collect()
 }
 
-/// Copies whole chunks of a flat vector and returns their checksums, each of which is made while its
+/// Encodes whole chunks of a flat vector and returns their checksums, each of which is made while its
 /// values are in the cache.
 ///
 /// # Panics
-/// If the lengths differ.
-pub fn copy_with_checksums(to: &mut [f32], from: &[f32]) -> Vec<u32> {
-    assert_eq!(to.len(), from.len(), "room for the values");
-    let copy = |range: Range<usize>| {
-        let (to, from) = (&mut to[range.clone()], &from[range]);
-        to.copy_from_slice(from);
-        crc32c(bytemuck::cast_slice(to))
+/// As [`encode`].
+pub fn encode_with_checksums(values: &[f32], to: &mut [u8], format: WireFormat) -> Vec<u32> {
+    let size = format.bytes();
+    let one = |range: Range<usize>| {
+        let to = &mut to[range.start * size..range.end * size];
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || encode(&values[range], to, format),
+        );
+        crc32c(to)
     };
-    chunk_ranges(0..from.len()).map(copy).collect()
+    chunk_ranges(0..values.len()).map(one).collect()
 }
 
 /// A CRC32C that is made piece by piece.
@@ -215,8 +238,8 @@ impl Default for Checksum {
 
 impl Checksum {
     /// Takes the next piece in.
-    pub fn update(&mut self, values: &[f32]) {
-        self.0.update(bytemuck::cast_slice(values));
+    pub fn update(&mut self, values: &[u8]) {
+        self.0.update(values);
     }
 
     /// The checksum of all pieces.
@@ -242,14 +265,15 @@ impl AsRef<[u8]> for FlatBytes {
 #[derive(Clone, Debug)]
 pub struct Arrivals {
     cut: Cut,
+    wire: WireFormat,
     /// CRC32C of each chunk.
     received: Vec<Option<u32>>,
 }
 
 impl Arrivals {
-    /// None yet, of a vector that is cut so.
-    pub fn new(cut: Cut) -> Self {
-        Self { received: vec![None; cut.ranges().len()], cut }
+    /// None yet, of a vector that is cut so, in a run whose format is `wire`.
+    pub fn new(cut: Cut, wire: WireFormat) -> Self {
+        Self { received: vec![None; cut.ranges().len()], cut, wire }
     }
 
     /// Where the vector is cut.
@@ -269,7 +293,8 @@ impl Arrivals {
     pub fn add(&mut self, chunk: &Chunk) -> Result<usize, WireError> {
         let Chunk { start, crc32c: sent, values, .. } = chunk;
         let (start, sent) = (*start, *sent);
-        let index = self.cut.find(chunk).ok_or(WireError::NoChunk {
+        let value_bytes = self.wire.of(chunk.part()).bytes();
+        let index = self.cut.find(chunk, value_bytes).ok_or(WireError::NoChunk {
             start,
             bytes: values.len(),
             len: self.cut.len(),
@@ -314,13 +339,14 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Receives a vector that is cut so into `buffer`, whose values do not matter.
+    /// Receives a vector that is cut so into `buffer`, whose values do not matter, in a run whose format
+    /// is `wire`.
     ///
     /// # Panics
     /// If `buffer` has another length.
-    pub fn new(cut: Cut, buffer: Vec<f32>) -> Self {
+    pub fn new(cut: Cut, wire: WireFormat, buffer: Vec<f32>) -> Self {
         assert_eq!(buffer.len(), cut.len(), "room for the vector");
-        Self { values: buffer, arrivals: Arrivals::new(cut) }
+        Self { values: buffer, arrivals: Arrivals::new(cut, wire) }
     }
 
     /// Takes one chunk in.
@@ -330,7 +356,8 @@ impl Assembly {
     pub fn add(&mut self, chunk: &Chunk) -> Result<(), WireError> {
         let index = self.arrivals.add(chunk)?;
         let range = self.arrivals.cut.ranges()[index].clone();
-        bytemuck::cast_slice_mut(&mut self.values[range]).copy_from_slice(&chunk.values);
+        let format = self.arrivals.wire.of(chunk.part());
+        Values::new(&chunk.values, format).copy_to(&mut self.values[range]);
         Ok(())
     }
 
@@ -368,7 +395,8 @@ mod tests {
         let mut chunks = chunks_of(&vector);
         assert_eq!(chunks.len(), 3);
         chunks.reverse();
-        let mut assembly = Assembly::new(Cut::whole(vector.len()), vec![f32::NAN; vector.len()]);
+        let mut assembly =
+            Assembly::new(Cut::whole(vector.len()), WireFormat::F32, vec![f32::NAN; vector.len()]);
         chunks.iter().for_each(|chunk| assembly.add(chunk).unwrap());
         assert_eq!(assembly.finish().unwrap(), *vector);
     }
@@ -388,7 +416,7 @@ mod tests {
         for bucket in layout.buckets() {
             let values = Arc::new(vec![0.5; bucket.len()]);
             for chunk in chunks(Part::Gradient, bucket.start, &values, &checksums(&values)) {
-                assert!(cut.find(&chunk).is_some());
+                assert!(cut.find(&chunk, 4).is_some());
             }
         }
     }
@@ -396,7 +424,7 @@ mod tests {
     #[test]
     fn a_digest_depends_on_the_values_and_not_on_the_order_of_arrival() {
         let digest = |chunks: &mut dyn Iterator<Item = Chunk>| {
-            let mut arrivals = Arrivals::new(Cut::whole(2 * CHUNK_VALUES));
+            let mut arrivals = Arrivals::new(Cut::whole(2 * CHUNK_VALUES), WireFormat::F32);
             chunks.for_each(|chunk| assert!(arrivals.add(&chunk).is_ok()));
             arrivals.digest()
         };
@@ -413,16 +441,35 @@ mod tests {
     fn a_checksum_is_made_piece_by_piece() {
         let vector = vector(100);
         let mut checksum = Checksum::default();
-        vector.chunks(7).for_each(|piece| checksum.update(piece));
+        vector.chunks(7).for_each(|piece| checksum.update(bytemuck::cast_slice(piece)));
         assert_eq!(checksum.finish(), chunks_of(&vector)[0].crc32c);
     }
 
     #[test]
-    fn a_copy_has_the_checksums_of_what_was_copied() {
+    fn what_is_encoded_is_what_arrives() {
         let vector = vector(CHUNK_VALUES + 7);
-        let mut copy = vec![0.0; vector.len()];
-        assert_eq!(copy_with_checksums(&mut copy, &vector), checksums(&vector));
-        assert_eq!(copy, *vector);
+        for wire in [WireFormat::F32, WireFormat::Bf16] {
+            let mut bytes = vec![0; vector.len() * wire.bytes()];
+            let checksums = encode_with_checksums(&vector, &mut bytes, wire);
+            assert_eq!(checksums == super::checksums(&vector), wire == WireFormat::F32);
+            let bytes = Bytes::from(bytes);
+            let mut exact = Assembly::new(Cut::whole(vector.len()), wire, vec![0.0; vector.len()]);
+            for chunk in encoded_chunks(Part::Gradient, 0, &bytes, wire, &checksums) {
+                exact.add(&chunk).unwrap();
+            }
+            let arrived = exact.finish().unwrap();
+            let off = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() / 256.0;
+            assert!(arrived.iter().zip(&*vector).all(off));
+            assert_eq!(arrived == *vector, wire == WireFormat::F32);
+            // What is exact in any run.
+            let statistics = chunks_of(&vector).into_iter().map(|mut chunk| {
+                chunk.part = Part::BatchStatistics.into();
+                chunk
+            });
+            let mut exact = Assembly::new(Cut::whole(vector.len()), wire, vec![0.0; vector.len()]);
+            statistics.for_each(|chunk| exact.add(&chunk).unwrap());
+            assert_eq!(exact.finish().unwrap(), *vector);
+        }
     }
 
     #[test]
@@ -435,7 +482,7 @@ mod tests {
     fn what_is_wrong_with_a_chunk_is_named_and_changes_nothing() {
         let len = CHUNK_VALUES + 4;
         let good = chunks_of(&vector(len));
-        let mut assembly = Assembly::new(Cut::whole(len), vec![0.0; len]);
+        let mut assembly = Assembly::new(Cut::whole(len), WireFormat::F32, vec![0.0; len]);
         assembly.add(&good[0]).unwrap();
         assert_eq!(assembly.add(&good[0]), Err(WireError::Twice { start: 0 }));
         let mut bad = good[1].clone();
