@@ -17,14 +17,8 @@ pub(super) fn round<T: Float>(memory: &mut Memory<T>, operand: Operand) {
     }
 }
 
-/// The nearest number of which the lower half as an f32 is 0; of two the even one.
 fn to_bf16<T: Float>(value: T) -> T {
-    let bits = (value.to_f64() as f32).to_bits();
-    let rounded = match value.to_f64().is_nan() {
-        true => bits | 0x0040_0000,
-        false => bits + 0x7fff + (bits >> 16 & 1),
-    };
-    T::from_f64(f32::from_bits(rounded & 0xffff_0000).into())
+    T::from_f64(half::bf16::from_f32(value.to_f64() as f32).into())
 }
 
 #[cfg(test)]
