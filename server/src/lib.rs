@@ -16,6 +16,7 @@ mod plane;
 mod rpc;
 mod run;
 mod trace;
+mod usage;
 
 pub use clock::Clock;
 pub use folder::CONFIG_FILE;

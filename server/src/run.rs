@@ -106,6 +106,7 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
         progress: state.progress,
         resumed: resumed_from.is_some(),
         committed_before,
+        contribution_bytes: (layout.params.len() * job.config.wire.bytes()) as u64,
     };
     let coordinator = Coordinator::new(Now(clock.now()), start);
     let writer = trace.as_ref().map(TraceFile::writer);

@@ -53,6 +53,8 @@ struct Status {
     run_dir: String,
     last_checkpoint: String,
     stop_reason: String,
+    cpu_ms: u64,
+    peak_memory_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,6 +101,8 @@ impl From<StatusReply> for Status {
             run_dir: reply.run_dir,
             last_checkpoint: reply.last_checkpoint,
             stop_reason: reply.stop_reason,
+            cpu_ms: reply.cpu_ms,
+            peak_memory_bytes: reply.peak_memory_bytes,
         }
     }
 }
@@ -151,6 +155,11 @@ impl Report for Status {
             "" => format!("run {}, no checkpoint yet", self.run_dir),
             path => format!("newest checkpoint {path}"),
         });
+        lines.push(format!(
+            "the server's process: {} of processor time, {} MiB at most",
+            duration(Duration::from_millis(self.cpu_ms)),
+            count(self.peak_memory_bytes >> 20)
+        ));
         if !self.stop_reason.is_empty() {
             lines.push(format!("ended: {}", self.stop_reason));
         }

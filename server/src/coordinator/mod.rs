@@ -116,6 +116,8 @@ pub(crate) struct Start {
     pub(crate) resumed: bool,
     /// Steps that earlier terms had committed.
     pub(crate) committed_before: GlobalStep,
+    /// Of a contribution, in memory.
+    pub(crate) contribution_bytes: u64,
 }
 
 /// The control plane of one server.
@@ -174,11 +176,12 @@ struct Saves {
 impl Coordinator {
     /// A server that just started: no worker yet.
     pub(crate) fn new(now: Now, start: Start) -> Self {
-        let Start { term, job, expected, progress, resumed, committed_before } = start;
+        let Start { term, job, expected, progress, resumed, .. } = start;
+        let push_window = job.config.cluster.push_window;
         let mut coordinator = Self {
             term,
             limits: Limits::new(&job.config.cluster),
-            window: Window { beyond_next: job.config.cluster.push_window },
+            window: Window::new(push_window, start.contribution_bytes),
             expected,
             members: Members::default(),
             phase: Phase::Saving,
@@ -188,7 +191,7 @@ impl Coordinator {
             credits: BTreeMap::new(),
             draining: None,
             saves: Saves { taken: resumed.then(|| progress.clone()), ..Saves::default() },
-            committed_before,
+            committed_before: start.committed_before,
             replayed_steps: 0,
             releases: 0,
             bad_images: BTreeSet::new(),

@@ -11,6 +11,7 @@ use super::pull::Waiting;
 use crate::coordinator::{BlockReport, Coordinator, Introduction, Now, check_program};
 use crate::driver::{Driver, Handle};
 use crate::trace::TraceWriter;
+use crate::usage::Usage;
 
 /// Serves Control.
 #[derive(Clone)]
@@ -111,6 +112,11 @@ impl Control for ControlService {
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::StatusReply> {
         let (status, run_dir, last_checkpoint) = self.driver.call(|driver| driver.status()).await?;
-        Ok(Response::new(convert::status(status, &run_dir, last_checkpoint.as_deref())))
+        Ok(Response::new(convert::status(
+            status,
+            &run_dir,
+            last_checkpoint.as_deref(),
+            Usage::now(),
+        )))
     }
 }

@@ -14,6 +14,7 @@ use crate::coordinator::{
     WorkerStatus,
 };
 use crate::driver::Gone;
+use crate::usage::Usage;
 
 impl From<Refusal> for GrpcStatus {
     fn from(refusal: Refusal) -> Self {
@@ -135,6 +136,7 @@ pub(super) fn status(
     status: Status,
     run_dir: &Path,
     last_checkpoint: Option<&Path>,
+    usage: Usage,
 ) -> v1::StatusReply {
     let text = |path: &Path| path.display().to_string();
     v1::StatusReply {
@@ -159,6 +161,8 @@ pub(super) fn status(
         replicas: status.replicas,
         batch_size: status.batch_size,
         stop_reason: status.stop_reason,
+        cpu_ms: usage.cpu.as_millis() as u64,
+        peak_memory_bytes: usage.peak_memory_bytes,
     }
 }
 

@@ -11,7 +11,7 @@ use hw2_common::layout::ParamLayout;
 use tokio_util::sync::CancellationToken;
 
 use crate::ps::{
-    Client, Contribution, Credentials, Credit, Directive, EvaluationReport, Held, PsError,
+    Client, Contribution, Credentials, Directive, EvaluationReport, Exchange, Held, PsError,
     StepResult,
 };
 use pace::Pace;
@@ -25,7 +25,7 @@ const GRADIENT: f32 = 1e-3;
 /// pulled goes nowhere, where a worker copies it to its device: neither is in a round.
 ///
 /// # Errors
-/// As every call; [`PsError::Protocol`] when a push gets no credit, which a bench never waits for.
+/// As every call.
 pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, PsError> {
     let client = Client::connect(address, &CancellationToken::new())?;
     let hello = client.hello()?;
@@ -47,24 +47,22 @@ pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, Ps
     loop {
         (directive, held) = match directive {
             Directive::Run { step, assignments } => {
-                let [(replica, credit)] = &assignments[..] else {
-                    return Err(PsError::Protocol("a worker of a bench has one replica".into()));
-                };
-                if *credit != Credit::Push {
-                    return Err(PsError::Protocol(format!("no credit for {replica}")));
-                }
                 let began = Instant::now();
-                let assignment = Assignment { step, replica: *replica };
-                let mut push = session.begin_push(assignment);
-                let mut pull = session.begin_pull(held, Some(assignment));
-                if !computing.is_zero() {
-                    for (bucket, made) in buckets.iter().zip(pace.begin(assignment)) {
-                        std::thread::sleep(made.saturating_duration_since(Instant::now()));
-                        push.send_next_bucket(&contribution);
-                        pull.deliver(&mut pace, bucket.start);
+                let mut exchange = Exchange::new(held);
+                for (place, (replica, credit)) in assignments.iter().enumerate() {
+                    let assignment = Assignment { step, replica: *replica };
+                    exchange.finish_push(&session, &contribution)?;
+                    let is_last = place + 1 == assignments.len();
+                    exchange.begin(&session, assignment, credit, is_last);
+                    if !computing.is_zero() {
+                        for (bucket, made) in buckets.iter().zip(pace.begin(assignment)) {
+                            std::thread::sleep(made.saturating_duration_since(Instant::now()));
+                            exchange.bucket_is_made(&contribution, bucket.start, &mut pace);
+                        }
                     }
+                    exchange.await_credit(&session, assignment)?;
                 }
-                let next = session.push_and_pull(push, &contribution, pull, &mut pace)?;
+                let next = exchange.finish(&session, &contribution, &mut pace)?;
                 if matches!(next.0, Directive::Run { .. }) {
                     rounds.push(began.elapsed());
                 }

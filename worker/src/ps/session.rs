@@ -162,11 +162,25 @@ impl Session {
         Pull::begin(&self.client.data_io, self.client.data.clone(), request, held, trace)
     }
 
-    /// Asks whether `assignment` may be pushed.
+    /// Asks until `assignment` may be pushed (true) or is not wanted any more. Each question waits
+    /// at the server, so this does not spin.
     ///
     /// # Errors
     /// Any error ends the session.
-    pub fn credit(&self, assignment: Assignment) -> Result<Credit, PsError> {
+    pub fn await_credit(&self, assignment: Assignment) -> Result<bool, PsError> {
+        loop {
+            match self.credit(assignment)? {
+                Credit::Push => return Ok(true),
+                Credit::Drop(reason) => {
+                    tracing::debug!("{assignment} is dropped: {reason}");
+                    return Ok(false);
+                }
+                Credit::Wait(reason) => tracing::debug!("{assignment} waits: {reason}"),
+            }
+        }
+    }
+
+    fn credit(&self, assignment: Assignment) -> Result<Credit, PsError> {
         let request = v1::CreditRequest {
             term: self.term.0,
             worker: self.worker.0,

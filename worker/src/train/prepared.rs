@@ -17,7 +17,7 @@ use crate::data::{Batch, DataError, Form, Loader, Pixels};
 use crate::device::{DeviceError, DropoutCoordinates};
 use crate::nn::{Engine, Made, StepOutcome};
 use crate::numeric_kind::numeric_kind;
-use crate::ps::{Contribution, Credentials, Destination, Pull, Push, StepResult, Vector};
+use crate::ps::{Contribution, Credentials, Destination, Exchange, StepResult, Vector};
 
 /// Of the trace. What a GPU does is there when the host hears of it.
 pub(super) const TRACK: &str = "compute";
@@ -101,16 +101,15 @@ impl Prepared {
         })
     }
 
-    /// Forward and backward of one micro-batch into `contribution`; buckets go to `push` as backward
-    /// finishes them, and the weights that they were the gradients of are replaced by what arrives by
-    /// `pull`. Meanwhile the images of `next` are read.
+    /// Forward and backward of one micro-batch into `contribution`; `exchange` takes the buckets as
+    /// backward finishes them, and replaces the weights that they were the gradients of by what arrives.
+    /// Meanwhile the images of `next` are read.
     pub(super) fn train(
         &mut self,
         assignment: Assignment,
         next: Assignment,
         contribution: &mut Contribution,
-        push: &mut Option<Push>,
-        pull: &mut Option<Pull>,
+        exchange: &mut Exchange,
     ) -> Result<(), ComputeError> {
         if self.staged.as_ref().is_none_or(|staged| staged.assignment != assignment) {
             let began = Instant::now();
@@ -136,13 +135,7 @@ impl Prepared {
                     });
                     began = Instant::now();
                     contribution.set_bucket(bucket, gradient);
-                    if let Some(push) = push {
-                        push.send_next_bucket(contribution);
-                    }
-                    // Backward never turns round: nothing computes with these weights any more.
-                    if let Some(pull) = pull {
-                        pull.deliver(self, start);
-                    }
+                    exchange.bucket_is_made(contribution, start, self);
                 }
             }
             // What a GPU has begun it does by itself, and meanwhile it can be given the next batch.

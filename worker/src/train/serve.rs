@@ -13,7 +13,7 @@ use super::Tally;
 use super::prepared::{ComputeError, Prepared, TRACK};
 use crate::args::WorkerArgs;
 use crate::ps::{
-    Client, Contribution, Credit, Directive, EvaluationReport, Held, Hello, PsError, Pull, Push,
+    Client, Contribution, Credit, Directive, EvaluationReport, Exchange, Held, Hello, PsError,
     Session,
 };
 
@@ -192,13 +192,11 @@ fn serve(
     let held = Held::new(&prepared.layout, wire);
     let (mut directive, mut held) = session.pull(held, prepared)?;
     loop {
-        let mut exchange = Exchange { held: Some(held), ..Exchange::default() };
+        let mut exchange = Exchange::new(held);
         match directive {
             Directive::Run { step, assignments } => {
                 for work in works(step, &assignments) {
-                    if let Some(push) = exchange.push.take() {
-                        session.finish_push(push, &contribution)?;
-                    }
+                    exchange.finish_push(session, &contribution)?;
                     if stop.is_cancelled() || session.is_lost() {
                         break;
                     }
@@ -218,7 +216,7 @@ fn serve(
             Directive::Stop { finished, reason } => return Ok(End::Told { finished, reason }),
         }
         // A server that has ended meanwhile has said so.
-        if session.is_lost() && !exchange.pull.as_ref().is_some_and(Pull::is_answered) {
+        if session.is_lost() && !exchange.is_answered() {
             return Err(PsError::Rejoin("the heartbeat was not answered".into()).into());
         }
         if stop.is_cancelled() {
@@ -230,40 +228,10 @@ fn serve(
     }
 }
 
-/// What is on its way to the server and from it.
-#[derive(Default)]
-struct Exchange {
-    push: Option<Push>,
-    pull: Option<Pull>,
-    /// None while a pull replaces it.
-    held: Option<Held>,
-}
-
-impl Exchange {
-    /// Waits for the push, if there is one, and for what to do next.
-    fn finish(
-        self,
-        session: &Session,
-        contribution: &Contribution,
-        prepared: &mut Prepared,
-    ) -> Result<(Directive, Held), PsError> {
-        let pushing = self.push.as_ref().map(Push::assignment);
-        let pull = match (self.pull, self.held) {
-            (Some(pull), _) => pull,
-            (None, held) => session.begin_pull(held.expect("no pull has it"), pushing),
-        };
-        match self.push {
-            Some(push) => session.push_and_pull(push, contribution, pull, prepared),
-            None => session.finish_pull(pull, prepared),
-        }
-    }
-}
-
 /// What to compute, and what after it.
 struct Work {
     assignment: Assignment,
-    /// Whether it may be pushed without asking.
-    credit: bool,
+    credit: Credit,
     next: Assignment,
     /// Whether the others were before it.
     is_last: bool,
@@ -274,7 +242,7 @@ struct Work {
 fn works(step: GlobalStep, assignments: &[(ReplicaId, Credit)]) -> Vec<Work> {
     let work = |(place, (replica, credit)): (usize, &(ReplicaId, Credit))| Work {
         assignment: Assignment { step, replica: *replica },
-        credit: *credit == Credit::Push,
+        credit: credit.clone(),
         next: match assignments.get(place + 1) {
             Some((replica, _)) => Assignment { step, replica: *replica },
             None => Assignment { step: step.next(), replica: assignments[0].0 },
@@ -305,35 +273,12 @@ fn contribute(
     prepared: &mut Prepared,
     work: &Work,
     contribution: &mut Contribution,
-    Exchange { push, pull, held }: &mut Exchange,
+    exchange: &mut Exchange,
 ) -> Result<(), SessionError> {
-    let Work { assignment, credit, next, is_last } = *work;
-    if credit {
-        *push = Some(session.begin_push(assignment));
-        if is_last {
-            *pull = held.take().map(|held| session.begin_pull(held, Some(assignment)));
-        }
-    }
-    prepared.train(assignment, next, contribution, push, pull)?;
-    if push.is_none() && await_credit(session, assignment)? {
-        *push = Some(session.begin_push(assignment));
-    }
-    Ok(())
-}
-
-/// Asks until the contribution may be pushed (true) or is not wanted any more. Each question waits
-/// at the server, so this does not spin.
-fn await_credit(session: &Session, assignment: Assignment) -> Result<bool, PsError> {
-    loop {
-        match session.credit(assignment)? {
-            Credit::Push => return Ok(true),
-            Credit::Drop(reason) => {
-                tracing::debug!("{assignment} is dropped: {reason}");
-                return Ok(false);
-            }
-            Credit::Wait(reason) => tracing::debug!("{assignment} waits: {reason}"),
-        }
-    }
+    let Work { assignment, credit, next, is_last } = work;
+    exchange.begin(session, *assignment, credit, *is_last);
+    prepared.train(*assignment, *next, contribution, exchange)?;
+    Ok(exchange.await_credit(session, *assignment)?)
 }
 
 #[cfg(test)]

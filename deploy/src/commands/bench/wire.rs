@@ -11,16 +11,20 @@ use hw2_common::address::Address;
 use hw2_common::config::{Config, WireFormat};
 use hw2_common::job::{Card, Job};
 use hw2_common::lifeline;
+use hw2_common::model::Block;
 use hw2_proto::v1::StatusReply;
 use serde::Serialize;
 
 use super::raw;
 use crate::cluster::{self, Audience, Outcome, Plan, SocketDir};
 use crate::local_run::trace_flags;
-use crate::output::{self, Column, Report, Table, count, rate};
+use crate::output::{self, Column, Report, Table, count};
 
 /// The original's.
 const CLASSES: usize = 65;
+/// Limits of what can be asked for.
+const VALUES_MIN: u64 = 1_000_000;
+const VALUES_MAX: u64 = 500_000_000;
 /// Part of the rounds before which the cluster is still starting.
 const WARM_UP: f64 = 0.25;
 
@@ -44,6 +48,10 @@ pub(crate) struct WireArgs {
     /// How weights and gradients travel
     #[arg(long, value_name = "FORMAT", default_value_t)]
     wire: WireFormat,
+
+    /// Parameters, about so many, most of them in one dense layer [default: those of the ten-layer network]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(VALUES_MIN..=VALUES_MAX))]
+    values: Option<u64>,
 
     /// Compute for so long in each round, or do as if: what remains of the round beside it?
     #[arg(long, value_name = "MS", default_value_t = 0.0, value_parser = milliseconds)]
@@ -87,16 +95,17 @@ pub(crate) fn run(args: &WireArgs) -> anyhow::Result<()> {
     {
         bail!("--listen {address}: workers must know the port; name one that is free");
     }
-    let job = job(args.rounds, args.wire);
+    let job = job(args)?;
     let values = job.layout()?.params.len();
     let measured = args.workers.iter().map(|&workers| {
-        let (transport, rounds) = measure(&job, workers, args)?;
-        let raw = raw::round(&transport, workers, args.rounds, args.wire.bytes() * values)
-            .context("cannot measure plain sockets")?;
-        Ok(Measurement::new(&transport, (workers, args.wire, args.compute), values, rounds, raw))
+        let measured = measure(&job, workers, args)?;
+        let bytes = args.wire.bytes() * values;
+        let raw = raw::round(&measured.address, workers, args.rounds, bytes);
+        let raw = raw.context("cannot measure plain sockets")?;
+        Ok(Row::new((workers, args.wire, args.compute), bytes, measured, raw))
     });
-    let measurements = measured.collect::<anyhow::Result<_>>()?;
-    output::report(&Wire { values, measurements }, args.json)
+    let rows = measured.collect::<anyhow::Result<_>>()?;
+    output::report(&Wire { values, rows }, args.json)
 }
 
 /// Works for the server and leaves the times of the rounds in a file.
@@ -109,23 +118,67 @@ pub(crate) fn work(args: &WorkerArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// The full network, trained on nothing: the server reads the card only.
-fn job(rounds: u32, wire: WireFormat) -> Job {
+/// The ten-layer network, or one with more in its dense layer, trained on nothing: the server reads the
+/// card only.
+fn job(args: &WireArgs) -> anyhow::Result<Job> {
     let config = Config {
         batch_size: CLASSES as u32,
-        wire,
-        max_steps: rounds.into(),
-        checkpoint_every: rounds.into(),
+        wire: args.wire,
+        max_steps: args.rounds.into(),
+        checkpoint_every: args.rounds.into(),
         ..Config::default()
     };
     let classes = (0..CLASSES).map(|class| format!("class-{class:02}")).collect();
     let fingerprint = hw2_common::hex(&[0; 32]);
     let (train, val) = (CLASSES as u32, CLASSES as u32);
-    Job { config, dataset: Card { classes, train, val, fingerprint } }
+    let mut job = Job { config, dataset: Card { classes, train, val, fingerprint } };
+    if let Some(values) = args.values {
+        let mut len = |units| {
+            set_units(&mut job, units);
+            anyhow::Ok(job.layout()?.params.len() as u64)
+        };
+        let (one, two) = (len(1)?, len(2)?);
+        let units = 1 + values.saturating_sub(one) / (two - one);
+        set_units(&mut job, units as usize);
+    }
+    Ok(job)
 }
 
-/// The times of all rounds of all workers, without those of the start, and where the server listened.
-fn measure(job: &Job, workers: u16, args: &WireArgs) -> anyhow::Result<(Address, Vec<Duration>)> {
+fn set_units(job: &mut Job, wanted: usize) {
+    for block in &mut job.config.model.blocks {
+        if let Block::Dense { units, .. } = block {
+            *units = wanted;
+        }
+    }
+}
+
+/// What a cluster did.
+struct Measured {
+    /// Where the server listened.
+    address: Address,
+    /// The times of all rounds of all workers, without those of the start.
+    rounds: Vec<Duration>,
+    server: ServerUse,
+}
+
+/// What the server says of its process, while rounds are made.
+#[derive(Default)]
+struct ServerUse {
+    /// The first and the last answer: rounds so far, milliseconds of processor time.
+    first: Option<(u64, u64)>,
+    last: (u64, u64),
+    peak_memory_bytes: u64,
+}
+
+impl ServerUse {
+    /// Processor time of a round; none if there were too few answers to tell.
+    fn cpu_ms(&self) -> Option<f64> {
+        let ((from, began), (to, ended)) = (self.first?, self.last);
+        (to > from).then(|| (ended - began) as f64 / (to - from) as f64)
+    }
+}
+
+fn measure(job: &Job, workers: u16, args: &WireArgs) -> anyhow::Result<Measured> {
     let dir = SocketDir::new()?;
     let address = args.listen.as_ref().unwrap_or(dir.address()).clone();
     let reports = dir.file("reports");
@@ -133,11 +186,13 @@ fn measure(job: &Job, workers: u16, args: &WireArgs) -> anyhow::Result<(Address,
     let mut plan = plan(job, &dir, &address, (workers, args.compute), &reports)?;
     plan.server.extend(trace_flags(args.trace.as_deref()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut complaints = Complaints::default();
-    match runtime.block_on(cluster::run(&plan, &mut complaints))? {
-        Outcome::Finished => Ok((address, read_reports(&reports)?)),
+    let mut watch = Watch::default();
+    match runtime.block_on(cluster::run(&plan, &mut watch))? {
+        Outcome::Finished => {
+            Ok(Measured { address, rounds: read_reports(&reports)?, server: watch.server })
+        }
         Outcome::Interrupted => bail!("interrupted"),
-        Outcome::Failed(reason) => bail!("{reason}\n{}", complaints.lines.join("\n")),
+        Outcome::Failed(reason) => bail!("{reason}\n{}", watch.lines.join("\n")),
     }
 }
 
@@ -183,13 +238,14 @@ fn read_reports(dir: &Path) -> anyhow::Result<Vec<Duration>> {
     Ok(rounds)
 }
 
-/// Keeps what the children say, for the case that one fails.
+/// Keeps what the children say, for the case that one fails, and what the server costs.
 #[derive(Default)]
-struct Complaints {
+struct Watch {
     lines: Vec<String>,
+    server: ServerUse,
 }
 
-impl Audience for Complaints {
+impl Audience for Watch {
     fn child_line(&mut self, child: &str, line: &str) {
         self.lines.push(format!("{child} | {line}"));
     }
@@ -198,18 +254,26 @@ impl Audience for Complaints {
         self.lines.push(reason.to_owned());
     }
 
-    fn status(&mut self, _: &StatusReply) {}
+    fn status(&mut self, status: &StatusReply) {
+        let server = &mut self.server;
+        server.peak_memory_bytes = status.peak_memory_bytes;
+        // Before all workers have joined it waits, and after the last round it writes.
+        if (1..status.max_steps).contains(&status.global_step) {
+            server.last = (status.global_step, status.cpu_ms);
+            server.first.get_or_insert(server.last);
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
 struct Wire {
     /// Parameters pushed, and pulled, by each worker in each round.
     values: usize,
-    measurements: Vec<Measurement>,
+    rows: Vec<Row>,
 }
 
 #[derive(Debug, Serialize)]
-struct Measurement {
+struct Row {
     /// unix or tcp.
     transport: &'static str,
     /// f32 or bf16.
@@ -219,33 +283,40 @@ struct Measurement {
     compute_ms: f64,
     /// Of all workers, without those of the start.
     rounds: usize,
-    median_ms: f64,
+    /// Their median.
+    ms_per_round: f64,
     p10_ms: f64,
     p90_ms: f64,
     /// Of plain sockets that carry as many bytes for as many clients, and do nothing else.
     raw_ms: f64,
     ratio_to_raw: f64,
     /// Both ways, of all workers.
-    megabytes_per_second: f64,
+    #[serde(rename = "GB_per_s")]
+    gb_per_s: f64,
+    /// Of all threads of the server, for a round; none if that ended too soon to tell.
+    server_cpu_ms: Option<f64>,
+    /// Of the server, evaluations and checkpoints included.
+    server_peak_mib: u64,
 }
 
-impl Measurement {
+impl Row {
+    /// Of rounds in which each worker pushes, and pulls, so many bytes.
     fn new(
-        transport: &Address,
         (workers, wire, compute_ms): (u16, WireFormat, f64),
-        values: usize,
-        mut rounds: Vec<Duration>,
+        bytes: usize,
+        measured: Measured,
         raw: Duration,
     ) -> Self {
+        let Measured { address, mut rounds, server } = measured;
         rounds.sort();
         let at = |part: f64| match rounds.len() {
             0 => f64::NAN,
             len => rounds[((len - 1) as f64 * part).round() as usize].as_secs_f64() * 1e3,
         };
-        let bytes = 2 * usize::from(workers) * values * wire.bytes();
+        let all_bytes = 2 * usize::from(workers) * bytes;
         let raw_ms = raw.as_secs_f64() * 1e3;
         Self {
-            transport: match transport {
+            transport: match address {
                 Address::Tcp(_) => "tcp",
                 Address::Unix(_) => "unix",
             },
@@ -255,10 +326,12 @@ impl Measurement {
             workers,
             compute_ms,
             rounds: rounds.len(),
-            median_ms: at(0.5),
+            ms_per_round: at(0.5),
             p10_ms: at(0.1),
             p90_ms: at(0.9),
-            megabytes_per_second: bytes as f64 / 1e6 / (at(0.5) / 1e3),
+            gb_per_s: all_bytes as f64 / 1e9 / (at(0.5) / 1e3),
+            server_cpu_ms: server.cpu_ms(),
+            server_peak_mib: server.peak_memory_bytes >> 20,
         }
     }
 }
@@ -273,27 +346,31 @@ impl Report for Wire {
             "median ms",
             "10 %",
             "90 %",
-            "MB/s",
+            "GB/s",
             "raw ms",
             "ratio",
+            "server CPU ms",
+            "MiB",
         ];
         let mut table = Table::new(columns.map(Column::Right));
-        for measurement in &self.measurements {
+        for row in &self.rows {
             table.row([
-                measurement.transport.to_owned(),
-                measurement.wire.clone(),
-                measurement.workers.to_string(),
-                count(measurement.rounds as u64),
-                format!("{:.1}", measurement.median_ms),
-                format!("{:.1}", measurement.p10_ms),
-                format!("{:.1}", measurement.p90_ms),
-                rate(measurement.megabytes_per_second),
-                format!("{:.1}", measurement.raw_ms),
-                format!("{:.2}", measurement.ratio_to_raw),
+                row.transport.to_owned(),
+                row.wire.clone(),
+                row.workers.to_string(),
+                count(row.rounds as u64),
+                format!("{:.1}", row.ms_per_round),
+                format!("{:.1}", row.p10_ms),
+                format!("{:.1}", row.p90_ms),
+                format!("{:.2}", row.gb_per_s),
+                format!("{:.1}", row.raw_ms),
+                format!("{:.2}", row.ratio_to_raw),
+                row.server_cpu_ms.map_or("-".into(), |ms| format!("{ms:.1}")),
+                count(row.server_peak_mib),
             ]);
         }
         let values = count(self.values as u64);
-        let compute = self.measurements.first().map_or(0.0, |measured| measured.compute_ms);
+        let compute = self.rows.first().map_or(0.0, |row| row.compute_ms);
         let beside = match compute > 0.0 {
             true => format!(" beside {compute} ms of computing, which its times include"),
             false => String::new(),
@@ -308,24 +385,39 @@ impl Report for Wire {
 mod tests {
     use super::*;
 
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        wire: WireArgs,
+    }
+
+    fn values(line: &str) -> usize {
+        let args = <Line as clap::Parser>::try_parse_from(line.split(' ')).unwrap().wire;
+        job(&args).unwrap().layout().unwrap().params.len()
+    }
+
     #[test]
-    fn the_full_network_is_what_travels() {
-        assert_eq!(job(8, WireFormat::F32).layout().unwrap().params.len(), 2_958_689);
+    fn the_ten_layer_network_is_what_travels_or_one_of_another_size() {
+        assert_eq!(values("wire"), 2_958_689);
+        for wanted in [3_000_000, 30_000_000, 300_000_000] {
+            let found = values(&format!("wire --values {wanted}"));
+            assert!(found <= wanted && wanted - found < 10_000, "{found} for {wanted}");
+        }
     }
 
     #[test]
     fn the_median_and_the_rate_belong_together() {
-        let rounds = (1..=11).map(Duration::from_millis).collect();
-        let address = "unix:/a.sock".parse().unwrap();
+        let measured = Measured {
+            address: "unix:/a.sock".parse().unwrap(),
+            rounds: (1..=11).map(Duration::from_millis).collect(),
+            server: ServerUse { first: Some((2, 10)), last: (4, 17), peak_memory_bytes: 5 << 20 },
+        };
         let raw = Duration::from_millis(3);
-        let measured =
-            Measurement::new(&address, (2, WireFormat::F32, 0.0), 1_000_000, rounds, raw);
-        assert_eq!(
-            (measured.transport, measured.raw_ms, measured.ratio_to_raw),
-            ("unix", 3.0, 2.0)
-        );
-        assert_eq!((measured.p10_ms, measured.median_ms, measured.p90_ms), (2.0, 6.0, 10.0));
-        assert_eq!(measured.megabytes_per_second.round(), 2667.0);
+        let row = Row::new((2, WireFormat::F32, 0.0), 4_000_000, measured, raw);
+        assert_eq!((row.transport, row.raw_ms, row.ratio_to_raw), ("unix", 3.0, 2.0));
+        assert_eq!((row.p10_ms, row.ms_per_round, row.p90_ms), (2.0, 6.0, 10.0));
+        assert_eq!((row.gb_per_s * 1e3).round(), 2667.0);
+        assert_eq!((row.server_cpu_ms, row.server_peak_mib), (Some(3.5), 5));
     }
 
     #[test]

@@ -123,6 +123,7 @@ impl World {
             progress,
             resumed,
             committed_before: GlobalStep(6),
+            contribution_bytes: 0,
         };
         let mut world = Self {
             coordinator: Coordinator::new(now, start),
