@@ -102,9 +102,11 @@ enum ChildState {
     Running,
     /// Will be started: at a time, or when the server answers.
     Waiting(Option<Instant>),
-    /// In good order: told to by the server, which is then about to end, or by somebody else.
-    /// Patience tells which.
+    /// In good order, and before the run is over: told to by the server, which is then about to end,
+    /// or by somebody else. Patience tells which.
     Left,
+    /// The server has told it that the run is over, and ends when it has written the last state.
+    Finished,
     Gone,
 }
 
@@ -176,6 +178,12 @@ impl Supervisor {
         if self.phase == Phase::Running && ending.is_accident() && self.server.may_restart(lived) {
             let reason =
                 format!("the server {ending}: starting it again from its newest checkpoint");
+            // What they have finished is to be done again.
+            for child in &mut self.workers {
+                if child.state == ChildState::Finished {
+                    child.state = ChildState::Waiting(Some(now + RESTART_DELAY));
+                }
+            }
             return Decision::new(Action::Start(Role::Server), reason);
         }
         self.server.state = ChildState::Gone;
@@ -202,6 +210,10 @@ impl Supervisor {
         let role = Role::Worker(place);
         self.workers[place].state = ChildState::Gone;
         if self.phase != Phase::Running {
+            return Decision::silent(Action::Nothing);
+        }
+        if ending == Ending::Exited(0) {
+            self.workers[place].state = ChildState::Finished;
             return Decision::silent(Action::Nothing);
         }
         if ending.is_in_order() {

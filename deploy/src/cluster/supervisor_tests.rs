@@ -1,7 +1,10 @@
+use hw2_common::child::EXIT_EARLY;
+
 use super::*;
 
 const KILLED: Ending = Ending::Killed(9);
 const DONE: Ending = Ending::Exited(0);
+const LEFT: Ending = Ending::Exited(EXIT_EARLY as i32);
 const REFUSED: Ending = Ending::Exited(1);
 const GRACE: Duration = Duration::from_secs(20);
 const MOMENT: Duration = Duration::from_secs(1);
@@ -114,7 +117,7 @@ fn when_every_worker_fails_the_run_fails_with_a_checkpoint() {
 #[test]
 fn when_all_workers_are_taken_away_the_server_is_stopped() {
     let mut cluster = Cluster::running(1);
-    assert_eq!(cluster.ended(Role::Worker(0), DONE).action, Action::Nothing);
+    assert_eq!(cluster.ended(Role::Worker(0), LEFT).action, Action::Nothing);
     assert_eq!(cluster.wait().action, Action::DrainServer);
     cluster.ended(Role::Server, DONE);
     assert_eq!(failed(&cluster), "all workers have left");
@@ -123,11 +126,24 @@ fn when_all_workers_are_taken_away_the_server_is_stopped() {
 #[test]
 fn a_worker_that_leaves_is_missed_only_while_the_run_goes_on() {
     let mut cluster = Cluster::running(2);
-    assert_eq!(cluster.ended(Role::Worker(0), DONE).reason, None);
+    assert_eq!(cluster.ended(Role::Worker(0), LEFT).reason, None);
     let decision = cluster.wait();
     assert_eq!(decision.reason.as_deref(), Some("worker-0 left: going on without"));
     assert_eq!(cluster.supervisor.deadline(), None);
     cluster.ended(Role::Worker(1), DONE);
+    cluster.ended(Role::Server, DONE);
+    assert_eq!(cluster.outcome(), Some(Outcome::Finished));
+}
+
+#[test]
+fn a_server_may_take_its_time_for_the_last_checkpoint() {
+    let mut cluster = Cluster::running(1);
+    assert_eq!(cluster.ended(Role::Worker(0), DONE).action, Action::Nothing);
+    assert_eq!(cluster.supervisor.deadline(), None);
+    // It is killed while it writes, and what is lost has to be computed again.
+    assert_eq!(cluster.ended(Role::Server, KILLED).action, Action::Start(Role::Server));
+    assert_eq!(cluster.wait().action, Action::Start(Role::Worker(0)));
+    cluster.ended(Role::Worker(0), DONE);
     cluster.ended(Role::Server, DONE);
     assert_eq!(cluster.outcome(), Some(Outcome::Finished));
 }
