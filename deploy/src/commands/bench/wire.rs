@@ -22,6 +22,7 @@ use crate::output::{self, Column, Report, Table, count};
 
 /// The original's.
 const CLASSES: usize = 65;
+const WORKERS_MAX: i64 = 256;
 /// Limits of what can be asked for.
 const VALUES_MIN: u64 = 1_000_000;
 const VALUES_MAX: u64 = 500_000_000;
@@ -33,7 +34,7 @@ const WARM_UP: f64 = 0.25;
 pub(crate) struct WireArgs {
     /// Numbers of workers to measure with, each pushing one replica a round
     #[arg(long, value_name = "W,...", value_delimiter = ',', default_value = "1,2")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=WORKERS_MAX))]
     workers: Vec<u16>,
 
     /// Rounds of each worker, of which the first quarter does not count
@@ -130,7 +131,8 @@ fn job(args: &WireArgs) -> anyhow::Result<Job> {
     };
     let classes = (0..CLASSES).map(|class| format!("class-{class:02}")).collect();
     let fingerprint = hw2_common::hex(&[0; 32]);
-    let (train, val) = (CLASSES as u32, CLASSES as u32);
+    // A replica needs an image.
+    let (train, val) = (WORKERS_MAX as u32, CLASSES as u32);
     let mut job = Job { config, dataset: Card { classes, train, val, fingerprint } };
     if let Some(values) = args.values {
         let mut len = |units| {
