@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 use crate::model::{Conv, Epilogue, LayerKind, Network};
 use crate::rng;
 
-/// A bucket is closed once it holds this many values, so that none is too small to be worth a frame.
+/// A bucket is closed once it holds this many values, so that none is too small to be worth a
+/// frame.
 const BUCKET_VALUES_MIN: usize = 64 * 1024;
 
 /// What a tensor is, which decides its initial value.

@@ -16,7 +16,7 @@ const SPANS_MAX: usize = 1 << 18;
 /// Something that took its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Those of one track come one after the other.
+    /// Those of one track come one after the other, or lie within each other.
     pub track: String,
     /// What was done.
     pub name: String,
@@ -69,7 +69,7 @@ pub fn span_until(
     let (track, name, step) = (track.to_owned(), name(), step.into());
     let [start, end] = [time.start, time.end].map(|at| at.saturating_duration_since(*origin));
     let mut spans = spans();
-    // Nobody takes them any more.
+    // Nobody takes them any more, or not often enough.
     if spans.len() < SPANS_MAX {
         spans.push(Span { track, name, start, end, step });
     }
@@ -120,7 +120,9 @@ impl Buckets {
         let (began, count) = passed.unwrap_or((Instant::now(), 0));
         *passed = Some((began, count + 1));
         if count + 1 == bucket.chunks.len() {
-            span(&self.track, began, self.step, || format!("{} {}", self.verb, bucket.name));
+            // One bucket may overtake another.
+            let track = format!("{}: {}", self.track, bucket.name);
+            span(&track, began, self.step, || format!("{} {}", self.verb, bucket.name));
         }
     }
 }
@@ -146,7 +148,8 @@ mod tests {
         let spans = take();
         assert_eq!(spans.len(), layout.buckets().len());
         for (bucket, span) in cut.buckets().iter().zip(&spans) {
-            assert_eq!((span.track.as_str(), span.step), ("a track", Some(GlobalStep(3))));
+            assert_eq!(span.track, format!("a track: {}", bucket.name));
+            assert_eq!(span.step, Some(GlobalStep(3)));
             assert_eq!(span.name, format!("push {}", bucket.name));
             assert!(before <= span.start && span.start <= span.end, "{span:?}");
         }

@@ -62,7 +62,8 @@ impl ClusterArgs {
     /// The run of `config` with this many workers.
     ///
     /// # Errors
-    /// The device is not there, a GPU would have no worker, or the path of the dataset means nothing.
+    /// The device is not there, a GPU would have no worker, or the path of the dataset means
+    /// nothing.
     pub(crate) fn local_run(&self, mut config: Config, workers: usize) -> anyhow::Result<LocalRun> {
         let devices = self.device.for_workers(workers)?;
         self.device.check()?;

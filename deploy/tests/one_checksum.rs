@@ -196,8 +196,8 @@ fn killed_server(device: &Device) {
     device.check(&run, "the server was killed");
 }
 
-/// Stops all workers when steps have been committed after a checkpoint that has been written; returns
-/// the last of these steps.
+/// Stops all workers when steps have been committed after a checkpoint that has been written;
+/// returns the last of these steps.
 fn stop_between_checkpoints(run: &Run, workers: &[Process]) -> u64 {
     let between = |status: &Status| {
         status.global_step > CHECKPOINT_EVERY

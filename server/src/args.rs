@@ -35,8 +35,8 @@ pub struct ServerArgs {
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<String>,
 
-    /// Write what server and workers do when to a file for Perfetto (ui.perfetto.dev); it begins anew
-    /// with each start of the server
+    /// Write what server and workers do when to a file for Perfetto (ui.perfetto.dev); it begins
+    /// anew with each start of the server
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
 

@@ -56,17 +56,17 @@ pub struct Outcome {
 /// (says why); its last state could not be saved.
 pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     let ServerSetup { job, listener, shutdown, clock, trace } = setup;
-    let create = |path: &PathBuf| {
-        TraceFile::create(path)
-            .with_context(|| format!("cannot write the trace {}", path.display()))
+    let open = |path: &PathBuf| {
+        TraceFile::open(path).with_context(|| format!("cannot write the trace {}", path.display()))
     };
-    let trace = trace.as_ref().map(create).transpose()?;
+    let trace = trace.as_ref().map(open).transpose()?;
     let layout = job.layout()?;
     let run_dir = PathBuf::from(&job.config.run_dir);
     let Opened { folder, checkpoint, resumed_from, committed_before } = {
         let job = job.clone();
         tokio::task::spawn_blocking(move || RunFolder::open(&run_dir, &job)).await??
     };
+    let trace = trace.map(TraceFile::begin).transpose().context("cannot write the trace")?;
     let state = checkpoint.state;
     let step = state.progress.global_step;
     match &resumed_from {

@@ -39,12 +39,22 @@ struct Recorded {
 }
 
 impl TraceFile {
-    /// Begins a trace in `path`; what was there is overwritten.
+    /// A file in which a trace can begin. What is in it stays until one does: that may be another
+    /// server's.
     ///
     /// # Errors
     /// There can be no such file.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        let mut events = Events::new(BufWriter::new(File::create(path)?))?;
+    pub(crate) fn open(path: &Path) -> io::Result<File> {
+        File::options().create(true).truncate(false).write(true).open(path)
+    }
+
+    /// Begins a trace in `file`.
+    ///
+    /// # Errors
+    /// It cannot be written, or the system has no thread left.
+    pub(crate) fn begin(file: File) -> io::Result<Self> {
+        file.set_len(0)?;
+        let mut events = Events::new(BufWriter::new(file))?;
         trace::begin();
         let (writer, recorded) = channel();
         let thread = std::thread::Builder::new().name("hw2-trace".into()).spawn(move || {

@@ -1,6 +1,7 @@
 //! The network that a [`ModelSpec`] means: every size inferred, every parameter named.
 //!
-//! The layout of the flat vector and the layers of the worker are both read off this one description.
+//! The layout of the flat vector and the layers of the worker are both read off this one
+//! description.
 
 use super::{Block, ModelError, ModelSpec, Shape};
 
@@ -47,7 +48,8 @@ pub enum LayerKind {
         /// Step of the window.
         stride: usize,
     },
-    /// Branches side by side, concatenated along the channels, then `{name}.bn` and ReLU over the whole.
+    /// Branches side by side, concatenated along the channels, then `{name}.bn` and ReLU over the
+    /// whole.
     Inception(Vec<Branch>),
     /// Drops feature maps.
     SpatialDropout {

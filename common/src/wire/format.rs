@@ -18,8 +18,8 @@ pub struct Values<'a> {
 }
 
 impl WireFormat {
-    /// In which `part` travels in a run whose format is this one: weights and gradients do. All else is
-    /// rare or small, and exact.
+    /// In which `part` travels in a run whose format is this one: weights and gradients do. All
+    /// else is rare or small, and exact.
     pub fn of(self, part: Part) -> Self {
         match part {
             Part::Weights | Part::Gradient => self,
@@ -159,7 +159,8 @@ fn from_bf16(value: [u8; BF16_BYTES]) -> f32 {
 mod tests {
     use super::*;
 
-    /// (number, as bfloat16): a tie to the even one below and above, more than a tie, the largest f32.
+    /// (number, as bfloat16): a tie to the even one below and above, more than a tie, the largest
+    /// f32.
     const CASES: [(f32, f32); 8] = [
         (0.0, 0.0),
         (-1.0, -1.0),

@@ -34,8 +34,8 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// HTTP/2 frame size; the values of a chunk fit in one.
 pub const FRAME_BYTES: u32 = 1 << 18;
 
-/// Bytes that a Unix socket should take before its sender waits. By default it takes less than a chunk,
-/// so that the two sides wake each other several times for each.
+/// Bytes that a Unix socket should take before its sender waits. By default it takes less than a
+/// chunk, so that the two sides wake each other several times for each.
 const SEND_BUFFER_BYTES: usize = 2 << 20;
 
 /// Has a Unix socket take some chunks at once, or as much as the system allows.
@@ -165,9 +165,9 @@ fn chunk_ranges(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     range.step_by(CHUNK_VALUES).map(move |start| start..(start + CHUNK_VALUES).min(end))
 }
 
-/// The chunks of `values`, which stand at `start` of their flat vector and are whole chunks of it, in f32,
-/// with their `checksums`. They share the memory: nothing is copied, and nobody can write to it until
-/// the last is gone.
+/// The chunks of `values`, which stand at `start` of their flat vector and are whole chunks of it,
+/// in f32, with their `checksums`. They share the memory: nothing is copied, and nobody can write
+/// to it until the last is gone.
 ///
 /// # Panics
 /// If there are more or fewer checksums than chunks.
@@ -208,8 +208,8 @@ pub fn checksums(values: &[f32]) -> Vec<u32> {
         .collect()
 }
 
-/// Encodes whole chunks of a flat vector and returns their checksums, each of which is made while its
-/// values are in the cache.
+/// Encodes whole chunks of a flat vector and returns their checksums, each of which is made while
+/// its values are in the cache.
 ///
 /// # Panics
 /// As [`encode`].
@@ -339,8 +339,8 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Receives a vector that is cut so into `buffer`, whose values do not matter, in a run whose format
-    /// is `wire`.
+    /// Receives a vector that is cut so into `buffer`, whose values do not matter, in a run whose
+    /// format is `wire`.
     ///
     /// # Panics
     /// If `buffer` has another length.

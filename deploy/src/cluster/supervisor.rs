@@ -102,8 +102,8 @@ enum ChildState {
     Running,
     /// Will be started: at a time, or when the server answers.
     Waiting(Option<Instant>),
-    /// In good order, and before the run is over: told to by the server, which is then about to end,
-    /// or by somebody else. Patience tells which.
+    /// In good order, and before the run is over: told to by the server, which is then about to
+    /// end, or by somebody else. Patience tells which.
     Left,
     /// The server has told it that the run is over, and ends when it has written the last state.
     Finished,

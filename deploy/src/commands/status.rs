@@ -155,11 +155,6 @@ impl Report for Status {
             "" => format!("run {}, no checkpoint yet", self.run_dir),
             path => format!("newest checkpoint {path}"),
         });
-        lines.push(format!(
-            "the server's process: {} of processor time, {} MiB at most",
-            duration(Duration::from_millis(self.cpu_ms)),
-            count(self.peak_memory_bytes >> 20)
-        ));
         if !self.stop_reason.is_empty() {
             lines.push(format!("ended: {}", self.stop_reason));
         }

@@ -129,8 +129,8 @@ impl Run<'_> {
         Process::start(&format!("{}-worker-{number}", self.name), command, self.job.dir())
     }
 
-    /// Starts `count` workers of one thread. None works on before all have joined, so that none comes
-    /// when the others have done it all.
+    /// Starts `count` workers of one thread. None works on before all have joined, so that none
+    /// comes when the others have done it all.
     pub(crate) fn workers(&self, count: usize) -> Vec<Process> {
         let mut workers: Vec<Process> = Vec::new();
         for number in 0..count {

@@ -17,8 +17,8 @@ use crate::coordinator::Update;
 /// Values between two looks at the checksum: all vectors' together fit a core's cache.
 pub(super) const STRIP: usize = 2048;
 
-/// One chunk's range of the weights. It never changes: an update makes a new one, so that a step that
-/// is given up leaves no trace.
+/// One chunk's range of the weights. It never changes: an update makes a new one, so that a step
+/// that is given up leaves no trace.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) weights: Arc<Buffer>,
@@ -165,10 +165,10 @@ impl Pass {
     }
 
     /// The block after the update by the mean of `addends`, which are added in their order. The
-    /// averages take the update in that made `block`, and not yet this one, which may come to nothing:
-    /// so they change where they are, and no more than the weights is written anew. Every value passes
-    /// through the cache once, and there the checksum of the new weights is made. All arithmetic is by
-    /// element, so that strips do not show in the bits.
+    /// averages take the update in that made `block`, and not yet this one, which may come to
+    /// nothing: so they change where they are, and no more than the weights is written anew. Every
+    /// value passes through the cache once, and there the checksum of the new weights is made. All
+    /// arithmetic is by element, so that strips do not show in the bits.
     pub(crate) fn run(
         &self,
         block: &Block,
@@ -214,8 +214,9 @@ impl Pass {
         sending.block(weights, Some(Made { pass: *self, gradient }))
     }
 
-    /// Writes the new weights. If `due`, the update that made the old ones, with its mean gradient, is not
-    /// in moments and EMA yet, each element takes it in first, so that memory is read once for both.
+    /// Writes the new weights. If `due`, the update that made the old ones, with its mean gradient,
+    /// is not in moments and EMA yet, each element takes it in first, so that memory is read once
+    /// for both.
     #[inline(always)]
     fn update(
         &self,
@@ -261,9 +262,9 @@ impl Pass {
     }
 }
 
-/// Computes with the widest vectors that this CPU has. The bits are those of any CPU: an operation by
-/// element gives one result at every width, and none is fused. `loops` must be `inline(always)`: what
-/// is called is not compiled for them.
+/// Computes with the widest vectors that this CPU has. The bits are those of any CPU: an operation
+/// by element gives one result at every width, and none is fused. `loops` must be `inline(always)`:
+/// what is called is not compiled for them.
 pub(super) fn widest<R>(loops: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(loops)
 }
@@ -288,8 +289,8 @@ fn add(sum: &mut [f32], other: Values<'_>) {
     );
 }
 
-/// Divides all of `sum`. By a power of two it multiplies with the inverse, which is faster and has the
-/// same bits: both are the exact quotient, rounded once.
+/// Divides all of `sum`. By a power of two it multiplies with the inverse, which is faster and has
+/// the same bits: both are the exact quotient, rounded once.
 fn divide(sum: &mut [f32], divisor: u32) {
     let (by, inverse) = (divisor as f32, 1.0 / divisor as f32);
     widest(

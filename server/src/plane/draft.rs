@@ -1,8 +1,8 @@
 //! The next state while its step is under way, made chunk by chunk as the contributions arrive.
 //!
 //! A chunk is made as soon as every replica's gradient of it is there, before it is known whether
-//! the step will commit: so the update costs no time of its own. What is made is provisional. When a
-//! push is cut off, what was made of its chunks is dropped and made again from another's.
+//! the step will commit: so the update costs no time of its own. What is made is provisional. When
+//! a push is cut off, what was made of its chunks is dropped and made again from another's.
 //!
 //! Bookkeeping without threads: methods return jobs, and take their results in.
 

@@ -53,14 +53,20 @@ pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, Ps
                     let assignment = Assignment { step, replica: *replica };
                     exchange.finish_push(&session, &contribution)?;
                     let is_last = place + 1 == assignments.len();
+                    let next = match assignments.get(place + 1) {
+                        Some((replica, _)) => Assignment { step, replica: *replica },
+                        None => Assignment { step: step.next(), replica: assignments[0].0 },
+                    };
                     exchange.begin(&session, assignment, credit, is_last);
                     if !computing.is_zero() {
-                        for (bucket, made) in buckets.iter().zip(pace.begin(assignment)) {
+                        for (bucket, made) in buckets.iter().zip(pace.begin(assignment, next)) {
                             std::thread::sleep(made.saturating_duration_since(Instant::now()));
                             exchange.bucket_is_made(&contribution, bucket.start, &mut pace);
                         }
                     }
-                    exchange.await_credit(&session, assignment)?;
+                    if !exchange.await_credit(&session, assignment)? {
+                        break;
+                    }
                 }
                 let next = exchange.finish(&session, &contribution, &mut pace)?;
                 if matches!(next.0, Directive::Run { .. }) {

@@ -47,11 +47,11 @@ impl Pace {
         }
     }
 
-    /// Begins what is left of the training step of `assignment`, and says when each bucket of the gradient
-    /// will be made.
-    pub(super) fn begin(&mut self, assignment: Assignment) -> Vec<Instant> {
+    /// Begins what is left of the training step of `assignment`, and says when each bucket of the
+    /// gradient will be made. After it comes most likely `next`.
+    pub(super) fn begin(&mut self, assignment: Assignment, next: Assignment) -> Vec<Instant> {
         let begun = self.ahead.end(assignment);
-        self.next = Some(Assignment { step: assignment.step.next(), ..assignment });
+        self.next = Some(next);
         for part in begun..self.forward.len() {
             self.compute(self.forward[part], assignment, "forward");
         }

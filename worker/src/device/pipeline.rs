@@ -1,5 +1,5 @@
-//! A training step as a device sees it: operations in pieces, each with a result to hand over, while
-//! the next batch is already on its way.
+//! A training step as a device sees it: operations in pieces, each with a result to hand over,
+//! while the next batch is already on its way.
 
 use std::collections::VecDeque;
 

@@ -29,8 +29,8 @@ trait Layer: Send {
     /// Adds what makes the output from the input.
     fn forward(&self, ops: &mut Vec<Op>, pass: Pass);
 
-    /// Adds what makes, from the gradient of the output, which may be overwritten, the gradients of the
-    /// parameters, and of the input where that has one. Follows a training pass of `forward`.
+    /// Adds what makes, from the gradient of the output, which may be overwritten, the gradients of
+    /// the parameters, and of the input where that has one. Follows a training pass of `forward`.
     fn backward(&self, ops: &mut Vec<Op>, pass: Pass);
 }
 

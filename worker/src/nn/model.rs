@@ -61,7 +61,8 @@ pub struct Model<D: Pipeline> {
 
 impl<D: Pipeline> Model<D> {
     /// Allocates everything that batches of up to `batch_size` images need, on a device without
-    /// buffers, for activations of `precision`. Parameters and statistics are 0 until they are loaded.
+    /// buffers, for activations of `precision`. Parameters and statistics are 0 until they are
+    /// loaded.
     pub fn new(mut device: D, network: &Network, batch_size: usize, precision: Precision) -> Self {
         let program = Program::new(network, batch_size, precision);
         let buffers = device.alloc(program.requests());
@@ -137,8 +138,8 @@ impl<D: Pipeline> Model<D> {
         self.begin_backward();
     }
 
-    /// Begins a training step over the batch that was staged, or once more over that of the step that
-    /// was begun last, if that did not come to [`Self::begin_backward`]. Nothing is computed yet.
+    /// Begins a training step over the batch that was staged. Nothing is computed yet. A step that
+    /// was begun before and did not come to [`Self::begin_backward`] is given up, with its batch.
     pub fn begin_forward(&mut self, dropout: Option<DropoutCoordinates>) {
         self.device.take_staged();
         if let Some(coordinates) = dropout {
@@ -148,13 +149,14 @@ impl<D: Pipeline> Model<D> {
         self.parts = 0;
     }
 
-    /// The parameters that each part of the forward pass of a training step is the first to need, in order.
+    /// The parameters that each part of the forward pass of a training step is the first to need,
+    /// in order.
     pub fn forward_parts(&self) -> impl Iterator<Item = Range<usize>> {
         self.steps[self.step].forward.iter().map(|part| part.params.clone())
     }
 
-    /// Does the next part of the forward pass, whose parameters must be there, and says which they are;
-    /// none after the last.
+    /// Does the next part of the forward pass, whose parameters must be there, and says which they
+    /// are; none after the last.
     pub fn forward_part(&mut self) -> Option<Range<usize>> {
         let part = self.steps[self.step].forward.get(self.parts)?;
         self.device.run_all(&part.ops);
@@ -171,8 +173,8 @@ impl<D: Pipeline> Model<D> {
         self.device.begin(segments);
     }
 
-    /// The next thing that the step has made: the statistics first, then each bucket of the gradient as
-    /// soon as it is there.
+    /// The next thing that the step has made: the statistics first, then each bucket of the
+    /// gradient as soon as it is there.
     ///
     /// # Errors
     /// Those of the device.
@@ -222,9 +224,9 @@ impl<D: Pipeline> Model<D> {
         self.outcome()
     }
 
-    /// Logits (n, classes) of images (n, h, w, 3), n at most batch_size, with the running statistics.
-    /// Those of an image do not depend on what else is in the batch; on a GPU their last bits may
-    /// depend on n.
+    /// Logits (n, classes) of images (n, h, w, 3), n at most batch_size, with the running
+    /// statistics. Those of an image do not depend on what else is in the batch; on a GPU their
+    /// last bits may depend on n.
     ///
     /// # Errors
     /// Those of the device.

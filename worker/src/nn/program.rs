@@ -1,4 +1,5 @@
-//! What a network asks of a device: memory, the operations of a training step, those of an evaluation.
+//! What a network asks of a device: memory, the operations of a training step, those of an
+//! evaluation.
 
 use std::ops::Range;
 
@@ -35,8 +36,8 @@ pub struct Program {
 pub struct TrainingStep {
     /// In order.
     pub forward: Vec<ForwardPart>,
-    /// The first segment makes the statistics, each other one a bucket, in the order of backward; the
-    /// last one does nothing more and hands over the results.
+    /// The first segment makes the statistics, each other one a bucket, in the order of backward;
+    /// the last one does nothing more and hands over the results.
     pub backward: Vec<Segment>,
 }
 
@@ -93,9 +94,9 @@ impl Program {
         program
     }
 
-    /// The buffers, in the order of their numbers. Those of activations are used between places in a
-    /// training step with dropout; an evaluation, which is a part of it in the same order, uses none
-    /// for longer.
+    /// The buffers, in the order of their numbers. Those of activations are used between places in
+    /// a training step with dropout; an evaluation, which is a part of it in the same order, uses
+    /// none for longer.
     pub fn requests(&self) -> &[Request] {
         &self.requests
     }
@@ -161,8 +162,8 @@ impl Program {
         segments
     }
 
-    /// Forward over the first `n` images of a batch, with the running statistics. What comes out for
-    /// an image does not depend on the others.
+    /// Forward over the first `n` images of a batch, with the running statistics. What comes out
+    /// for an image does not depend on the others.
     pub fn evaluate(&self, n: usize) -> Vec<Op> {
         let mut ops = self.load(&(0..self.layout.params.len()));
         self.layers.iter().for_each(|layer| layer.forward(&mut ops, Pass::Evaluate { n }));
@@ -187,7 +188,8 @@ impl Program {
             let (first, _) = *uses[buffer.number()].get_or_insert((place, place));
             uses[buffer.number()] = Some((first, place));
         };
-        // The batch is there before the first operation, the logits may be asked for after the last.
+        // The batch is there before the first operation, the logits may be asked for after the
+        // last.
         [self.images.buffer, self.labels.buffer].into_iter().for_each(|buffer| use_at(buffer, 0));
         for (place, op) in ops.iter().enumerate() {
             let operands = op.reads().into_iter().chain(op.writes());

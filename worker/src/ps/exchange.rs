@@ -18,8 +18,8 @@ impl Exchange {
         Self { push: None, pull: None, held: Some(held) }
     }
 
-    /// `assignment` begins to be computed. With credit its buckets go to the server as they are made, and
-    /// if it is the last one, what comes after it is on its way from now on.
+    /// `assignment` begins to be computed. With credit its buckets go to the server as they are
+    /// made, and if it is the last one, what comes after it is on its way from now on.
     pub fn begin(
         &mut self,
         session: &Session,
@@ -52,7 +52,8 @@ impl Exchange {
         }
     }
 
-    /// `assignment` is computed: what had no credit asks for it, and is pushed unless it is not wanted.
+    /// `assignment` is computed: what had no credit asks for it, and is pushed unless it is not
+    /// wanted. Says whether it is: if not, the server has something better to do.
     ///
     /// # Errors
     /// Any error ends the session.
@@ -60,11 +61,11 @@ impl Exchange {
         &mut self,
         session: &Session,
         assignment: Assignment,
-    ) -> Result<(), PsError> {
+    ) -> Result<bool, PsError> {
         if self.push.is_none() && session.await_credit(assignment)? {
             self.push = Some(session.begin_push(assignment));
         }
-        Ok(())
+        Ok(self.push.is_some())
     }
 
     /// Waits until the server has the push, if there is one.
@@ -87,8 +88,8 @@ impl Exchange {
         self.pull.as_ref().is_some_and(Pull::is_answered)
     }
 
-    /// Waits for the push, if there is one, and for what to do next; afterwards `destination` has all
-    /// that it needs for that.
+    /// Waits for the push, if there is one, and for what to do next; afterwards `destination` has
+    /// all that it needs for that.
     ///
     /// # Errors
     /// Any error ends the session, and with it the use of what was held.

@@ -10,8 +10,8 @@ use super::{Directive, PsError};
 
 /// Takes in what pulls receive, where it is needed: there is no other copy of it.
 pub trait Destination {
-    /// Some values of a vector, as they arrived. They are part of
-    /// no version yet: until the pull is over, what is computed with them may come to nothing.
+    /// Some values of a vector, as they arrived. They are part of no version yet: until the pull is
+    /// over, what is computed with them may come to nothing.
     fn receive(&mut self, vector: Vector, start: usize, values: Values<'_>);
 
     /// A version begins to arrive: what was there, and what has arrived of another, is void.
@@ -32,8 +32,8 @@ pub enum Vector {
     Buffers,
 }
 
-/// What the vectors of a destination hold: the weights of a step, or the EMA and running statistics of
-/// one. Lives as long as a session: after an error a new one begins with nothing.
+/// What the vectors of a destination hold: the weights of a step, or the EMA and running statistics
+/// of one. Lives as long as a session: after an error a new one begins with nothing.
 pub struct Held {
     version: Option<Version>,
     /// What is being received.
@@ -100,8 +100,8 @@ impl Held {
         self.version.filter(|version| version.kind == kind).map(|version| version.step)
     }
 
-    /// Checks a chunk and tells where it belongs. The first one ends the version that was held: what
-    /// arrives is provisional until [`Held::commit`].
+    /// Checks a chunk and tells where it belongs. The first one ends the version that was held:
+    /// what arrives is provisional until [`Held::commit`].
     pub(super) fn receive(&mut self, chunk: &Chunk) -> Result<Place, WireError> {
         let format = self.wire.of(chunk.part());
         let (kind, vector) = match chunk.part() {

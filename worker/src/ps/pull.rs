@@ -1,5 +1,5 @@
-//! A pull under way: weights arrive while this worker still computes with the old ones, and begins to
-//! with the new.
+//! A pull under way: weights arrive while this worker still computes with the old ones, and begins
+//! to with the new.
 
 use bytes::Bytes;
 use futures_util::stream::iter;
@@ -59,8 +59,8 @@ impl Pull {
         self.answer.is_finished()
     }
 
-    /// Hands over what has arrived of the vectors from number `start` on, which nothing computes with any
-    /// more.
+    /// Hands over what has arrived of the vectors from number `start` on, which nothing computes
+    /// with any more.
     pub fn deliver(&mut self, destination: &mut impl Destination, start: usize) {
         while let Ok(arrived) = self.arrivals.try_recv() {
             self.note(arrived, destination);

@@ -28,7 +28,8 @@ pub struct Push {
 /// Messages of a push, which share the contribution's memory.
 type Messages = Box<dyn Iterator<Item = PushMessage> + Send>;
 
-/// What is to be sent, the newest first: the next forward pass needs first what backward makes last.
+/// What is to be sent, the newest first: the next forward pass needs first what backward makes
+/// last.
 #[derive(Default)]
 struct Outbox {
     waiting: Mutex<Waiting>,

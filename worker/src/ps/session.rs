@@ -23,6 +23,9 @@ use super::{
 /// Times a push is sent before its connection counts as lost.
 const PUSH_ATTEMPTS: u32 = 3;
 
+/// Time for the last spans of a trace when a worker leaves.
+const LAST_SPANS: Duration = Duration::from_secs(1);
+
 /// Joined. Dropping it ends the heartbeats; the server then takes the leases back.
 pub struct Session {
     client: Client,
@@ -143,9 +146,9 @@ impl Session {
         })
     }
 
-    /// Asks what to do once `pushing` is in; what the server makes of it meanwhile is on its way from now
-    /// on, and takes the place of what was `held`. Chunks are received and checked on the thread of the
-    /// connection.
+    /// Asks what to do once `pushing` is in; what the server makes of it meanwhile is on its way
+    /// from now on, and takes the place of what was `held`. Chunks are received and checked on the
+    /// thread of the connection.
     pub fn begin_pull(&self, held: Held, pushing: Option<Assignment>) -> Pull {
         let pushing = pushing.map(|assignment| v1::Pushing {
             step: assignment.step.0,
@@ -263,8 +266,8 @@ impl Session {
         let (mut control, spans) = (self.client.control.clone(), self.spans.clone());
         self.client.control_io.call(&CancellationToken::new(), async move {
             if let Some(spans) = spans {
-                // Whoever leaves has better to do than to complain.
-                let _ = spans.report().await;
+                // Whoever leaves has better to do than to complain, or to wait.
+                let _ = tokio::time::timeout(LAST_SPANS, spans.report()).await;
             }
             control.leave(timed(request)).await?;
             Ok(())

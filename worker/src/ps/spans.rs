@@ -25,8 +25,8 @@ pub(super) struct Spans {
     clock: Arc<Mutex<Option<Clock>>>,
 }
 
-/// What the server's clock shows, from the exchange that took the shortest time: it lies in the middle
-/// of that, give or take half of it (Cristian, "Probabilistic clock synchronization", 1989).
+/// What the server's clock shows, from the exchange that took the shortest time: it lies in the
+/// middle of that, give or take half of it (Cristian, "Probabilistic clock synchronization", 1989).
 #[derive(Clone, Copy)]
 struct Clock {
     round_trip: Duration,
@@ -64,7 +64,7 @@ impl Spans {
         }
         let Some(Clock { ahead, .. }) = self.clock() else { return Ok(()) };
         let spans: Vec<v1::Span> =
-            trace::take().into_iter().map(|span| translated(span, ahead)).collect();
+            trace::take().into_iter().filter_map(|span| translated(span, ahead)).collect();
         for spans in spans.chunks(SPANS_MAX) {
             self.send(spans.to_vec()).await?;
         }
@@ -81,8 +81,10 @@ impl Spans {
         let middle = (sent + round_trip / 2).as_nanos() as i128;
         let ahead = i128::from(reply.now_ns) - middle;
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        if clock.is_none_or(|clock| round_trip < clock.round_trip) {
-            *clock = Some(Clock { round_trip, ahead });
+        match &mut *clock {
+            // It is worth less each time: clocks drift.
+            Some(old) if old.round_trip <= round_trip => old.round_trip += old.round_trip / 64,
+            _ => *clock = Some(Clock { round_trip, ahead }),
         }
         Ok(())
     }
@@ -92,12 +94,10 @@ impl Spans {
     }
 }
 
-/// In the time of a clock that is so far ahead.
-fn translated(span: Span, ahead: i128) -> v1::Span {
+/// In the time of a clock that is so far ahead; none if that was not running yet.
+fn translated(span: Span, ahead: i128) -> Option<v1::Span> {
     let Span { track, name, start, end, step } = span;
-    let [start_ns, end_ns] = [start, end].map(|time| {
-        let time = time.as_nanos() as i128 + ahead;
-        u64::try_from(time).unwrap_or_default()
-    });
-    v1::Span { track, name, start_ns, end_ns, step: step.map(|step| step.0) }
+    let there = |time: Duration| u64::try_from(time.as_nanos() as i128 + ahead).ok();
+    let (start_ns, end_ns) = (there(start)?, there(end)?);
+    Some(v1::Span { track, name, start_ns, end_ns, step: step.map(|step| step.0) })
 }

@@ -1,4 +1,5 @@
-//! How far the forward pass of the next step can go, and has gone, on weights that are still arriving.
+//! How far the forward pass of the next step can go, and has gone, on weights that are still
+//! arriving.
 
 use std::ops::Range;
 

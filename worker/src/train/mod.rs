@@ -1,4 +1,5 @@
-//! What a worker does with its engine: training steps, evaluation, and the loop that serves a server.
+//! What a worker does with its engine: training steps, evaluation, and the loop that serves a
+//! server.
 
 mod ahead;
 mod prepared;

@@ -1,4 +1,5 @@
-//! What a worker must have before it can join: the data, the network on its device, its credentials.
+//! What a worker must have before it can join: the data, the network on its device, its
+//! credentials.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +20,8 @@ use crate::nn::{Engine, Made, StepOutcome};
 use crate::numeric_kind::numeric_kind;
 use crate::ps::{Contribution, Credentials, Destination, Exchange, StepResult, Vector};
 
-/// Of the trace. What a GPU does is there when the host hears of it.
+/// Of the trace. What a GPU does is there when the host hears of it: its forward pass with the
+/// first bucket of backward.
 pub(super) const TRACK: &str = "compute";
 
 /// Everything that depends on the job alone, so that it survives a new term of the server.
@@ -102,8 +104,8 @@ impl Prepared {
     }
 
     /// Forward and backward of one micro-batch into `contribution`; `exchange` takes the buckets as
-    /// backward finishes them, and replaces the weights that they were the gradients of by what arrives.
-    /// Meanwhile the images of `next` are read.
+    /// backward finishes them, and replaces the weights that they were the gradients of by what
+    /// arrives. Meanwhile the images of `next` are read.
     pub(super) fn train(
         &mut self,
         assignment: Assignment,
@@ -157,8 +159,8 @@ impl Prepared {
         self.staged = Some(Staged { assignment, samples, bad_images, is_taken: false });
     }
 
-    /// Hands the batch of `next` to the engine if it has none and this one has been made. Says whether
-    /// it has it.
+    /// Hands the batch of `next` to the engine if it has none and this one has been made. Says
+    /// whether it has it.
     fn stage_if_ready(&mut self, next: Assignment) -> Result<bool, DataError> {
         if self.staged.is_none()
             && let Some(batch) = self.loader.batch_if_ready(next)?
@@ -195,8 +197,7 @@ impl Prepared {
         next: Option<BlockId>,
     ) -> Result<(Tally, Vec<String>), ComputeError> {
         // Its images take the place of those of a step that was begun ahead.
-        self.ahead.renew();
-        self.staged.take_if(|staged| staged.is_taken);
+        self.renew();
         let batch = self.loader.eval_block(block)?;
         next.into_iter().for_each(|next| self.loader.prefetch_eval(next));
         let images = batch.pixels.finish(self.job.config.model.image_size);
@@ -224,6 +225,8 @@ impl Destination for Prepared {
 
     fn renew(&mut self) {
         self.ahead.renew();
+        // What was begun has changed its images, or their place.
+        self.staged.take_if(|staged| staged.is_taken);
     }
 
     fn work_ahead(&mut self) -> bool {

@@ -131,7 +131,8 @@ impl Backoff {
     }
 }
 
-/// Prepares in a thread of its own, for that may take minutes; nothing when asked to stop meanwhile.
+/// Prepares in a thread of its own, for that may take minutes; nothing when asked to stop
+/// meanwhile.
 fn prepare(
     job: Job,
     args: &WorkerArgs,
@@ -200,7 +201,10 @@ fn serve(
                     if stop.is_cancelled() || session.is_lost() {
                         break;
                     }
-                    contribute(session, prepared, &work, &mut contribution, &mut exchange)?;
+                    let work = &work;
+                    if !contribute(session, prepared, work, &mut contribution, &mut exchange)? {
+                        break;
+                    }
                 }
             }
             Directive::Evaluate { step, blocks } => {
@@ -237,8 +241,8 @@ struct Work {
     is_last: bool,
 }
 
-/// The assignments in their order. After the last comes most likely the first of the next step, since
-/// leases last.
+/// The assignments in their order. After the last comes most likely the first of the next step,
+/// since leases last.
 fn works(step: GlobalStep, assignments: &[(ReplicaId, Credit)]) -> Vec<Work> {
     let work = |(place, (replica, credit)): (usize, &(ReplicaId, Credit))| Work {
         assignment: Assignment { step, replica: *replica },
@@ -266,15 +270,16 @@ fn evaluate(
     Ok(session.report(report)?)
 }
 
-/// Computes one assignment and pushes what is made of it, when there is credit; the push is still to
-/// be finished. With the last one begins the pull of what comes next.
+/// Computes one assignment and pushes what is made of it, when there is credit; the push is still
+/// to be finished. With the last one begins the pull of what comes next. Says whether it was
+/// wanted.
 fn contribute(
     session: &Session,
     prepared: &mut Prepared,
     work: &Work,
     contribution: &mut Contribution,
     exchange: &mut Exchange,
-) -> Result<(), SessionError> {
+) -> Result<bool, SessionError> {
     let Work { assignment, credit, next, is_last } = work;
     exchange.begin(session, *assignment, credit, *is_last);
     prepared.train(*assignment, *next, contribution, exchange)?;

@@ -1,5 +1,5 @@
-//! `hw2 bench wire`: what a round of push, commit and pull of all parameters costs, beside plain sockets
-//! that carry the same bytes in the same minute.
+//! `hw2 bench wire`: what a round of push, commit and pull of all parameters costs, beside plain
+//! sockets that carry the same bytes in the same minute.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,8 @@ const VALUES_MAX: u64 = 500_000_000;
 /// Part of the rounds before which the cluster is still starting.
 const WARM_UP: f64 = 0.25;
 
-/// Measures a round of push, commit and pull of all parameters: 1 server, workers that compute nothing
+/// Measures a round of push, commit and pull of all parameters: 1 server, workers that compute
+/// nothing
 #[derive(Args, Debug)]
 pub(crate) struct WireArgs {
     /// Numbers of workers to measure with, each pushing one replica a round
@@ -50,16 +51,18 @@ pub(crate) struct WireArgs {
     #[arg(long, value_name = "FORMAT", default_value_t)]
     wire: WireFormat,
 
-    /// Parameters, about so many, most of them in one dense layer [default: those of the ten-layer network]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(VALUES_MIN..=VALUES_MAX))]
+    /// Parameters, about so many, most of them in one dense layer [default: the ten-layer
+    /// network's]
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u64).range(VALUES_MIN..=VALUES_MAX))]
     values: Option<u64>,
 
     /// Compute for so long in each round, or do as if: what remains of the round beside it?
     #[arg(long, value_name = "MS", default_value_t = 0.0, value_parser = milliseconds)]
     compute: f64,
 
-    /// Write what server and workers do when to a file for Perfetto; of several numbers of workers, the
-    /// last one's stays
+    /// Write what server and workers do when to a file for Perfetto; of several numbers of workers,
+    /// the last one's stays
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
@@ -119,8 +122,8 @@ pub(crate) fn work(args: &WorkerArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// The ten-layer network, or one with more in its dense layer, trained on nothing: the server reads the
-/// card only.
+/// The ten-layer network, or one with more in its dense layer, trained on nothing: the server reads
+/// the card only.
 fn job(args: &WireArgs) -> anyhow::Result<Job> {
     let config = Config {
         batch_size: CLASSES as u32,
@@ -378,7 +381,8 @@ impl Report for Wire {
             false => String::new(),
         };
         format!(
-            "push, commit and pull of {values} values{beside}; raw: plain sockets with as many bytes\n{table}"
+            "push, commit and pull of {values} values{beside}; raw: plain sockets with as many \
+             bytes\n{table}"
         )
     }
 }

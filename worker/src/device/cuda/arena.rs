@@ -26,8 +26,8 @@ struct Placed {
 }
 
 impl Arena {
-    /// Places all of `requests`: what lasts side by side, and of the others the largest first, each at
-    /// the lowest place that is free while it is used.
+    /// Places all of `requests`: what lasts side by side, and of the others the largest first, each
+    /// at the lowest place that is free while it is used.
     pub(super) fn new(requests: &[Request]) -> Self {
         let mut offsets = vec![0; requests.len()];
         let mut lasting_bytes = 0;
@@ -54,8 +54,8 @@ impl Arena {
     }
 }
 
-/// The lowest place for `size` bytes from `first` on which nothing uses while it is `used`. `placed`
-/// are in the order of their places.
+/// The lowest place for `size` bytes from `first` on which nothing uses while it is `used`.
+/// `placed` are in the order of their places.
 fn lowest_free(
     placed: &[Placed],
     first: usize,

@@ -1,8 +1,8 @@
 //! A GPU: our kernels for everything but matrix products, which are cuBLAS's.
 //!
 //! An operation is lowered to launches by pure functions, one file for each kind of operation; the
-//! `runtime` puts them into a stream, and what is done at every step into a `graph`. Only these two,
-//! `blas`, `transfer`, `driver`, and the bindings in `library` and `nvrtc` are unsafe.
+//! `runtime` puts them into a stream, and what is done at every step into a `graph`. Only these
+//! two, `blas`, `transfer`, `driver`, and the bindings in `library` and `nvrtc` are unsafe.
 
 mod arena;
 mod augment;
@@ -65,8 +65,8 @@ use crate::photo::Photo;
 
 /// The oldest compute capability that has TF32 and bfloat16.
 const REDUCED_PRECISION_MIN: u32 = 80;
-/// Lists of operations that are kept; a training run has some twenty.
-const ROUTINES_MAX: usize = 64;
+/// Lists of operations that are kept; a training run has two for each bucket, and some more.
+const ROUTINES_MAX: usize = 256;
 
 /// One GPU.
 pub struct Cuda {
@@ -118,8 +118,8 @@ enum Form {
 }
 
 impl Cuda {
-    /// GPU number `ordinal` for activations of `precision`, with the libraries of CUDA from `folder`,
-    /// or from where the system has them.
+    /// GPU number `ordinal` for activations of `precision`, with the libraries of CUDA from
+    /// `folder`, or from where the system has them.
     ///
     /// # Errors
     /// A library is missing, there is no such GPU, it does not have that precision, or it does not
@@ -286,7 +286,8 @@ impl Device for Cuda {
         format!("GPU {}: {}", self.gpu.ordinal, self.gpu.name)
     }
 
-    /// cuBLAS takes another kernel for other sizes, by its version and by the GPU's multiprocessors.
+    /// cuBLAS takes another kernel for other sizes, by its version and by the GPU's
+    /// multiprocessors.
     fn kind(&self) -> String {
         let Gpu { arch, multiprocessors, .. } = self.gpu;
         let (code, cublas, limits) = (&self.code, &self.cublas, self.limits);

@@ -39,8 +39,8 @@ fn photos() -> Vec<Photo> {
     ]
 }
 
-/// Makes the images (7, size, size, 3) of the batches of several steps, of which the next one's are staged
-/// while those of the one before are being made.
+/// Makes the images (7, size, size, 3) of the batches of several steps, of which the next one's are
+/// staged while those of the one before are being made.
 fn finished<P: Pipeline>(
     device: &mut P,
     steps: &[Vec<Vec<Photo>>],
