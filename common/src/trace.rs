@@ -3,7 +3,6 @@
 //! There is one record in a process, as there is one log.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,19 +27,18 @@ pub struct Span {
     pub step: Option<GlobalStep>,
 }
 
-static IS_ON: AtomicBool = AtomicBool::new(false);
+/// When the record began, if anything is kept.
 static BEGAN: OnceLock<Instant> = OnceLock::new();
 static SPANS: Mutex<Vec<Span>> = Mutex::new(Vec::new());
 
 /// Keeps what is recorded from now on.
 pub fn begin() {
     BEGAN.get_or_init(Instant::now);
-    IS_ON.store(true, Ordering::Release);
 }
 
 /// Whether anything is kept.
 pub fn is_on() -> bool {
-    IS_ON.load(Ordering::Acquire)
+    BEGAN.get().is_some()
 }
 
 /// Time since the record began; none before.
@@ -65,7 +63,7 @@ pub fn span_until(
     step: impl Into<Option<GlobalStep>>,
     name: impl FnOnce() -> String,
 ) {
-    let Some(origin) = BEGAN.get().filter(|_| is_on()) else { return };
+    let Some(origin) = BEGAN.get() else { return };
     let (track, name, step) = (track.to_owned(), name(), step.into());
     let [start, end] = [time.start, time.end].map(|at| at.saturating_duration_since(*origin));
     let mut spans = spans();
