@@ -16,6 +16,10 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+/// The servers of one run: the coordinator, and after it the other shards in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses(Vec<Address>);
+
 /// Why a text is no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("address `{text}`: {problem}")]
@@ -47,6 +51,43 @@ impl FromStr for Address {
         }
         port.parse::<u16>().map_err(|_| fail("the port is not a number of 0 to 65535"))?;
         Ok(Self::Tcp(text.into()))
+    }
+}
+
+impl Addresses {
+    /// The server that decides.
+    pub fn coordinator(&self) -> &Address {
+        &self.0[0]
+    }
+
+    /// In the order of the shards.
+    pub fn all(&self) -> &[Address] {
+        &self.0
+    }
+}
+
+/// Of one server.
+impl From<Address> for Addresses {
+    fn from(address: Address) -> Self {
+        Self(vec![address])
+    }
+}
+
+/// Separated by commas.
+impl FromStr for Addresses {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        Ok(Self(text.split(',').map(Address::from_str).collect::<Result<_, _>>()?))
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, address) in self.0.iter().enumerate() {
+            write!(f, "{}{address}", if place == 0 { "" } else { "," })?;
+        }
+        Ok(())
     }
 }
 

@@ -71,3 +71,12 @@ impl fmt::Display for Assignment {
         write!(f, "{}, {}", self.step, self.replica)
     }
 }
+
+/// Vectors of the server's, all of one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VersionId {
+    /// The weights, to train with.
+    Weights(GlobalStep),
+    /// EMA and running statistics, to evaluate with.
+    Evaluation(GlobalStep),
+}

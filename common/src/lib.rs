@@ -15,6 +15,7 @@ pub mod lifeline;
 pub mod logging;
 pub mod model;
 pub mod rng;
+pub mod shard;
 pub mod state;
 pub mod trace;
 pub mod turns;

@@ -105,11 +105,6 @@ impl Buckets {
         is_on().then(|| Self { track: track(), verb, step, cut: cut.clone(), passed: passed() })
     }
 
-    /// Another vector begins to pass.
-    pub fn restart(&mut self) {
-        self.passed.fill(None);
-    }
-
     /// Chunk number `chunk` passes.
     pub fn passes(&mut self, chunk: usize) {
         let mut buckets = self.cut.buckets().iter().zip(&mut self.passed);

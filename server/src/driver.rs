@@ -20,7 +20,7 @@ use crate::coordinator::{
     Replay, Status, Waiter,
 };
 use crate::folder::{RunFolder, Saved};
-use crate::plane::{Plane, Snapshot, Tensors, Version, Versions};
+use crate::plane::{Plane, Snapshot, Tensors};
 
 /// Time between two looks at the clock.
 const TICK: Duration = Duration::from_millis(20);
@@ -37,12 +37,6 @@ pub(crate) struct Handle {
 /// The driver has ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gone;
-
-/// What a pull ends in, with the vectors that it may need.
-pub(crate) struct PullAnswer {
-    pub(crate) directive: Directive,
-    pub(crate) version: Option<Arc<Version>>,
-}
 
 /// How the run stands when the driver ends.
 pub(crate) struct Ended {
@@ -61,13 +55,12 @@ pub(crate) struct Driver {
     plane: Plane,
     folder: Arc<RunFolder>,
     last_checkpoint: Option<PathBuf>,
-    versions: Versions,
     /// When the step under way began.
     began: Instant,
     /// Files that are being written.
     writing: JoinSet<Written>,
     waiters: u64,
-    pulls: HashMap<Waiter, oneshot::Sender<PullAnswer>>,
+    asking: HashMap<Waiter, oneshot::Sender<Directive>>,
     credits: HashMap<Waiter, oneshot::Sender<Credit>>,
 }
 
@@ -105,13 +98,12 @@ impl Handle {
 }
 
 impl Driver {
-    /// Makes a driver; `versions` are those of the state that the coordinator starts from.
+    /// Makes a driver of a `plane` whose state is the one that the coordinator starts from.
     pub(crate) fn new(
         coordinator: Coordinator,
         clock: Clock,
         job: Job,
         plane: Plane,
-        versions: Versions,
         folder: RunFolder,
         resumed_from: Option<PathBuf>,
     ) -> Self {
@@ -122,11 +114,10 @@ impl Driver {
             plane,
             folder: Arc::new(folder),
             last_checkpoint: resumed_from,
-            versions,
             began: Instant::now(),
             writing: JoinSet::new(),
             waiters: 0,
-            pulls: HashMap::new(),
+            asking: HashMap::new(),
             credits: HashMap::new(),
         }
     }
@@ -194,18 +185,18 @@ impl Driver {
         Ok(event(&mut self.coordinator, now))
     }
 
-    /// A worker pulls; the answer may take a while.
-    pub(crate) fn pull(
+    /// A worker asks what to do; the answer may take a while.
+    pub(crate) fn next(
         &mut self,
         term: Term,
         worker: WorkerId,
         pushing: Option<Assignment>,
-    ) -> Result<(Waiter, oneshot::Receiver<PullAnswer>), Refusal> {
+    ) -> Result<(Waiter, oneshot::Receiver<Directive>), Refusal> {
         self.coordinator.check_term(term)?;
         let (answer, wait) = oneshot::channel();
         let waiter = self.waiter();
-        self.coordinator.pull(self.now(), worker, pushing, waiter)?;
-        self.pulls.insert(waiter, answer);
+        self.coordinator.next(self.now(), worker, pushing, waiter)?;
+        self.asking.insert(waiter, answer);
         Ok((waiter, wait))
     }
 
@@ -227,7 +218,7 @@ impl Driver {
     /// The call is gone: nobody waits for its answer.
     pub(crate) fn forget(&mut self, waiter: Waiter) {
         self.coordinator.forget(waiter);
-        self.pulls.remove(&waiter);
+        self.asking.remove(&waiter);
         self.credits.remove(&waiter);
     }
 
@@ -245,8 +236,7 @@ impl Driver {
     }
 
     /// The data plane has made the vectors of the next step.
-    pub(crate) fn committed(&mut self, versions: Versions) {
-        self.versions = versions;
+    pub(crate) fn committed(&mut self) {
         self.coordinator.committed(self.now());
     }
 
@@ -281,8 +271,6 @@ impl Driver {
                     }
                 }
                 Effect::Begin { step, update } => {
-                    // The evaluation is over: the memory of its EMA may be used again.
-                    self.versions.evaluation = None;
                     self.plane.begin(step, update);
                     self.began = Instant::now();
                 }
@@ -302,14 +290,10 @@ impl Driver {
     }
 
     fn direct(&mut self, waiter: Waiter, directive: Directive) {
-        let Some(answer) = self.pulls.remove(&waiter) else { return };
-        let version = match &directive {
-            Directive::Run { .. } => Some(Arc::clone(&self.versions.weights)),
-            Directive::Evaluate { .. } => self.versions.evaluation.clone(),
-            Directive::Wait(_) | Directive::Rejoin(_) | Directive::Stop { .. } => None,
-        };
-        // A call that is gone pulls again, and is told again.
-        let _ = answer.send(PullAnswer { version, directive });
+        if let Some(answer) = self.asking.remove(&waiter) {
+            // A call that is gone asks again, and is told again.
+            let _ = answer.send(directive);
+        }
     }
 
     /// Takes a checkpoint, and writes it while the run goes on.

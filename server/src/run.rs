@@ -83,15 +83,12 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     }
 
     let (handle, commands) = Handle::new();
-    let published = {
+    let committed = {
         let handle = handle.clone();
-        move |versions| {
-            handle.post(move |driver| driver.committed(versions));
-        }
+        move || handle.post(Driver::committed)
     };
-    let (plane, versions) =
-        Plane::start(&job, Cut::params(&layout), step, state.vectors, published)
-            .context("cannot start the data plane")?;
+    let plane = Plane::start(&job, Cut::params(&layout), step, state.vectors, committed)
+        .context("cannot start the data plane")?;
     let term = draw_term();
     let start = Start {
         term,
@@ -113,7 +110,7 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     let edge = Edge::start(listener, &handle, term, &job, layout, plane.clone(), writer)
         .context("cannot serve connections")?;
     let grace = Duration::from_millis(job.config.cluster.grace_ms);
-    let driver = Driver::new(coordinator, clock, job, plane, versions, folder, resumed_from);
+    let driver = Driver::new(coordinator, clock, job, plane, folder, resumed_from);
     let ended = driver.run(commands, shutdown, grace).await;
     edge.stop().await;
     if let Some(trace) = trace {

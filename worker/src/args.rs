@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use hw2_common::address::Address;
+use hw2_common::address::Addresses;
 use hw2_common::child::EXIT_EARLY;
 use hw2_common::lifeline;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,9 +19,10 @@ use crate::train::Ended;
 /// Computes for a parameter server until the run ends. The job's config comes from the server.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct WorkerArgs {
-    /// The server: host:port or unix:PATH
+    /// The server, host:port or unix:PATH; of several, all in the order of their shards, separated by
+    /// commas
     #[arg(long, value_name = "ADDRESS")]
-    pub ps: Address,
+    pub ps: Addresses,
 
     /// The device.
     #[command(flatten)]

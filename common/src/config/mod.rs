@@ -162,8 +162,8 @@ section! {
         /// Time for one assignment or block after which its lease expires although its worker is
         /// alive.
         assignment_timeout_ms: u64 = 300_000, Place, integer(1, DAY_MS);
-        /// Longest time that a worker with nothing to do waits before its pull ends in Wait.
-        pull_wait_ms: u64 = 5_000, Place, integer(1, DAY_MS);
+        /// Longest time that a worker with nothing to do waits before it is told to.
+        wait_ms: u64 = 5_000, Place, integer(1, DAY_MS);
         /// Contributions that the server holds beyond the next one in replica order; 0 means what
         /// 1 GiB holds, 4 at least.
         push_window: u32 = 0, Place, integer(0, 65_535);

@@ -4,6 +4,8 @@
 //! than one HTTP/2 frame of 256 KiB, so that its values are one frame and fit a core's cache: each
 //! side passes over them several times.
 
+mod arrivals;
+mod cut;
 mod format;
 
 use std::io;
@@ -17,9 +19,11 @@ use hw2_proto::v1::{Chunk, Part};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::config::WireFormat;
-use crate::layout::ParamLayout;
 use crate::state::Flat;
 
+pub use arrivals::{Arrivals, Assembly};
+use cut::chunk_ranges;
+pub use cut::{Bucket, Cut, TooManyShards};
 pub use format::{Values, encode};
 
 #[cfg(target_endian = "big")]
@@ -86,83 +90,6 @@ pub enum WireError {
         /// Values of the vector.
         len: usize,
     },
-}
-
-/// Where a flat vector is cut into chunks, in ascending order. Clones share it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
-    chunks: Arc<[Range<usize>]>,
-    /// Those of the first one are the last.
-    buckets: Arc<[Bucket]>,
-}
-
-/// Chunks that are made together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bucket {
-    /// The layers, for people.
-    pub name: String,
-    /// Their numbers.
-    pub chunks: Range<usize>,
-}
-
-impl Cut {
-    /// Of a vector of `len` values, which is one bucket.
-    pub fn whole(len: usize) -> Self {
-        Self::new([(0..len, "all".to_owned())])
-    }
-
-    /// Of the parameters of `layout`: no chunk reaches beyond its bucket, so that it can travel as
-    /// soon as that is made.
-    pub fn params(layout: &ParamLayout) -> Self {
-        Self::new(layout.buckets().into_iter().map(|range| (range.clone(), layout.layers(&range))))
-    }
-
-    /// Of a vector of buckets, the last first, with their names.
-    fn new(
-        buckets: impl IntoIterator<Item = (Range<usize>, String), IntoIter: DoubleEndedIterator>,
-    ) -> Self {
-        let (mut chunks, mut named) = (Vec::new(), Vec::new());
-        for (range, name) in buckets.into_iter().rev() {
-            let first = chunks.len();
-            chunks.extend(chunk_ranges(range));
-            named.push(Bucket { name, chunks: first..chunks.len() });
-        }
-        named.reverse();
-        Self { chunks: chunks.into(), buckets: named.into() }
-    }
-
-    /// The ranges of the chunks.
-    pub fn ranges(&self) -> &[Range<usize>] {
-        &self.chunks
-    }
-
-    /// In the order of backward.
-    pub fn buckets(&self) -> &[Bucket] {
-        &self.buckets
-    }
-
-    /// Number of values of the vector.
-    pub fn len(&self) -> usize {
-        self.chunks.last().map_or(0, |last| last.end)
-    }
-
-    /// Whether the vector has no value.
-    pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
-    }
-
-    /// Which of the chunks this is, whose numbers have so many bytes.
-    fn find(&self, chunk: &Chunk, value_bytes: usize) -> Option<usize> {
-        let by_start = |range: &Range<usize>| range.start as u64;
-        let index = self.chunks.binary_search_by_key(&chunk.start, by_start).ok()?;
-        (chunk.values.len() == self.chunks[index].len() * value_bytes).then_some(index)
-    }
-}
-
-/// Cuts `range` into ranges of at most [`CHUNK_VALUES`].
-fn chunk_ranges(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let end = range.end;
-    range.step_by(CHUNK_VALUES).map(move |start| start..(start + CHUNK_VALUES).min(end))
 }
 
 /// The chunks of `values`, which stand at `start` of their flat vector and are whole chunks of it,
@@ -261,124 +188,10 @@ impl AsRef<[u8]> for FlatBytes {
     }
 }
 
-/// Which chunks of a vector have arrived.
-#[derive(Clone, Debug)]
-pub struct Arrivals {
-    cut: Cut,
-    wire: WireFormat,
-    /// CRC32C of each chunk.
-    received: Vec<Option<u32>>,
-}
-
-impl Arrivals {
-    /// None yet, of a vector that is cut so, in a run whose format is `wire`.
-    pub fn new(cut: Cut, wire: WireFormat) -> Self {
-        Self { received: vec![None; cut.ranges().len()], cut, wire }
-    }
-
-    /// Where the vector is cut.
-    pub fn cut(&self) -> &Cut {
-        &self.cut
-    }
-
-    /// None again.
-    pub fn clear(&mut self) {
-        self.received.fill(None);
-    }
-
-    /// Takes note of one chunk and tells which of the cut it is.
-    ///
-    /// # Errors
-    /// It is corrupt, none of the vector's, or came before.
-    pub fn add(&mut self, chunk: &Chunk) -> Result<usize, WireError> {
-        let Chunk { start, crc32c: sent, values, .. } = chunk;
-        let (start, sent) = (*start, *sent);
-        let value_bytes = self.wire.of(chunk.part()).bytes();
-        let index = self.cut.find(chunk, value_bytes).ok_or(WireError::NoChunk {
-            start,
-            bytes: values.len(),
-            len: self.cut.len(),
-        })?;
-        let found = crc32c(values);
-        if found != sent {
-            return Err(WireError::Corrupt { start, sent, found });
-        }
-        if self.received[index].is_some() {
-            return Err(WireError::Twice { start });
-        }
-        self.received[index] = Some(found);
-        Ok(index)
-    }
-
-    /// Tells vectors apart: a CRC32C over the chunks' checksums.
-    pub fn digest(&self) -> u32 {
-        let checksums = self.received.iter().flatten().flat_map(|checksum| checksum.to_le_bytes());
-        crc32c(&checksums.collect::<Vec<u8>>())
-    }
-
-    /// Whether all is there.
-    ///
-    /// # Errors
-    /// Values are missing.
-    pub fn check_complete(&self) -> Result<(), WireError> {
-        let ranges = self.cut.ranges().iter().zip(&self.received);
-        let found = ranges.filter(|(_, crc)| crc.is_some()).map(|(range, _)| range.len()).sum();
-        let len = self.cut.len();
-        match found == len {
-            true => Ok(()),
-            false => Err(WireError::Incomplete { found, len }),
-        }
-    }
-}
-
-/// A flat vector that is being received.
-#[derive(Clone, Debug)]
-pub struct Assembly {
-    values: Vec<f32>,
-    arrivals: Arrivals,
-}
-
-impl Assembly {
-    /// Receives a vector that is cut so into `buffer`, whose values do not matter, in a run whose
-    /// format is `wire`.
-    ///
-    /// # Panics
-    /// If `buffer` has another length.
-    pub fn new(cut: Cut, wire: WireFormat, buffer: Vec<f32>) -> Self {
-        assert_eq!(buffer.len(), cut.len(), "room for the vector");
-        Self { values: buffer, arrivals: Arrivals::new(cut, wire) }
-    }
-
-    /// Takes one chunk in.
-    ///
-    /// # Errors
-    /// As [`Arrivals::add`].
-    pub fn add(&mut self, chunk: &Chunk) -> Result<(), WireError> {
-        let index = self.arrivals.add(chunk)?;
-        let range = self.arrivals.cut.ranges()[index].clone();
-        let format = self.arrivals.wire.of(chunk.part());
-        Values::new(&chunk.values, format).copy_to(&mut self.values[range]);
-        Ok(())
-    }
-
-    /// As [`Arrivals::digest`].
-    pub fn digest(&self) -> u32 {
-        self.arrivals.digest()
-    }
-
-    /// The vector.
-    ///
-    /// # Errors
-    /// Values are missing.
-    pub fn finish(self) -> Result<Vec<f32>, WireError> {
-        self.arrivals.check_complete()?;
-        Ok(self.values)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::ParamLayout;
     use crate::model::ModelSpec;
 
     fn vector(len: usize) -> Flat {
@@ -412,7 +225,7 @@ mod tests {
             assert!((1..=CHUNK_VALUES).contains(&range.len()));
             end = range.end;
         }
-        assert_eq!((end, cut.len()), (layout.params.len(), layout.params.len()));
+        assert_eq!((end, cut.values().len()), (layout.params.len(), layout.params.len()));
         for bucket in layout.buckets() {
             let values = Arc::new(vec![0.5; bucket.len()]);
             for chunk in chunks(Part::Gradient, bucket.start, &values, &checksums(&values)) {

@@ -62,7 +62,7 @@ impl Coordinator {
                 Ok(Admission::Receive)
             }
             Phase::Evaluating(_) | Phase::Saving => Err(Refusal::NotNow(format!(
-                "{step} is not leased before its evaluation is over: pull first"
+                "{step} is not leased before its evaluation is over: ask first"
             ))),
         }
     }
@@ -246,11 +246,11 @@ impl Coordinator {
         {
             barrier.push_ends(assignment.replica, worker);
         }
-        if let Some(pull) = self.pulls.get_mut(&worker)
-            && pull.pushing == Some(assignment)
+        if let Some(asking) = self.asking.get_mut(&worker)
+            && asking.pushing == Some(assignment)
         {
             // Only now does it wait.
-            (pull.pushing, pull.since) = (None, now);
+            (asking.pushing, asking.since) = (None, now);
         }
     }
 

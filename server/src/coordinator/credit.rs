@@ -39,7 +39,7 @@ pub(crate) enum Credit {
     Push,
     /// Ask again; the reason names whom all wait for.
     Wait(String),
-    /// Forget the gradient and pull.
+    /// Forget the gradient and ask what to do.
     Drop(String),
 }
 

@@ -1,4 +1,4 @@
-//! Events of a worker that asks what to do: pull and credit, answered now or later.
+//! Events of a worker that asks what to do, or for credit: answered now or later.
 
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, ReplicaId, WorkerId};
 
@@ -6,7 +6,7 @@ use super::leases::Granted;
 use super::step::StepBarrier;
 use super::workers::not_a_member;
 use super::{
-    Coordinator, Credit, Directive, Effect, Ending, Leased, Level, Now, Phase, Pull, Refusal,
+    Asking, Coordinator, Credit, Directive, Effect, Ending, Leased, Level, Now, Phase, Refusal,
     Waiter,
 };
 
@@ -25,7 +25,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// What it is pushing cannot be an assignment of this run, or not yet.
-    pub(crate) fn pull(
+    pub(crate) fn next(
         &mut self,
         now: Now,
         worker: WorkerId,
@@ -41,9 +41,9 @@ impl Coordinator {
         if let Some(member) = self.members.get_mut(worker) {
             member.ready = true;
         }
-        let pull = Pull { waiter, since: now, pushing };
-        if let Some(Pull { waiter: older, .. }) = self.pulls.insert(worker, pull) {
-            let directive = Directive::Wait("this worker pulls again elsewhere".into());
+        let asking = Asking { waiter, since: now, pushing };
+        if let Some(Asking { waiter: older, .. }) = self.asking.insert(worker, asking) {
+            let directive = Directive::Wait("this worker asks again elsewhere".into());
             self.effects.push(Effect::Direct(older, directive));
         }
         self.serve(now);
@@ -78,16 +78,16 @@ impl Coordinator {
 
     /// The connection of a call that waits is gone.
     pub(crate) fn forget(&mut self, waiter: Waiter) {
-        self.pulls.retain(|_, pull| pull.waiter != waiter);
+        self.asking.retain(|_, asking| asking.waiter != waiter);
         self.credits.retain(|_, (waiting, ..)| *waiting != waiter);
     }
 
     /// Answers every call that can be answered now.
     pub(super) fn serve(&mut self, now: Now) {
-        let pulling: Vec<WorkerId> = self.pulls.keys().copied().collect();
-        for worker in pulling {
+        let asking: Vec<WorkerId> = self.asking.keys().copied().collect();
+        for worker in asking {
             if let Some(directive) = self.directive(now, worker)
-                && let Some(Pull { waiter, .. }) = self.pulls.remove(&worker)
+                && let Some(Asking { waiter, .. }) = self.asking.remove(&worker)
             {
                 if let (Directive::Stop { .. }, Some(member)) =
                     (&directive, self.members.get_mut(worker))
@@ -131,7 +131,7 @@ impl Coordinator {
                 (!blocks.is_empty()).then_some(Directive::Evaluate { step, blocks })
             }
             Phase::Training(barrier) => {
-                let pushing = self.pulls.get(&worker).and_then(|pull| pull.pushing);
+                let pushing = self.asking.get(&worker).and_then(|asking| asking.pushing);
                 if is_awaited(step, barrier, pushing) {
                     return None;
                 }
@@ -178,7 +178,7 @@ impl Coordinator {
 
     fn credit_now(&mut self, now: Now, worker: WorkerId, assignment: Assignment) -> Option<Credit> {
         let Phase::Training(barrier) = &self.phase else {
-            return Some(Credit::Drop("no contribution is wanted now: pull".into()));
+            return Some(Credit::Drop("no contribution is wanted now: ask what is".into()));
         };
         let Assignment { step, replica } = assignment;
         if step < self.progress.global_step || barrier.has(replica) {

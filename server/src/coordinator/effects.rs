@@ -17,7 +17,7 @@ pub(crate) enum Directive {
     Run { step: GlobalStep, assignments: Vec<Leased> },
     /// Count the right answers on these blocks with the EMA weights of `step`.
     Evaluate { step: GlobalStep, blocks: Vec<BlockId> },
-    /// Nothing to do now: pull again.
+    /// Nothing to do now: ask again.
     Wait(String),
     /// Join again.
     Rejoin(String),
@@ -58,7 +58,7 @@ impl Refusal {
 /// What the driver has to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Effect {
-    /// Answer a pull.
+    /// Answer a worker that asks what to do.
     Direct(Waiter, Directive),
     /// Answer a worker that asked to push.
     GiveCredit(Waiter, Credit),

@@ -119,7 +119,7 @@ pub(crate) struct Member {
     numeric_kind: String,
     /// When it last got work that it did not have, or finished some.
     pub(crate) progressed: Now,
-    /// Whether it has pulled since it joined or since its leases were taken for slowness: only then
+    /// Whether it has asked what to do since it joined or since its leases were taken for slowness: only then
     /// it is given leases of its own accord.
     pub(crate) ready: bool,
     /// Contributions of it that counted.

@@ -100,7 +100,7 @@ impl Limits {
         Self {
             silence: Duration::from_millis(cluster.heartbeat_timeout_ms),
             assignment: Duration::from_millis(cluster.assignment_timeout_ms),
-            wait: Duration::from_millis(cluster.pull_wait_ms),
+            wait: Duration::from_millis(cluster.wait_ms),
         }
     }
 }
@@ -120,6 +120,19 @@ pub(crate) struct Start {
     pub(crate) contribution_bytes: u64,
 }
 
+/// Refuses a message of another term than `ours`.
+///
+/// # Errors
+/// It is of one.
+pub(crate) fn check_term(ours: Term, theirs: Term) -> Result<(), Refusal> {
+    match theirs == ours {
+        true => Ok(()),
+        false => {
+            Err(Refusal::Rejoin(format!("{theirs} is over, the server is in {ours}: join again")))
+        }
+    }
+}
+
 /// The control plane of one server.
 pub(crate) struct Coordinator {
     term: Term,
@@ -134,7 +147,7 @@ pub(crate) struct Coordinator {
     replicas: Leases,
     /// Whether the next step's leases rotate to the workers that contributed least.
     rotate: bool,
-    pulls: BTreeMap<WorkerId, Pull>,
+    asking: BTreeMap<WorkerId, Asking>,
     credits: BTreeMap<WorkerId, (Waiter, Now, Assignment)>,
     /// Why the run shall stop at the next opportunity.
     draining: Option<String>,
@@ -153,7 +166,7 @@ pub(crate) struct Coordinator {
 
 /// A worker that waits to be told what to do.
 #[derive(Clone, Copy, Debug)]
-struct Pull {
+struct Asking {
     waiter: Waiter,
     /// It began to wait; while it computes and pushes, it does not.
     since: Now,
@@ -187,7 +200,7 @@ impl Coordinator {
             phase: Phase::Saving,
             replicas: Leases::new(job.config.replicas),
             rotate: false,
-            pulls: BTreeMap::new(),
+            asking: BTreeMap::new(),
             credits: BTreeMap::new(),
             draining: None,
             saves: Saves { taken: resumed.then(|| progress.clone()), ..Saves::default() },
@@ -209,13 +222,7 @@ impl Coordinator {
 
     /// Refuses a message of another term.
     pub(crate) fn check_term(&self, term: Term) -> Result<(), Refusal> {
-        match term == self.term {
-            true => Ok(()),
-            false => Err(Refusal::Rejoin(format!(
-                "{term} is over, the server is in {}: join again",
-                self.term
-            ))),
-        }
+        check_term(self.term, term)
     }
 
     /// What is to be done since the last call.

@@ -6,7 +6,7 @@ use hw2_common::ids::WorkerId;
 
 use super::directives::is_awaited;
 use super::membership::Introduction;
-use super::{Coordinator, Credit, Directive, Effect, Level, Now, Phase, Pull, Refusal, Waiter};
+use super::{Asking, Coordinator, Credit, Directive, Effect, Level, Now, Phase, Refusal, Waiter};
 
 /// Longest wait of a question for credit: it is a small call, and small calls have a deadline.
 const CREDIT_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -131,7 +131,7 @@ impl Coordinator {
         self.members.iter().filter(slow).map(|(worker, _)| worker).collect()
     }
 
-    /// The worker stays a member, but others get its work until it pulls again.
+    /// The worker stays a member, but others get its work until it asks again.
     fn take_leases(&mut self, worker: WorkerId) {
         self.revoke(worker);
         if let Some(member) = self.members.get_mut(worker) {
@@ -140,8 +140,8 @@ impl Coordinator {
         let ms = self.limits.assignment.as_millis();
         let name = self.members.name(worker);
         let why = format!("got nothing done in {ms} ms: its leases expire");
-        // Or it would be given more by the pull that it began before it was stuck.
-        if let Some(Pull { waiter, .. }) = self.pulls.remove(&worker) {
+        // Or it would be given more by what it asked before it was stuck.
+        if let Some(Asking { waiter, .. }) = self.asking.remove(&worker) {
             self.effects
                 .push(Effect::Direct(waiter, Directive::Wait(format!("this worker {why}"))));
         }
@@ -156,7 +156,7 @@ impl Coordinator {
         if self.members.is_empty() && !matches!(self.phase, Phase::Ended(..)) {
             self.notice(Level::Warn, "no worker is left: waiting for one to join".into());
         }
-        if let Some(Pull { waiter, .. }) = self.pulls.remove(&worker) {
+        if let Some(Asking { waiter, .. }) = self.asking.remove(&worker) {
             let directive = Directive::Rejoin(not_a_member(worker));
             self.effects.push(Effect::Direct(waiter, directive));
         }
@@ -176,22 +176,24 @@ impl Coordinator {
     fn end_long_waits(&mut self, now: Now) {
         let long = |since: &Now, wait: Duration| now.since(*since) >= wait;
         // Who computes what it will push does not wait yet.
-        let computes = |pull: &Pull| match &self.phase {
+        let computes = |asking: &Asking| match &self.phase {
             Phase::Training(barrier) => {
-                is_awaited(self.progress.global_step, barrier, pull.pushing)
+                is_awaited(self.progress.global_step, barrier, asking.pushing)
             }
             _ => false,
         };
-        let waits =
-            |(_, pull): &(&WorkerId, &Pull)| long(&pull.since, self.limits.wait) && !computes(pull);
-        let pulls = self.pulls.iter().filter(waits);
-        let pulls: Vec<(WorkerId, Waiter)> = pulls.map(|(w, pull)| (*w, pull.waiter)).collect();
+        let waits = |(_, asking): &(&WorkerId, &Asking)| {
+            long(&asking.since, self.limits.wait) && !computes(asking)
+        };
+        let asking = self.asking.iter().filter(waits);
+        let asking: Vec<(WorkerId, Waiter)> =
+            asking.map(|(w, asking)| (*w, asking.waiter)).collect();
         let credit_wait = self.limits.wait.min(CREDIT_WAIT_MAX);
         let credits = self.credits.iter().filter(|(_, (_, since, _))| long(since, credit_wait));
         let credits: Vec<(WorkerId, Waiter)> =
             credits.map(|(w, (waiter, ..))| (*w, *waiter)).collect();
-        for (worker, waiter) in pulls {
-            self.pulls.remove(&worker);
+        for (worker, waiter) in asking {
+            self.asking.remove(&worker);
             self.effects.push(Effect::Direct(waiter, Directive::Wait(self.waiting_for())));
         }
         for (worker, waiter) in credits {

@@ -245,11 +245,19 @@ impl Draft {
         }
     }
 
-    /// The next state, once every chunk of it is made.
-    pub(super) fn blocks(&self) -> Option<Vec<Arc<Block>>> {
+    /// Whether every chunk of the next state is made.
+    pub(super) fn is_made(&self) -> bool {
+        self.lanes.iter().all(|lane| matches!(lane.work, Work::Made(_)))
+    }
+
+    /// The next state.
+    ///
+    /// # Panics
+    /// If it is not made.
+    pub(super) fn blocks(&self) -> Vec<Arc<Block>> {
         let made = |lane: &Lane| match &lane.work {
-            Work::Made(block) => Some(Arc::clone(block)),
-            _ => None,
+            Work::Made(block) => Arc::clone(block),
+            _ => panic!("a chunk that is not made"),
         };
         self.lanes.iter().map(made).collect()
     }

@@ -17,12 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
-use hw2_common::ids::{Assignment, GlobalStep};
+use hw2_common::ids::{Assignment, GlobalStep, VersionId};
 use hw2_common::job::Job;
 use hw2_common::state::{Flat, Vectors};
 use hw2_common::trace;
 use hw2_common::wire::{self, Cut};
 use hw2_proto::v1::Part;
+use tokio::sync::watch;
 
 use crate::coordinator::Update;
 use averages::Averages;
@@ -30,7 +31,8 @@ use block::{Addend, Block, Pass};
 use draft::{Draft, Ticket};
 use pool::Pool;
 use threads::Threads;
-pub(crate) use version::{Next, Reading, Version, Versions};
+use version::Versions;
+pub(crate) use version::{Next, Reading, Version};
 
 /// More threads than this gain nothing: the work is bound by memory.
 const THREADS_MAX: usize = 8;
@@ -48,14 +50,18 @@ struct Shared {
     state: Mutex<State>,
     /// Of each chunk; locked after the state where both are.
     averages: Vec<Mutex<Arc<Averages>>>,
+    /// Told when [`Plane::offer`] may have another answer.
+    changes: watch::Sender<()>,
     /// Called after each commit.
-    published: Box<dyn Fn(Versions) + Send + Sync>,
+    committed: Box<dyn Fn() + Send + Sync>,
 }
 
 struct State {
     blocks: Vec<Arc<Block>>,
     /// BN running statistics.
     buffers: Flat,
+    /// As they are sent.
+    versions: Versions,
     /// The step that is under way, if any.
     draft: Option<Draft>,
     /// Whether it is to commit when all of it is made.
@@ -76,6 +82,18 @@ pub(crate) struct Tensors {
     pub(crate) statistics: Vec<f32>,
 }
 
+/// What there is of a version.
+pub(crate) enum Offer {
+    /// It is part of the state.
+    Committed(Arc<Version>),
+    /// The step under way makes it, if it commits.
+    Provisional(Arc<Version>),
+    /// The step that makes it is still to begin.
+    Later,
+    /// It is not there any more, or not in sight.
+    Nothing,
+}
+
 /// The state of one moment, shared and not copied.
 pub(crate) struct Snapshot {
     blocks: Vec<Arc<Block>>,
@@ -84,40 +102,41 @@ pub(crate) struct Snapshot {
 }
 
 impl Plane {
-    /// Begins with the vectors of `step`, which it also returns as they are sent. Calls `published`
-    /// after each commit.
+    /// Begins with the vectors of `step`, those parts of them that `cut` has. Calls `committed` after each commit.
     pub(crate) fn start(
         job: &Job,
         cut: Cut,
         step: GlobalStep,
         vectors: Vectors,
-        published: impl Fn(Versions) + Send + Sync + 'static,
-    ) -> std::io::Result<(Self, Versions)> {
-        let pool = Pool::default();
+        committed: impl Fn() + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let (pool, first) = (Pool::default(), cut.values().start);
         let block = |range: &std::ops::Range<usize>| {
             let Vectors { weights, moment1, moment2, ema, .. } = &vectors;
+            let range = range.start - first..range.end - first;
             let [weights, moment1, moment2, ema] =
                 [weights, moment1, moment2, ema].map(|vector| pool.copy_of(&vector[range.clone()]));
             let averages = Averages::new(moment1, moment2, ema);
             let block = Block::new(weights, job.config.wire, &pool);
             (Arc::new(block), Mutex::new(Arc::new(averages)))
         };
-        let (blocks, averages) = cut.ranges().iter().map(block).unzip();
+        let (blocks, averages): (Vec<_>, Vec<_>) = cut.ranges().iter().map(block).unzip();
         // The flat vectors are not needed any more.
         let buffers = vectors.buffers;
+        let versions = versions(job, &cut, step, None, &blocks, &averages, &buffers);
+        let state = State { blocks, buffers, versions, draft: None, committing: false };
         let count = std::thread::available_parallelism()?.get().min(THREADS_MAX);
-        let shared = Shared {
+        Ok(Self(Arc::new(Shared {
             job: job.clone(),
             cut,
             pool,
             threads: Threads::start(count)?,
             tickets: AtomicU64::new(0),
-            state: Mutex::new(State { blocks, buffers, draft: None, committing: false }),
+            state: Mutex::new(state),
             averages,
-            published: Box::new(published),
-        };
-        let versions = shared.versions(step, None, &shared.lock());
-        Ok((Self(Arc::new(shared)), versions))
+            changes: watch::Sender::new(()),
+            committed: Box::new(committed),
+        })))
     }
 
     /// `step` is under way; if it commits it makes `update`.
@@ -125,7 +144,12 @@ impl Plane {
         let config = &self.0.job.config;
         let pass = Pass::new(config, update);
         let draft = Draft::new(step, pass, config.replicas, self.0.cut.clone());
-        self.0.lock().draft = Some(draft);
+        let mut state = self.0.lock();
+        state.draft = Some(draft);
+        // The evaluation is over: the memory of its EMA may be used again.
+        state.versions.evaluation = None;
+        drop(state);
+        self.0.changes.send_replace(());
     }
 
     /// The contribution to `assignment` begins to arrive.
@@ -159,22 +183,23 @@ impl Plane {
         state.committing = false;
     }
 
-    /// The step under way commits with its update, or without any, and the next step's vectors are
-    /// published, at once or when they are made.
+    /// The step under way commits with its update, or without any, and the next step's vectors can
+    /// be pulled, at once or when they are made.
     pub(crate) fn commit(&self, step: GlobalStep, makes_update: bool) {
         let mut state = self.0.lock();
-        let published = match makes_update {
+        let is_done = match makes_update {
             true => {
                 state.committing = true;
                 self.0.finish(&mut state)
             }
             false => {
                 state.draft = None;
-                Some(self.0.versions(step.next(), None, &state))
+                self.0.publish(&mut state, step.next(), None);
+                true
             }
         };
         drop(state);
-        published.into_iter().for_each(&self.0.published);
+        self.0.tell(is_done);
     }
 
     /// The state as it is now.
@@ -188,13 +213,32 @@ impl Plane {
         }
     }
 
-    /// The weights after the step under way, for a worker that holds those of `held`: provisional,
-    /// and not all made. None while that does not help it, or when they are not what it needs next.
-    pub(crate) fn provisional(&self, held: Option<u64>) -> Option<Reading> {
+    /// What there is of `version` now.
+    pub(crate) fn offer(&self, version: VersionId) -> Offer {
         let state = self.0.lock();
-        let draft = state.draft.as_ref()?;
-        let helps = held == Some(draft.step().0) && !self.0.job.eval_due(draft.step().next());
-        helps.then(|| draft.version().read())
+        let Versions { weights, evaluation } = &state.versions;
+        let draft = state.draft.as_ref().map(Draft::version);
+        match version {
+            VersionId::Weights(step) if step == weights.step => {
+                Offer::Committed(Arc::clone(weights))
+            }
+            VersionId::Weights(step) if step == weights.step.next() => match draft {
+                Some(draft) => Offer::Provisional(Arc::clone(draft)),
+                None => Offer::Later,
+            },
+            VersionId::Weights(_) => Offer::Nothing,
+            VersionId::Evaluation(step) => match evaluation {
+                Some(evaluation) if evaluation.step == step => {
+                    Offer::Committed(Arc::clone(evaluation))
+                }
+                _ => Offer::Nothing,
+            },
+        }
+    }
+
+    /// Tells when [`Self::offer`] may have another answer.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
     }
 
     fn spawn(&self, jobs: impl IntoIterator<Item = draft::Job>) {
@@ -215,42 +259,65 @@ impl Shared {
         self.threads.spawn(move || work(&shared, job));
     }
 
-    fn versions(&self, step: GlobalStep, weights: Option<Arc<Version>>, state: &State) -> Versions {
-        let starts = || self.cut.ranges().iter().map(|range| range.start);
-        let blocks = || state.blocks.iter().zip(starts());
-        let weights = weights.unwrap_or_else(|| {
-            let chunks = blocks().map(|(block, start)| block.weights_chunk(start));
-            Arc::new(Version::whole(step, chunks))
-        });
-        let evaluation = self.job.eval_due(step).then(|| {
-            let ema = blocks().zip(&self.averages).map(|((block, start), averages)| {
-                let mut averages = lock(averages);
-                settle(&mut averages, block);
-                averages::ema_chunk(&averages, start)
-            });
-            let buffers =
-                wire::chunks(Part::Buffers, 0, &state.buffers, &wire::checksums(&state.buffers));
-            Arc::new(Version::whole(step, ema.chain(buffers)))
-        });
-        Versions { weights, evaluation }
+    /// The state has become that of `step`; `weights` are those that the draft has sent.
+    fn publish(&self, state: &mut State, step: GlobalStep, weights: Option<Arc<Version>>) {
+        let State { blocks, buffers, .. } = &state;
+        state.versions =
+            versions(&self.job, &self.cut, step, weights, blocks, &self.averages, buffers);
     }
 
-    /// Makes the draft the state, if it is to commit and is made.
-    fn finish(&self, state: &mut State) -> Option<Versions> {
+    /// Makes the draft the state, if it is to commit and is made. Says whether it did.
+    fn finish(&self, state: &mut State) -> bool {
         if !state.committing {
-            return None;
+            return false;
         }
-        state.blocks = state.draft.as_ref()?.blocks()?;
-        let draft = state.draft.take()?;
+        let Some(draft) = state.draft.take_if(|draft| draft.is_made()) else { return false };
         state.committing = false;
+        state.blocks = draft.blocks();
         let momentum = self.job.config.optimizer.bn_momentum as f32;
         let means = draft.mean_statistics();
         for (running, mean) in Arc::make_mut(&mut state.buffers).iter_mut().zip(means) {
             *running += momentum * (mean - *running);
         }
         let weights = Arc::clone(draft.version());
-        Some(self.versions(draft.step().next(), Some(weights), state))
+        self.publish(state, draft.step().next(), Some(weights));
+        true
     }
+
+    /// Tells whom it concerns if a commit `is_done`.
+    fn tell(&self, is_done: bool) {
+        if is_done {
+            self.changes.send_replace(());
+            (self.committed)();
+        }
+    }
+}
+
+/// What can be pulled at `step`; `weights` where they are cut already.
+fn versions(
+    job: &Job,
+    cut: &Cut,
+    step: GlobalStep,
+    weights: Option<Arc<Version>>,
+    blocks: &[Arc<Block>],
+    averages: &[Mutex<Arc<Averages>>],
+    buffers: &Flat,
+) -> Versions {
+    let blocks = || blocks.iter().zip(cut.ranges().iter().map(|range| range.start));
+    let weights = weights.unwrap_or_else(|| {
+        let chunks = blocks().map(|(block, start)| block.weights_chunk(start));
+        Arc::new(Version::whole(step, chunks))
+    });
+    let evaluation = job.eval_due(step).then(|| {
+        let ema = blocks().zip(averages).map(|((block, start), averages)| {
+            let mut averages = lock(averages);
+            settle(&mut averages, block);
+            averages::ema_chunk(&averages, start)
+        });
+        let buffers = wire::chunks(Part::Buffers, 0, buffers, &wire::checksums(buffers));
+        Arc::new(Version::whole(step, ema.chain(buffers)))
+    });
+    Versions { weights, evaluation }
 }
 
 /// Does one job, and what follows from it.
@@ -265,9 +332,9 @@ fn work(shared: &Weak<Shared>, job: draft::Job) {
     });
     let mut state = shared.lock();
     let next = state.draft.as_mut().and_then(|draft| draft.done(done));
-    let published = shared.finish(&mut state);
+    let is_done = shared.finish(&mut state);
     drop(state);
-    published.into_iter().for_each(&shared.published);
+    shared.tell(is_done);
     if let Some(job) = next {
         shared.spawn(job);
     }

@@ -19,12 +19,12 @@ pub(crate) struct Version {
     made: watch::Sender<usize>,
 }
 
-/// What pulls may stream now.
+/// Of the state.
 #[derive(Clone, Debug)]
-pub(crate) struct Versions {
-    pub(crate) weights: Arc<Version>,
+pub(super) struct Versions {
+    pub(super) weights: Arc<Version>,
     /// EMA and running statistics; only while this step may be evaluated.
-    pub(crate) evaluation: Option<Arc<Version>>,
+    pub(super) evaluation: Option<Arc<Version>>,
 }
 
 /// A version on its way to one worker.
@@ -42,7 +42,7 @@ pub(crate) enum Next {
     Chunk(Chunk),
     /// The others are still being made.
     Later,
-    /// Every chunk was sent.
+    /// Every chunk was sent; it may still come to nothing.
     End,
     /// There is no such version any more.
     Gone,
@@ -81,11 +81,6 @@ impl Reading {
     /// Whether it reads this version.
     pub(crate) fn is_of(&self, version: &Arc<Version>) -> bool {
         std::ptr::eq(self.version.as_ptr(), Arc::as_ptr(version))
-    }
-
-    /// Whether something of it was sent.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.sent.contains(&true)
     }
 
     /// The first chunk that is there and was not sent.
@@ -139,9 +134,7 @@ mod tests {
         assert!(matches!(reading.next(), Next::Later));
         version.set(2, chunk(2));
         reading.changed().await;
-        assert!(!reading.has_begun());
         assert_eq!(start_of(&reading.next()), Some(2));
-        assert!(reading.has_begun());
         version.set(1, chunk(1));
         version.set(0, chunk(0));
         reading.changed().await;

@@ -1,4 +1,4 @@
-//! The Control service: small messages, answered at once except for credit.
+//! The Control service: small messages, answered at once except for directives and credit.
 
 use hw2_common::ids::{Term, WorkerId};
 use hw2_common::trace;
@@ -7,7 +7,7 @@ use hw2_proto::v1::control_server::Control;
 use tonic::{Request, Response, Status};
 
 use super::convert;
-use super::pull::Waiting;
+use super::waiting::Waiting;
 use crate::coordinator::{BlockReport, Coordinator, Introduction, Now, check_program};
 use crate::driver::{Driver, Handle};
 use crate::trace::TraceWriter;
@@ -42,7 +42,7 @@ impl Control for ControlService {
         let request = request.into_inner();
         check_program(request.protocol_version, &request.build)?;
         let (term, job_json) = (self.term.0, self.job_json.clone());
-        Ok(Response::new(v1::HelloReply { term, job_json }))
+        Ok(Response::new(v1::HelloReply { term, job_json, shard: 0, shards: 1 }))
     }
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinReply> {
@@ -56,6 +56,15 @@ impl Control for ControlService {
             heartbeat_interval_ms: self.heartbeat_interval_ms,
             traces: self.trace.is_some(),
         }))
+    }
+
+    async fn next(&self, request: Request<v1::NextRequest>) -> Answer<v1::Directive> {
+        let v1::NextRequest { term, worker, pushing } = request.into_inner();
+        let (term, worker) = (Term(term), WorkerId(worker));
+        let pushing = pushing.map(|pushing| convert::assignment(pushing.step, pushing.replica));
+        let begin = move |driver: &mut Driver| driver.next(term, worker, pushing);
+        let directive = Waiting::begin(&self.driver, begin).await?.answer().await?;
+        Ok(Response::new(directive.into()))
     }
 
     async fn heartbeat(

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use futures_util::StreamExt;
 use http::{Request, Response};
 use hw2_common::grpc::{self, Incoming, Parcel};
+use hw2_common::ids::Term;
 use hw2_proto::v1;
 use hw2_proto::v1::data_server::SERVICE_NAME;
 use hw2_proto::v1::push_message::Message;
@@ -18,6 +19,7 @@ use tower_service::Service;
 
 use super::pull::pull;
 use super::push::Receiver;
+use crate::coordinator::check_term;
 
 /// Serves Data.
 #[derive(Clone)]
@@ -48,11 +50,12 @@ impl DataService {
                 let request = request.await;
                 let request =
                     request.map_err(|_| Status::deadline_exceeded("a pull that never began"))??;
-                let request =
+                let request: v1::PullRequest =
                     request.ok_or_else(|| Status::invalid_argument("a pull without request"))?;
-                let Receiver { driver, plane, .. } = &self.receiver;
-                let messages = pull(driver, plane, request).await?;
-                Ok(grpc::response(messages.map(|message| message.map(Parcel::from))))
+                let Receiver { term, plane, .. } = &self.receiver;
+                check_term(*term, Term(request.term))?;
+                let messages = Box::pin(pull(plane, request)?);
+                Ok(grpc::response(messages.map(|message| Ok(Parcel::from(message)))))
             }
             _ => Err(Status::unimplemented(format!("no method {path}"))),
         }

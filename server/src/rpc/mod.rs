@@ -8,5 +8,6 @@ mod guarded;
 mod net;
 mod pull;
 mod push;
+mod waiting;
 
 pub(crate) use net::Edge;

@@ -79,6 +79,7 @@ impl Edge {
             data: DataService {
                 receiver: Receiver {
                     driver: driver.clone(),
+                    term,
                     cut: Cut::params(&layout),
                     wire: job.config.wire,
                     layout: Arc::new(layout),

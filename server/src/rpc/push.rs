@@ -26,6 +26,7 @@ use crate::plane::{Plane, Staging, Tensors};
 #[derive(Clone)]
 pub(super) struct Receiver {
     pub(super) driver: Handle,
+    pub(super) term: Term,
     pub(super) layout: Arc<ParamLayout>,
     /// Of the parameters.
     pub(super) cut: Cut,

@@ -12,16 +12,16 @@ use hw2_common::layout::ParamLayout;
 use hw2_common::model::{Block, ConvSpec, ModelSpec};
 use hw2_common::rng::philox4x32;
 use hw2_common::wire::{self, Assembly, Cut};
-use hw2_proto::v1;
 use hw2_proto::v1::control_client::ControlClient;
 use hw2_proto::v1::data_client::DataClient;
 use hw2_proto::v1::pull_message::Message as Pulled;
 use hw2_proto::v1::push_message::Message as Pushed;
+use hw2_proto::v1::{self, pull_request};
 use hw2_server::{Clock, Listener, Outcome, ServerSetup, serve};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
 
 /// 3 replicas of 4 images, an evaluation of 5 blocks every 4 steps, 10 steps.
 pub(crate) fn job(run_dir: &Path) -> Job {
@@ -47,7 +47,7 @@ pub(crate) fn job(run_dir: &Path) -> Job {
     config.optimizer.lr_patience = 1;
     config.cluster.heartbeat_timeout_ms = 30_000;
     config.cluster.grace_ms = 5_000;
-    config.cluster.pull_wait_ms = 200;
+    config.cluster.wait_ms = 200;
     let dataset = Card {
         classes: vec!["a".into(), "b".into(), "c".into()],
         train: 30,
@@ -137,65 +137,81 @@ impl Worker {
         })
     }
 
-    /// Pulls once; what the directive needs is then held.
+    /// Asks what to do; what the directive needs is then held.
     pub(crate) async fn pull(&mut self) -> Result<v1::directive::Directive, Status> {
-        let request = v1::PullRequest {
-            term: self.term,
-            worker: self.worker,
-            weights_step: self.weights.0,
-            ema_step: self.ema.0,
-            pushing: None,
-        };
-        let mut stream = self.data.pull(request).await?.into_inner();
-        let wire = self.job.config.wire;
-        let vector = |cut: Cut| Assembly::new(cut.clone(), wire, vec![f32::NAN; cut.len()]);
-        let layout = self.layout.clone();
-        let nothing = || {
-            let params = Cut::params(&layout);
-            [params.clone(), params, Cut::whole(layout.buffers.len())].map(vector)
-        };
-        let mut parts = nothing();
-        let mut chunks = 0;
-        while let Some(message) = stream.message().await? {
-            match message.message.unwrap() {
-                Pulled::Chunk(chunk) => {
-                    let part = match chunk.part() {
-                        v1::Part::Weights => 0,
-                        v1::Part::Ema => 1,
-                        v1::Part::Buffers => 2,
-                        part => panic!("{part:?} in a pull"),
-                    };
-                    parts[part].add(&chunk).unwrap();
-                    chunks += 1;
+        loop {
+            let directive = self.next(None).await?;
+            let is_there = match &directive {
+                v1::directive::Directive::Run(run) => self.fetch(weights(run.step)).await?,
+                v1::directive::Directive::Evaluate(evaluate) => {
+                    self.fetch(pull_request::Version::EmaStep(evaluate.step)).await?
                 }
-                Pulled::Withdrawn(v1::Withdrawn {}) => {
-                    self.weights.0 = None;
-                    (parts, chunks) = (nothing(), 0);
-                }
-                Pulled::Directive(directive) => {
-                    let directive = directive.directive.unwrap();
-                    if chunks > 0 {
-                        self.hold(&directive, parts);
-                    }
-                    return Ok(directive);
-                }
+                _ => true,
+            };
+            if is_there {
+                return Ok(directive);
             }
         }
-        panic!("a pull that ends without a directive");
     }
 
-    fn hold(&mut self, directive: &v1::directive::Directive, parts: [Assembly; 3]) {
-        let [weights, ema, buffers] = parts;
-        match directive {
-            v1::directive::Directive::Run(run) => {
-                self.weights = (Some(run.step), weights.finish().unwrap());
-            }
-            v1::directive::Directive::Evaluate(evaluate) => {
-                self.ema = (Some(evaluate.step), ema.finish().unwrap());
-                self.buffers = buffers.finish().unwrap();
-            }
-            _ => {}
+    /// Asks what to do, once what it is `pushing` is in.
+    pub(crate) async fn next(
+        &mut self,
+        pushing: Option<v1::Pushing>,
+    ) -> Result<v1::directive::Directive, Status> {
+        let request = v1::NextRequest { term: self.term, worker: self.worker, pushing };
+        Ok(self.control.next(request).await?.into_inner().directive.unwrap())
+    }
+
+    /// Holds `version` afterwards; false if there is none such any more.
+    async fn fetch(&mut self, version: pull_request::Version) -> Result<bool, Status> {
+        let held = match version {
+            pull_request::Version::WeightsStep(step) => self.weights.0 == Some(step),
+            pull_request::Version::EmaStep(step) => self.ema.0 == Some(step),
+        };
+        if held {
+            return Ok(true);
         }
+        let mut stream = self.begin_pull(version).await?;
+        let wire = self.job.config.wire;
+        let vector = |cut: Cut| {
+            let room = vec![f32::NAN; cut.values().len()];
+            Assembly::new(cut, wire, room)
+        };
+        let mut params = vector(Cut::params(&self.layout));
+        let mut buffers = vector(Cut::whole(self.layout.buffers.len()));
+        while let Some(message) = stream.message().await? {
+            match message.message.unwrap() {
+                Pulled::Chunk(chunk) => match chunk.part() {
+                    v1::Part::Buffers => buffers.add(&chunk).unwrap(),
+                    v1::Part::Weights | v1::Part::Ema => params.add(&chunk).unwrap(),
+                    part => panic!("{part:?} in a pull"),
+                },
+                Pulled::Withdrawn(v1::Withdrawn {}) => return Ok(false),
+                Pulled::Committed(v1::Committed {}) => {
+                    let params = params.finish().unwrap();
+                    match version {
+                        pull_request::Version::WeightsStep(step) => {
+                            self.weights = (Some(step), params);
+                        }
+                        pull_request::Version::EmaStep(step) => {
+                            self.ema = (Some(step), params);
+                            self.buffers = buffers.finish().unwrap();
+                        }
+                    }
+                    return Ok(true);
+                }
+            }
+        }
+        panic!("a pull that just ends");
+    }
+
+    pub(crate) async fn begin_pull(
+        &mut self,
+        version: pull_request::Version,
+    ) -> Result<Streaming<v1::PullMessage>, Status> {
+        let request = v1::PullRequest { term: self.term, version: Some(version) };
+        Ok(self.data.pull(request).await?.into_inner())
     }
 
     /// (gradient, statistics, result) of an assignment.
@@ -331,6 +347,10 @@ impl Worker {
     pub(crate) async fn status(&mut self) -> v1::StatusReply {
         self.control.status(v1::StatusRequest {}).await.unwrap().into_inner()
     }
+}
+
+pub(crate) fn weights(step: u64) -> pull_request::Version {
+    pull_request::Version::WeightsStep(step)
 }
 
 async fn connect(address: &Address) -> Channel {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::fake::{Worker, chunks, digest, job, run, start};
+use crate::fake::{Worker, chunks, digest, job, run, start, weights};
 
 const FIRST: Assignment = Assignment { step: GlobalStep(0), replica: ReplicaId(0) };
 
@@ -116,7 +116,7 @@ async fn a_push_that_is_not_wanted_is_read_and_acknowledged() {
 }
 
 /// A worker whose weights of step 1 are all but committed: replicas 0 and 1 are in, of replica 2 the
-/// gradient; and a pull that waits for it, of which the first message is taken.
+/// gradient; and a pull of them, of which the first message is taken.
 async fn provisional(
     worker: &mut Worker,
 ) -> (
@@ -135,14 +135,7 @@ async fn provisional(
         let reply = data.push(ReceiverStream::new(received)).await?;
         Ok(reply.into_inner().outcome())
     });
-    let request = v1::PullRequest {
-        term: worker.term,
-        worker: worker.worker,
-        weights_step: worker.weights.0,
-        ema_step: None,
-        pushing: Some(v1::Pushing { step: 0, replica: LAST.replica.0 }),
-    };
-    let mut pull = worker.data.pull(request).await.unwrap().into_inner();
+    let mut pull = worker.begin_pull(weights(1)).await.unwrap();
     for message in worker.messages(LAST).into_iter().take(2) {
         messages.send(message).await.unwrap();
     }
@@ -157,15 +150,6 @@ async fn next(pull: &mut Streaming<v1::PullMessage>) -> Message {
     pull.message().await.unwrap().unwrap().message.unwrap()
 }
 
-/// The weights of step 1, sent whole, and the directive that makes them so.
-async fn whole_weights(pull: &mut Streaming<v1::PullMessage>) -> Vec<f32> {
-    let Message::Chunk(chunk) = next(pull).await else { panic!("the weights") };
-    let Message::Directive(directive) = next(pull).await else { panic!("the commit mark") };
-    assert!(matches!(directive.directive, Some(Directive::Run(run)) if run.step == 1));
-    let value = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    chunk.values.chunks_exact(4).map(value).collect()
-}
-
 #[tokio::test]
 async fn weights_are_streamed_before_the_step_commits() {
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
@@ -178,8 +162,7 @@ async fn weights_are_streamed_before_the_step_commits() {
     }
     drop(messages);
     assert_eq!(push.await.unwrap().unwrap(), Outcome::Counted);
-    let Message::Directive(directive) = next(&mut pull).await else { panic!("the commit mark") };
-    assert!(matches!(directive.directive, Some(Directive::Run(run)) if run.step == 1));
+    assert!(matches!(next(&mut pull).await, Message::Committed(_)));
     worker.work().await.unwrap();
     assert_eq!(digest(&served.outcome().await), expected);
 }
@@ -194,14 +177,13 @@ async fn weights_made_with_a_push_that_breaks_off_are_withdrawn() {
     drop(messages);
     assert_eq!(push.await.unwrap().unwrap_err().code(), Code::InvalidArgument);
     assert!(matches!(next(&mut pull).await, Message::Withdrawn(_)));
-    drop(pull);
-    worker.weights.0 = None;
+    assert!(pull.message().await.unwrap().is_none());
     worker.work().await.unwrap();
     assert_eq!(digest(&served.outcome().await), expected);
 }
 
 #[tokio::test]
-async fn a_step_that_is_skipped_withdraws_its_weights_and_sends_the_old_ones() {
+async fn a_step_that_is_skipped_withdraws_its_weights_and_keeps_the_old_ones() {
     let dir = tempfile::tempdir().unwrap();
     let mut job = job(dir.path());
     job.config.on_non_finite = hw2_common::config::NonFinite::Skip;
@@ -218,7 +200,9 @@ async fn a_step_that_is_skipped_withdraws_its_weights_and_sends_the_old_ones() {
     drop(messages);
     assert_eq!(push.await.unwrap().unwrap(), Outcome::Dropped);
     assert!(matches!(next(&mut pull).await, Message::Withdrawn(_)));
-    assert_eq!(whole_weights(&mut pull).await, worker.weights.1, "no update was made");
+    let before = worker.weights.1.clone();
+    while !matches!(worker.pull().await.unwrap(), Directive::Run(run) if run.step == 1) {}
+    assert_eq!(worker.weights, (Some(1), before), "no update was made");
     served.shutdown.cancel();
     worker.work().await.unwrap();
     served.outcome().await;

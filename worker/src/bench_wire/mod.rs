@@ -4,30 +4,29 @@ mod pace;
 
 use std::time::{Duration, Instant};
 
-use hw2_common::address::Address;
+use hw2_common::address::Addresses;
 use hw2_common::config::Config;
 use hw2_common::ids::{Assignment, BlockId, GlobalStep};
 use hw2_common::layout::ParamLayout;
 use tokio_util::sync::CancellationToken;
 
 use crate::ps::{
-    Client, Contribution, Credentials, Directive, EvaluationReport, Exchange, Held, PsError,
-    StepResult,
+    Client, Contribution, Credentials, Directive, EvaluationReport, Exchange, PsError, StepResult,
 };
 use pace::Pace;
 
 /// Every value of the gradient that is pushed: anything finite will do.
 const GRADIENT: f32 = 1e-3;
 
-/// Works for the server at `address` until its run ends, and tells the time of every round: from
+/// Works for the servers of `ps` until their run ends, and tells the time of every round: from
 /// one directive to the next. In each it does as if it computed for `computing`. The gradient stays
 /// as it is, with its checksums, which a worker makes as backward finishes its buckets, and what is
 /// pulled goes nowhere, where a worker copies it to its device: neither is in a round.
 ///
 /// # Errors
 /// As every call.
-pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, PsError> {
-    let client = Client::connect(address, &CancellationToken::new())?;
+pub fn drive(ps: &Addresses, computing: Duration) -> Result<Vec<Duration>, PsError> {
+    let client = Client::connect(ps, &CancellationToken::new())?;
     let hello = client.hello()?;
     let network = hello.job.network().map_err(|error| PsError::Protocol(error.to_string()))?;
     let layout = ParamLayout::new(&network);
@@ -39,11 +38,11 @@ pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, Ps
         label: format!("bench wire:{}", std::process::id()),
     };
     let contribution = constant_contribution(&layout, &hello.job.config);
-    let session = client.join(hello.term, &credentials)?;
+    let session = client.join(&hello, &layout, &credentials)?;
     let (buckets, mut rounds) = (layout.buckets(), Vec::new());
     let mut pace = Pace::new(&network, &layout, computing);
     let (mut directive, mut held) =
-        session.pull(Held::new(&layout, hello.job.config.wire), &mut pace)?;
+        Exchange::new(None).finish(&session, &contribution, &mut pace)?;
     loop {
         (directive, held) = match directive {
             Directive::Run { step, assignments } => {
@@ -79,9 +78,9 @@ pub fn drive(address: &Address, computing: Duration) -> Result<Vec<Duration>, Ps
                     let samples = hello.job.eval_range(block).len() as u32;
                     session.report(EvaluationReport { step, block, samples, ..nothing() })?;
                 }
-                session.pull(held, &mut pace)?
+                Exchange::new(held).finish(&session, &contribution, &mut pace)?
             }
-            Directive::Wait(_) => session.pull(held, &mut pace)?,
+            Directive::Wait(_) => Exchange::new(held).finish(&session, &contribution, &mut pace)?,
             Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason)),
             Directive::Stop { .. } => {
                 // The server ends whether or not it still hears this.

@@ -43,17 +43,6 @@ pub struct StepResult {
     pub bad_images: Vec<String>,
 }
 
-/// What the server did with a contribution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It counts.
-    Counted,
-    /// It was there already, with the same bits.
-    Duplicate,
-    /// It came too late to matter.
-    Dropped,
-}
-
 impl Contribution {
     /// Room for the vectors of `layout`, of which the gradient travels in `wire`.
     pub fn new(layout: &ParamLayout, wire: WireFormat) -> Self {
@@ -99,11 +88,19 @@ impl Contribution {
         PushMessage { message: Some(push_message::Message::Head(head)) }
     }
 
-    /// The messages of one bucket, in the order of the layout's buckets.
-    pub(super) fn bucket(&self, index: usize) -> impl Iterator<Item = PushMessage> + use<> {
+    /// The messages of one bucket, in the order of the layout's buckets; those of them that are among
+    /// these `values`.
+    pub(super) fn bucket(
+        &self,
+        index: usize,
+        values: &Range<usize>,
+    ) -> impl Iterator<Item = PushMessage> + use<> {
+        let wanted = values.clone();
         let Bucket { range, values, checksums, .. } = &self.buckets[index];
         let bytes = Bytes::from_owner(Sent(Arc::clone(values)));
-        wire::encoded_chunks(Part::Gradient, range.start, &bytes, self.wire, checksums).map(message)
+        wire::encoded_chunks(Part::Gradient, range.start, &bytes, self.wire, checksums)
+            .filter(move |chunk| wanted.contains(&(chunk.start as usize)))
+            .map(message)
     }
 
     /// The layers of one bucket, for people.

@@ -5,63 +5,92 @@ use bytes::Bytes;
 use futures_util::stream::iter;
 use hw2_common::config::WireFormat;
 use hw2_common::grpc::{self, Parcel};
+use hw2_common::ids::{Term, VersionId};
 use hw2_common::trace;
-use hw2_common::wire::Values;
+use hw2_common::wire::{Arrivals, Values, WireError};
 use hw2_proto::v1::pull_message::Message;
-use hw2_proto::v1::{self, PullMessage};
+use hw2_proto::v1::{self, Chunk, Part, PullMessage, pull_request};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 
-use super::held::Place;
-use super::io_thread::IoThread;
+use super::servers::{Holding, Server};
 use super::session::call;
-use super::{Destination, Directive, Held, PsError, Vector};
+use super::{Destination, PsError, Vector};
 
-/// A pull that was begun.
-pub struct Pull {
+/// A pull that was begun: one version, from all servers at once.
+pub(super) struct Pull {
+    version: VersionId,
     arrivals: mpsc::UnboundedReceiver<Arrived>,
     /// What arrived before its place was free, in order.
     early: Vec<Arrived>,
-    /// What is arriving, of the versions that this pull has received.
-    version: Option<u64>,
-    answer: AbortOnDropHandle<Result<(Directive, Held), PsError>>,
+    has_begun: bool,
+    /// One for each server; whether what it sent is what the step came to.
+    streams: Vec<AbortOnDropHandle<Result<bool, PsError>>>,
 }
 
 /// A chunk that was checked.
 struct Arrived {
-    version: u64,
     vector: Vector,
     start: usize,
     values: Bytes,
     format: WireFormat,
 }
 
+/// What a server sends of a version, as far as it has arrived.
+struct Expected {
+    version: VersionId,
+    wire: WireFormat,
+    params: Arrivals,
+    buffers: Arrivals,
+}
+
 impl Pull {
-    /// Chunks are received and checked on `io`.
-    pub(super) fn begin(
-        io: &IoThread,
-        data: Channel,
-        request: v1::PullRequest,
-        mut held: Held,
-        mut trace: Option<trace::Buckets>,
-    ) -> Self {
+    /// Chunks are received and checked on the threads of the connections.
+    pub(super) fn begin(servers: &[Server], term: Term, version: VersionId) -> Self {
         let (arrived, arrivals) = mpsc::unbounded_channel();
-        let answer = AbortOnDropHandle::new(io.spawn(async move {
-            let directive = receive(data, request, &mut held, &arrived, &mut trace).await?;
-            Ok((directive, held))
-        }));
-        Self { arrivals, early: Vec::new(), version: None, answer }
+        let request = v1::PullRequest {
+            term: term.0,
+            version: Some(match version {
+                VersionId::Weights(step) => pull_request::Version::WeightsStep(step.0),
+                VersionId::Evaluation(step) => pull_request::Version::EmaStep(step.0),
+            }),
+        };
+        let stream = |server: &Server| {
+            let (data, expected) = (server.data.clone(), Expected::new(version, &server.holding));
+            let trace = match version {
+                VersionId::Weights(step) => {
+                    trace::Buckets::new(&server.holding.params, "pull", step, || {
+                        format!("pull{}", server.holding.label())
+                    })
+                }
+                VersionId::Evaluation(_) => None,
+            };
+            let receiving = receive(data, request, expected, arrived.clone(), trace);
+            AbortOnDropHandle::new(server.io.spawn(receiving))
+        };
+        let streams = servers.iter().map(stream).collect();
+        Self { version, arrivals, early: Vec::new(), has_begun: false, streams }
     }
 
-    /// Whether the server has said what to do, so that nobody has to wait for the end.
-    pub fn is_answered(&self) -> bool {
-        self.answer.is_finished()
+    /// What is pulled.
+    pub(super) fn version(&self) -> VersionId {
+        self.version
+    }
+
+    /// Whether some of it has arrived, so that what was held before is void.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Whether nothing more will arrive.
+    pub(super) fn is_over(&self) -> bool {
+        self.streams.iter().all(|stream| stream.is_finished())
     }
 
     /// Hands over what has arrived of the vectors from number `start` on, which nothing computes
     /// with any more.
-    pub fn deliver(&mut self, destination: &mut impl Destination, start: usize) {
+    pub(super) fn deliver(&mut self, destination: &mut impl Destination, start: usize) {
         while let Ok(arrived) = self.arrivals.try_recv() {
             self.note(arrived, destination);
         }
@@ -70,27 +99,25 @@ impl Pull {
         }
     }
 
-    /// Waits for the end and hands over everything; the destination may compute meanwhile.
-    pub(super) async fn finish(
-        mut self,
-        destination: &mut impl Destination,
-    ) -> Result<(Directive, Held), PsError> {
-        loop {
-            self.deliver(destination, 0);
-            // What arrives while it computes takes its place before it goes on.
-            if !self.is_answered() && destination.work_ahead() {
-                continue;
-            }
-            let Some(arrived) = self.arrivals.recv().await else { break };
-            self.note(arrived, destination);
+    /// Waits for the next chunk, which is then to be delivered; false when nothing more arrives.
+    pub(super) async fn arrives(&mut self, destination: &mut impl Destination) -> bool {
+        let arrived = self.arrivals.recv().await;
+        let is_there = arrived.is_some();
+        arrived.into_iter().for_each(|arrived| self.note(arrived, destination));
+        is_there
+    }
+
+    /// The end, when nothing more arrives: whether this is what the step came to.
+    pub(super) async fn end(self) -> Result<bool, PsError> {
+        let mut is_committed = true;
+        for stream in self.streams {
+            is_committed &= stream.await.expect("a pull does not panic")?;
         }
-        self.answer.await.expect("a pull does not panic")
+        Ok(is_committed)
     }
 
     fn note(&mut self, arrived: Arrived, destination: &mut impl Destination) {
-        if self.version != Some(arrived.version) {
-            self.version = Some(arrived.version);
-            self.early.clear();
+        if !std::mem::replace(&mut self.has_begun, true) {
             destination.renew();
         }
         self.early.push(arrived);
@@ -104,51 +131,78 @@ impl Arrived {
     }
 }
 
-/// Receives what the directive needs.
+impl Expected {
+    fn new(version: VersionId, holding: &Holding) -> Self {
+        let Holding { wire, params, buffers, .. } = holding;
+        let [params, buffers] = [params, buffers].map(|cut| Arrivals::new(cut.clone(), *wire));
+        Self { version, wire: *wire, params, buffers }
+    }
+
+    /// Checks a chunk. Says which of its vector it is, and of which vector.
+    fn add(&mut self, chunk: &Chunk) -> Result<(usize, Vector), WireError> {
+        Ok(match (self.version, chunk.part()) {
+            (VersionId::Weights(_), Part::Weights) => (self.params.add(chunk)?, Vector::Weights),
+            (VersionId::Evaluation(_), Part::Ema) => (self.params.add(chunk)?, Vector::Ema),
+            (VersionId::Evaluation(_), Part::Buffers) => {
+                (self.buffers.add(chunk)?, Vector::Buffers)
+            }
+            _ => return Err(WireError::UnexpectedPart(chunk.part)),
+        })
+    }
+
+    fn check_complete(&self) -> Result<(), WireError> {
+        self.params.check_complete()?;
+        match self.version {
+            VersionId::Weights(_) => Ok(()),
+            VersionId::Evaluation(_) => self.buffers.check_complete(),
+        }
+    }
+}
+
+/// Receives what one server sends. Says whether that is what the step came to.
 async fn receive(
     data: Channel,
     request: v1::PullRequest,
-    held: &mut Held,
-    arrived: &mpsc::UnboundedSender<Arrived>,
-    trace: &mut Option<trace::Buckets>,
-) -> Result<Directive, PsError> {
-    let request = iter([Parcel::new(&request)]);
-    let mut answer = call(data, grpc::PULL, request).await?;
-    let mut passing = None;
+    mut expected: Expected,
+    arrived: mpsc::UnboundedSender<Arrived>,
+    mut trace: Option<trace::Buckets>,
+) -> Result<bool, PsError> {
+    let wrong = |error: WireError| PsError::Protocol(error.to_string());
+    let mut answer = call(data, grpc::PULL, iter([Parcel::new(&request)])).await?;
     while let Some(PullMessage { message }) = answer.message().await? {
         match message {
             Some(Message::Chunk(chunk)) => {
-                let place = held.receive(&chunk);
-                let Place { version, vector, chunk: number, format } =
-                    place.map_err(|error| PsError::Protocol(error.to_string()))?;
-                if let (Some(trace), Vector::Weights) = (trace.as_mut(), vector) {
-                    if passing.replace(version) != Some(version) {
-                        trace.restart();
-                    }
-                    trace.passes(number);
-                }
+                let (number, vector) = expected.add(&chunk).map_err(wrong)?;
+                trace.iter_mut().for_each(|trace| trace.passes(number));
+                let format = expected.wire.of(chunk.part());
                 let (start, values) = (chunk.start as usize, chunk.values);
                 // Nobody receives it any more when the session is being stopped.
-                let _ = arrived.send(Arrived { version, vector, start, values, format });
+                let _ = arrived.send(Arrived { vector, start, values, format });
             }
-            Some(Message::Withdrawn(v1::Withdrawn {})) => held.withdraw(),
-            Some(Message::Directive(directive)) => {
-                let directive = Directive::try_from(directive)?;
-                held.commit(&directive)?;
-                return Ok(directive);
+            Some(Message::Committed(v1::Committed {})) => {
+                expected.check_complete().map_err(wrong)?;
+                return Ok(true);
             }
+            Some(Message::Withdrawn(v1::Withdrawn {})) => return Ok(false),
             None => return Err(PsError::Protocol("an empty message in a pull".into())),
         }
     }
-    Err(PsError::Protocol("a pull that ended without a directive".into()))
+    Err(PsError::Protocol("a pull that just ended".into()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+    use std::sync::Arc;
+
+    use hw2_common::ids::GlobalStep;
     use hw2_common::layout::ParamLayout;
-    use hw2_common::model::ModelSpec;
+    use hw2_common::model::{Block, ModelSpec};
+    use hw2_common::wire;
 
     use super::*;
+
+    const STEP: GlobalStep = GlobalStep(7);
 
     /// What happened to it, in order.
     #[derive(Default)]
@@ -163,52 +217,71 @@ mod tests {
             self.0.push("renew".into());
         }
 
-        /// Once after each arrival.
         fn work_ahead(&mut self) -> bool {
-            let works = self.0.last().is_some_and(|last| last != "work");
-            if works {
-                self.0.push("work".into());
-            }
-            works
+            false
         }
     }
 
-    fn arrived(version: u64, start: usize) -> Arrived {
-        let (values, format) = (Bytes::new(), WireFormat::F32);
-        Arrived { version, vector: Vector::Weights, start, values, format }
-    }
-
     #[tokio::test]
-    async fn what_came_to_nothing_is_not_computed_with_any_more() {
+    async fn what_arrives_waits_for_its_place() {
         let (sender, arrivals) = mpsc::unbounded_channel();
-        let layout = ParamLayout::new(&ModelSpec::default().network(2).unwrap());
-        let (go, gone) = tokio::sync::oneshot::channel();
-        let answer = AbortOnDropHandle::new(tokio::spawn(async move {
-            gone.await.unwrap();
-            Ok((Directive::Wait("a test".into()), Held::new(&layout, WireFormat::F32)))
-        }));
-        let mut pull = Pull { arrivals, early: Vec::new(), version: None, answer };
+        let streams = [true, false].map(|is_committed| {
+            AbortOnDropHandle::new(tokio::spawn(async move { Ok(is_committed) }))
+        });
+        let (version, early) = (VersionId::Weights(STEP), Vec::new());
+        let mut pull = Pull { version, arrivals, early, has_begun: false, streams: streams.into() };
         let mut log = Log::default();
-        let step = |pull: &mut Pull, log: &mut Log, chunks: &[(u64, usize)], start| {
-            chunks.iter().for_each(|&(version, start)| {
-                assert!(sender.send(arrived(version, start)).is_ok());
-            });
-            pull.deliver(log, start);
+        let mut step = |pull: &mut Pull, arriving: &[usize], start| {
+            for &start in arriving {
+                let (values, format) = (Bytes::new(), WireFormat::F32);
+                let arrived = Arrived { vector: Vector::Weights, start, values, format };
+                assert!(sender.send(arrived).is_ok());
+            }
+            pull.deliver(&mut log, start);
             std::mem::take(&mut log.0)
         };
+        assert!(step(&mut pull, &[], 0).is_empty() && !pull.has_begun());
         // Of the weights from 20 on nothing is needed any more, but those before are in use.
-        assert_eq!(step(&mut pull, &mut log, &[(1, 20), (1, 5)], 20), ["renew", "20"]);
-        assert_eq!(step(&mut pull, &mut log, &[(2, 30), (2, 6)], 20), ["renew", "30"]);
-        assert_eq!(step(&mut pull, &mut log, &[(2, 20)], 20), ["20"]);
-        assert!(sender.send(arrived(2, 7)).is_ok());
-        let finishing = tokio::spawn(async move {
-            let (directive, _) = pull.finish(&mut log).await.unwrap();
-            (directive, log.0)
-        });
-        go.send(()).unwrap();
+        assert_eq!(step(&mut pull, &[20, 5], 20), ["renew", "20"]);
+        assert_eq!(step(&mut pull, &[30], 20), ["30"]);
+        assert_eq!(step(&mut pull, &[7], 0), ["5", "7"]);
         drop(sender);
-        let (directive, log) = finishing.await.unwrap();
-        assert_eq!(directive, Directive::Wait("a test".into()));
-        assert_eq!(log.iter().filter(|entry| *entry != "work").collect::<Vec<_>>(), ["6", "7"]);
+        assert!(!pull.arrives(&mut log).await);
+        assert!(!pull.end().await.unwrap(), "one server has withdrawn its part");
+    }
+
+    /// Of a network without running statistics.
+    fn layout() -> ParamLayout {
+        let blocks = vec![Block::SoftmaxLinear { name: "linear".into() }];
+        let spec = ModelSpec { blocks, ..ModelSpec::default() };
+        ParamLayout::new(&spec.network(3).unwrap())
+    }
+
+    fn chunks(layout: &ParamLayout, part: Part) -> Vec<Chunk> {
+        let of_bucket = |bucket: Range<usize>| {
+            let values = Arc::new(vec![0.5; bucket.len()]);
+            wire::chunks(part, bucket.start, &values, &wire::checksums(&values))
+        };
+        layout.buckets().into_iter().flat_map(of_bucket).collect()
+    }
+
+    #[test]
+    fn a_version_is_whole_when_all_its_chunks_are_there() {
+        let layout = layout();
+        assert_eq!(layout.buffers.len(), 0, "it is whole without running statistics");
+        let holding = Holding::whole(&layout, WireFormat::F32);
+        for (version, part) in
+            [(VersionId::Weights(STEP), Part::Weights), (VersionId::Evaluation(STEP), Part::Ema)]
+        {
+            let mut expected = Expected::new(version, &holding);
+            let mut chunks = chunks(&layout, part);
+            let last = chunks.pop().unwrap();
+            chunks.iter().for_each(|chunk| assert!(expected.add(chunk).is_ok()));
+            expected.check_complete().unwrap_err();
+            let other = Chunk { part: Part::Gradient.into(), ..last.clone() };
+            assert_eq!(expected.add(&other), Err(WireError::UnexpectedPart(other.part)));
+            expected.add(&last).unwrap();
+            expected.check_complete().unwrap();
+        }
     }
 }

@@ -1,26 +1,38 @@
-//! A push under way: the server receives what backward has finished.
+//! A push under way: the servers receive what backward has finished.
 
 use std::future::ready;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use futures_util::stream::{StreamExt, once, unfold};
 use hw2_common::grpc::{self, Parcel};
-use hw2_common::ids::Assignment;
+use hw2_common::ids::{Assignment, GlobalStep};
+use hw2_common::shard::Shard;
 use hw2_common::trace;
 use hw2_proto::v1::{self, PushMessage};
 use tokio::sync::{Notify, oneshot};
-use tonic::transport::Channel;
 
-use super::io_thread::IoThread;
+use super::servers::{Holding, Server};
 use super::session::call;
-use super::{Contribution, Outcome, PsError};
+use super::{Contribution, PsError};
 
-/// A push that was begun.
-pub struct Push {
+/// A push that was begun: a part of it to each server.
+pub(super) struct Push {
+    parts: Vec<PartPush>,
+    assignment: Assignment,
+    /// Buckets so far.
+    sent: usize,
+}
+
+/// What of a push goes to one server.
+pub(super) struct PartPush {
     outbox: Arc<Outbox>,
     reply: oneshot::Receiver<Result<v1::PushReply, PsError>>,
-    assignment: Assignment,
+    shard: Shard,
+    /// The values that the server has.
+    values: Range<usize>,
+    step: GlobalStep,
     /// Buckets so far.
     sent: usize,
 }
@@ -44,18 +56,41 @@ struct Waiting {
 }
 
 impl Push {
-    /// Sends what it is given on `io`, `head` first.
-    pub(super) fn begin(
-        io: &IoThread,
-        data: Channel,
-        head: PushMessage,
-        assignment: Assignment,
-    ) -> Self {
+    pub(super) fn new(assignment: Assignment, parts: Vec<PartPush>) -> Self {
+        Self { parts, assignment, sent: 0 }
+    }
+
+    /// What is pushed.
+    pub(super) fn assignment(&self) -> Assignment {
+        self.assignment
+    }
+
+    /// Sends the next bucket, which backward has finished.
+    pub(super) fn send_next_bucket(&mut self, whole: &Contribution) {
+        self.sent += 1;
+        self.parts.iter_mut().for_each(|part| part.send_buckets(whole, self.sent));
+    }
+
+    /// Sends what has not been sent yet.
+    pub(super) fn send_all(&mut self, whole: &Contribution) {
+        self.parts.iter_mut().for_each(|part| part.send_all(whole));
+    }
+
+    /// In the order of the servers.
+    pub(super) fn into_parts(self) -> Vec<PartPush> {
+        self.parts
+    }
+}
+
+impl PartPush {
+    /// Sends what it is given to `server`, `head` first.
+    pub(super) fn begin(server: &Server, head: PushMessage, step: GlobalStep) -> Self {
         let outbox = Arc::<Outbox>::default();
         let next = |outbox: Arc<Outbox>| async { Some((outbox.next().await?, outbox)) };
         let messages = once(ready(head)).chain(unfold(Arc::clone(&outbox), next));
         let (answer, reply) = oneshot::channel();
-        io.spawn(async move {
+        let data = server.data.clone();
+        server.io.spawn(async move {
             let messages = Box::pin(messages.map(Parcel::from));
             let reply = async {
                 let reply = call(data, grpc::PUSH, messages).await?.message().await?;
@@ -64,24 +99,17 @@ impl Push {
             // Nobody waits any more when the session has ended.
             let _ = answer.send(reply.await);
         });
-        Self { outbox, reply, assignment, sent: 0 }
-    }
-
-    /// What is pushed.
-    pub fn assignment(&self) -> Assignment {
-        self.assignment
-    }
-
-    /// Sends the next bucket, which backward has finished.
-    pub fn send_next_bucket(&mut self, whole: &Contribution) {
-        self.send_buckets(whole, self.sent + 1);
+        let Holding { shard, params, .. } = &server.holding;
+        Self { outbox, reply, shard: *shard, values: params.values(), step, sent: 0 }
     }
 
     /// Sends what has not been sent yet.
-    pub fn send_all(&mut self, whole: &Contribution) {
+    pub(super) fn send_all(&mut self, whole: &Contribution) {
         let mut waiting = self.outbox.waiting();
         if !waiting.is_complete {
-            waiting.messages.push(Box::new(whole.tail()));
+            if self.shard.is_coordinator() {
+                waiting.messages.push(Box::new(whole.tail()));
+            }
             drop(waiting);
             self.send_buckets(whole, whole.bucket_count());
             self.outbox.complete();
@@ -89,33 +117,31 @@ impl Push {
     }
 
     /// Waits for the server's word.
-    pub(super) async fn reply(mut self) -> Result<Outcome, PsError> {
+    pub(super) async fn reply(mut self) -> Result<v1::push_reply::Outcome, PsError> {
         let reply = (&mut self.reply).await;
         let reply = reply.unwrap_or_else(|_| Err(PsError::Lost("the push was cut off".into())))?;
-        Ok(match reply.outcome() {
-            v1::push_reply::Outcome::Counted => Outcome::Counted,
-            v1::push_reply::Outcome::Duplicate => Outcome::Duplicate,
-            v1::push_reply::Outcome::Dropped => Outcome::Dropped,
-        })
+        Ok(reply.outcome())
     }
 
     fn send_buckets(&mut self, whole: &Contribution, end: usize) {
         for index in self.sent..end {
-            let (began, step, layers) =
-                (Instant::now(), self.assignment.step, whole.layers(index).to_owned());
+            let bucket = whole.bucket(index, &self.values);
+            let (began, step, shard) = (Instant::now(), self.step, self.shard);
+            let layers = whole.layers(index).to_owned();
             // Asked for when the transport has taken all of it.
             let taken = std::iter::from_fn(move || {
-                trace::span("push", began, step, || format!("push {layers}"));
+                let track = if shard.count == 1 { "push".into() } else { format!("push, {shard}") };
+                trace::span(&track, began, step, || format!("push {layers}"));
                 None
             });
-            self.outbox.add(Box::new(whole.bucket(index).chain(taken)));
+            self.outbox.add(Box::new(bucket.chain(taken)));
         }
         self.sent = end;
     }
 }
 
 /// Nobody will add the rest of a push that is given up.
-impl Drop for Push {
+impl Drop for PartPush {
     fn drop(&mut self) {
         self.outbox.complete();
     }

@@ -1,24 +1,25 @@
 //! A worker's membership: from join to leave, or to the first error that ends it.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::stream::Stream;
 use hw2_common::grpc::{self, Incoming, Parcel};
-use hw2_common::ids::{Assignment, BlockId, GlobalStep, Term, WorkerId};
-use hw2_common::trace;
+use hw2_common::ids::{Assignment, BlockId, GlobalStep, Term, VersionId, WorkerId};
+use hw2_common::job::Job;
 use hw2_proto::v1;
 use hw2_proto::v1::heartbeat_reply::Standing;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 use tower_service::Service;
 
 use super::client::timed;
+use super::exchange::Asked;
+use super::push::PartPush;
+use super::servers::Server;
 use super::spans::Spans;
-use super::{
-    Client, Contribution, Credit, Destination, Directive, Held, Outcome, PsError, Pull, Push,
-};
+use super::{Client, Contribution, Credit, Directive, Hello, PsError, Pull, Push};
 
 /// Times a push is sent before its connection counts as lost.
 const PUSH_ATTEMPTS: u32 = 3;
@@ -29,6 +30,9 @@ const LAST_SPANS: Duration = Duration::from_secs(1);
 /// Joined. Dropping it ends the heartbeats; the server then takes the leases back.
 pub struct Session {
     client: Client,
+    /// Each with the part of the vectors that it has, in their order.
+    servers: Vec<Server>,
+    job: Job,
     term: Term,
     worker: WorkerId,
     /// Cancelled when the server no longer counts on this worker, or cannot be asked.
@@ -57,16 +61,19 @@ pub struct EvaluationReport {
 }
 
 impl Session {
+    /// A membership of `worker`, which shall send heartbeats `every` so often.
     pub(super) fn begin(
         client: Client,
-        term: Term,
+        servers: Vec<Server>,
+        hello: &Hello,
         worker: WorkerId,
         every: Duration,
         traces: bool,
     ) -> Self {
-        let lost = CancellationToken::new();
+        let (lost, term) = (CancellationToken::new(), hello.term);
         let spans = traces.then(|| Spans::begin(client.control.clone(), term, worker));
-        let session = Self { client, term, worker, lost, spans };
+        let job = hello.job.clone();
+        let session = Self { client, servers, job, term, worker, lost, spans };
         let beat = heartbeats(&session, every);
         session.client.control_io.spawn(beat);
         if let Some(spans) = session.spans.clone() {
@@ -86,83 +93,36 @@ impl Session {
         self.lost.is_cancelled()
     }
 
-    /// Waits until there is something to do; afterwards `destination`, whose vectors were those of
-    /// `held`, has all that it needs.
-    ///
-    /// # Errors
-    /// Any error ends the session, and with it the use of what was held.
-    pub fn pull(
-        &self,
-        held: Held,
-        destination: &mut impl Destination,
-    ) -> Result<(Directive, Held), PsError> {
-        self.finish_pull(self.begin_pull(held, None), destination)
+    /// Whether the step is one that is evaluated.
+    pub(super) fn eval_due(&self, step: GlobalStep) -> bool {
+        self.job.eval_due(step)
     }
 
-    /// Waits for the end of a pull; afterwards `destination` has all that the directive needs.
-    ///
-    /// # Errors
-    /// As [`Self::pull`].
-    pub fn finish_pull(
+    /// Runs `future` here until it is done or the worker is asked to stop.
+    pub(super) fn call<T>(
         &self,
-        pull: Pull,
-        destination: &mut impl Destination,
-    ) -> Result<(Directive, Held), PsError> {
-        self.client.data_io.call(&self.client.stop, pull.finish(destination))
+        future: impl Future<Output = Result<T, PsError>>,
+    ) -> Result<T, PsError> {
+        self.client.control_io.call(&self.client.stop, future)
     }
 
-    /// As [`Self::finish_push`] and then [`Self::pull`], at once.
-    ///
-    /// # Errors
-    /// As [`Self::pull`].
-    pub fn push_and_pull(
-        &self,
-        mut push: Push,
-        whole: &Contribution,
-        pull: Pull,
-        destination: &mut impl Destination,
-    ) -> Result<(Directive, Held), PsError> {
-        // Before the destination computes.
-        push.send_all(whole);
-        self.client.data_io.call(&self.client.stop, async {
-            let mut pulling = pin!(pull.finish(destination));
-            let mut pushing = pin!(self.pushing(push, whole));
-            tokio::select! {
-                // A server that ends says so before it cuts off the push.
-                biased;
-                pulled = &mut pulling => {
-                    let (directive, held) = pulled?;
-                    // A server that ends, or knows this worker no more, need not take the push.
-                    if !matches!(directive, Directive::Stop { .. } | Directive::Rejoin(_)) {
-                        pushing.await?;
-                    }
-                    Ok((directive, held))
-                }
-                pushed = &mut pushing => {
-                    pushed?;
-                    pulling.await
-                }
-            }
-        })
-    }
-
-    /// Asks what to do once `pushing` is in; what the server makes of it meanwhile is on its way
-    /// from now on, and takes the place of what was `held`. Chunks are received and checked on the
-    /// thread of the connection.
-    pub fn begin_pull(&self, held: Held, pushing: Option<Assignment>) -> Pull {
+    /// Asks what to do once `pushing` is in.
+    pub(super) fn ask(&self, pushing: Option<Assignment>) -> Asked {
         let pushing = pushing.map(|assignment| v1::Pushing {
             step: assignment.step.0,
             replica: assignment.replica.0,
         });
-        let request = v1::PullRequest {
-            term: self.term.0,
-            worker: self.worker.0,
-            weights_step: held.weights_step().map(|step| step.0),
-            ema_step: held.ema_step().map(|step| step.0),
-            pushing,
-        };
-        let trace = trace::Buckets::new(held.cut(), "pull", None, || "pull".into());
-        Pull::begin(&self.client.data_io, self.client.data.clone(), request, held, trace)
+        let request = v1::NextRequest { term: self.term.0, worker: self.worker.0, pushing };
+        let mut control = self.client.control.clone();
+        AbortOnDropHandle::new(self.client.control_io.spawn(async move {
+            // It may take as long as a step, and the server answers in any case.
+            Directive::try_from(control.next(request).await?.into_inner())
+        }))
+    }
+
+    /// From now on `version` is on its way, as far as there is something of it.
+    pub(super) fn begin_pull(&self, version: VersionId) -> Pull {
+        Pull::begin(&self.servers, self.term, version)
     }
 
     /// Asks until `assignment` may be pushed (true) or is not wanted any more. Each question waits
@@ -197,35 +157,53 @@ impl Session {
     }
 
     /// Opens a push for which there is credit.
-    pub fn begin_push(&self, assignment: Assignment) -> Push {
-        let head = Contribution::head(self.term.0, self.worker.0, assignment);
-        Push::begin(&self.client.data_io, self.client.data.clone(), head, assignment)
+    pub(super) fn begin_push(&self, assignment: Assignment) -> Push {
+        let begin = |server| self.begin_part(server, assignment);
+        Push::new(assignment, self.servers.iter().map(begin).collect())
     }
 
-    /// Sends what `push` has not sent yet and waits for the acknowledgement. If the connection
-    /// breaks or the push is refused, the whole contribution is sent again: pushes are idempotent.
+    fn begin_part(&self, server: &Server, assignment: Assignment) -> PartPush {
+        let head = Contribution::head(self.term.0, self.worker.0, assignment);
+        PartPush::begin(server, head, assignment.step)
+    }
+
+    /// Sends what `push` has not sent yet and waits for the acknowledgements. If a connection breaks or
+    /// a server refuses its part, all of that is sent again: pushes are idempotent.
     ///
     /// # Errors
     /// Any error ends the session.
-    pub fn finish_push(&self, push: Push, whole: &Contribution) -> Result<Outcome, PsError> {
-        self.client.data_io.call(&self.client.stop, self.pushing(push, whole))
+    pub(super) async fn finish_push(
+        &self,
+        push: Push,
+        whole: &Contribution,
+    ) -> Result<(), PsError> {
+        let assignment = push.assignment();
+        let parts = push.into_parts().into_iter().zip(&self.servers);
+        let all = parts.map(|(part, server)| self.finish_part(part, server, assignment, whole));
+        futures_util::future::try_join_all(all).await?;
+        Ok(())
     }
 
-    async fn pushing(&self, mut push: Push, whole: &Contribution) -> Result<Outcome, PsError> {
+    async fn finish_part(
+        &self,
+        mut part: PartPush,
+        server: &Server,
+        assignment: Assignment,
+        whole: &Contribution,
+    ) -> Result<(), PsError> {
         for attempt in 1.. {
-            push.send_all(whole);
-            let assignment = push.assignment();
-            match push.reply().await {
+            part.send_all(whole);
+            match part.reply().await {
                 Ok(outcome) => {
-                    tracing::debug!("{assignment}: {outcome:?}");
-                    return Ok(outcome);
+                    tracing::debug!("{assignment}{}: {outcome:?}", server.holding.label());
+                    return Ok(());
                 }
                 // Refused it may be for what happened to it on the way.
                 Err(PsError::Lost(reason) | PsError::Refused(reason))
                     if attempt < PUSH_ATTEMPTS && !self.is_lost() =>
                 {
                     tracing::warn!("push of {assignment} is sent again: {reason}");
-                    push = self.begin_push(assignment);
+                    part = self.begin_part(server, assignment);
                 }
                 Err(error) => return Err(error),
             }

@@ -13,8 +13,7 @@ use super::Tally;
 use super::prepared::{ComputeError, Prepared, TRACK};
 use crate::args::WorkerArgs;
 use crate::ps::{
-    Client, Contribution, Credit, Directive, EvaluationReport, Exchange, Held, Hello, PsError,
-    Session,
+    Client, Contribution, Credit, Directive, EvaluationReport, Exchange, Hello, PsError, Session,
 };
 
 /// First and longest pause between two attempts to reach the server, or to join.
@@ -66,11 +65,11 @@ pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Ended>
         let kept = prepared.take().filter(|kept| kept.job == hello.job);
         let ready = match kept {
             Some(kept) => Some(kept),
-            None => prepare(hello.job, args, stop)?,
+            None => prepare(hello.job.clone(), args, stop)?,
         };
         let Some(ready) = ready else { return Ok(Ended::Early) };
         let ready = prepared.insert(ready);
-        let session = match client.join(hello.term, &ready.credentials) {
+        let session = match client.join(&hello, &ready.layout, &ready.credentials) {
             Ok(session) => session,
             Err(PsError::Stopped) => return Ok(Ended::Early),
             Err(error @ PsError::Refused(_)) => return Err(error.into()),
@@ -190,8 +189,7 @@ fn serve(
 ) -> Result<End, SessionError> {
     let wire = prepared.job.config.wire;
     let mut contribution = Contribution::new(&prepared.layout, wire);
-    let held = Held::new(&prepared.layout, wire);
-    let (mut directive, mut held) = session.pull(held, prepared)?;
+    let (mut directive, mut held) = Exchange::new(None).finish(session, &contribution, prepared)?;
     loop {
         let mut exchange = Exchange::new(held);
         match directive {

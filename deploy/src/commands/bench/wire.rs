@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use hw2_common::address::Address;
+use hw2_common::address::{Address, Addresses};
 use hw2_common::config::{Config, WireFormat};
 use hw2_common::job::{Card, Job};
 use hw2_common::lifeline;
@@ -75,7 +75,7 @@ pub(crate) struct WireArgs {
 #[derive(Args, Debug)]
 pub(crate) struct WorkerArgs {
     #[arg(long)]
-    ps: Address,
+    ps: Addresses,
 
     /// Folder for the times of its rounds
     #[arg(long)]

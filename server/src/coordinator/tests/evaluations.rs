@@ -10,12 +10,12 @@ use crate::curve::Line;
 fn no_step_is_leased_before_its_evaluation_is_complete() {
     let mut world = World::new(job());
     let (a, b) = (world.join(), world.join());
-    let waiter = world.pull(a);
+    let waiter = world.next(a);
     let Directive::Evaluate { step: GlobalStep(0), blocks } = world.directed[&waiter].clone()
     else {
         panic!("an evaluation comes first")
     };
-    let waits = world.pull(b);
+    let waits = world.next(b);
     let Directive::Evaluate { blocks: others, .. } = world.directed[&waits].clone() else {
         panic!("for all of them")
     };
@@ -36,7 +36,7 @@ fn no_step_is_leased_before_its_evaluation_is_complete() {
 fn a_dead_workers_blocks_are_leased_again_and_counted_once() {
     let mut world = World::new(job());
     let dead = world.join();
-    let waiter = world.pull(dead);
+    let waiter = world.next(dead);
     let Directive::Evaluate { blocks, .. } = world.directed[&waiter].clone() else { panic!() };
     assert_eq!(blocks.len(), 3);
     world.report(dead, 0, blocks[0].0, 1);
@@ -112,7 +112,7 @@ fn training_ends_at_stop_patience_and_stays_ended() {
     }
     workers.iter().for_each(|worker| world.evaluate(*worker));
     for worker in workers {
-        let waiter = world.pull(worker);
+        let waiter = world.next(worker);
         assert!(matches!(&world.directed[&waiter], Directive::Stop { finished: true, .. }));
     }
     let (ending, reason) = world.coordinator.over().unwrap();
@@ -135,7 +135,7 @@ fn the_next_checkpoint_waits_for_the_one_that_is_being_written() {
     assert_eq!(world.saves.len(), 1, "training goes on while it is written");
     world.evaluate(worker);
     assert_eq!(world.saves.len(), 1, "only one at a time");
-    let waiter = world.pull(worker);
+    let waiter = world.next(worker);
     assert!(!world.directed.contains_key(&waiter));
     assert_eq!(world.coordinator.status(world.now).phase, "saving");
     world.coordinator.saved(world.now, Ok(()));
@@ -171,7 +171,7 @@ fn draining_drops_the_step_saves_the_state_and_stops_the_workers() {
     world.replicas(busy);
     world.replicas(idle);
     world.push(idle, 1, 2);
-    let waiter = world.pull(idle);
+    let waiter = world.next(idle);
     world.saves_at_once = false;
     world.coordinator.drain(world.now, "SIGTERM");
     world.carry_out();
@@ -216,7 +216,7 @@ fn a_restart_evaluates_first_when_that_is_due() {
     assert_eq!((saved.global_step, saved.last_evaluation.unwrap().step.0), (GlobalStep(4), 0));
     let mut again = World::from(job(), saved, true);
     let worker = again.join();
-    let waiter = again.pull(worker);
+    let waiter = again.next(worker);
     assert!(matches!(&again.directed[&waiter], Directive::Evaluate { step: GlobalStep(4), .. }));
 }
 

@@ -140,7 +140,7 @@ fn a_push_that_was_let_in_and_comes_too_late_is_dropped() {
 #[test]
 fn messages_that_cannot_be_change_nothing() {
     let (mut world, workers) = World::training(job(), 1);
-    world.pull(workers[0]);
+    world.next(workers[0]);
     let before = world.coordinator.status(world.now);
     let honest = contribution(workers[0], 0, 0);
     let result = |samples, top1| StepResult { loss: 1.0, samples, top1 };
@@ -166,7 +166,7 @@ fn messages_that_cannot_be_change_nothing() {
     let credit = world.coordinator.credit(world.now, workers[0], assignment(0, 9), Waiter(99));
     assert!(matches!(credit, Err(Refusal::Invalid(_))));
     let pushing = Some(assignment(0, 9));
-    let pull = world.coordinator.pull(world.now, workers[0], pushing, Waiter(99));
+    let pull = world.coordinator.next(world.now, workers[0], pushing, Waiter(99));
     assert!(matches!(pull, Err(Refusal::Invalid(_))));
     let credit = world.coordinator.credit(world.now, workers[0], assignment(9, 0), Waiter(99));
     assert!(matches!(credit, Err(Refusal::NotNow(_))));

@@ -39,14 +39,14 @@ fn a_silent_workers_replica_goes_to_one_who_waits() {
     for (worker, replica) in [(workers[0], 0), (workers[1], 1)] {
         world.replicas(worker);
         world.push(worker, 0, replica);
-        world.pull(worker);
+        world.next(worker);
     }
     let before = world.releases();
     world.alive.remove(&workers[2]);
     world.pass(SILENCE_MS);
     assert_eq!(world.releases(), before);
     world.pass(SILENCE_MS);
-    world.pull(workers[0]);
+    world.next(workers[0]);
     assert_eq!(world.releases(), before + 1);
     let replicas = world.replicas(workers[0]).len() + world.replicas(workers[1]).len();
     assert_eq!(replicas, 1, "one of them has it");
@@ -64,7 +64,7 @@ fn the_first_contribution_counts_even_from_a_worker_that_was_lost() {
     assert_eq!(world.push(workers[2], 0, 2), Outcome::Counted);
     assert_eq!(world.push(workers[0], 0, 2), Outcome::Duplicate);
     assert_eq!(world.replicas(workers[0]), [0], "what is in need not be computed");
-    let waiter = world.pull(workers[2]);
+    let waiter = world.next(workers[2]);
     assert!(matches!(world.directed[&waiter], Directive::Rejoin(_)));
 }
 
@@ -73,7 +73,7 @@ fn a_worker_that_is_alive_but_stuck_loses_its_leases_until_it_pulls_again() {
     let (mut world, workers) = World::training(job(), 2);
     let stuck = workers[0];
     world.push(workers[1], 0, 2);
-    world.pull(workers[1]);
+    world.next(workers[1]);
     world.pass(ASSIGNMENT_MS);
     assert!(world.replicas(workers[1]).is_empty());
     world.pass(200);
@@ -112,10 +112,10 @@ fn all_workers_may_go_and_the_run_waits_and_goes_on() {
 #[test]
 fn a_worker_that_leaves_gives_everything_back_at_once() {
     let (mut world, workers) = World::training(job(), 3);
-    let waiter = world.pull(workers[0]);
+    let waiter = world.next(workers[0]);
     assert!(world.directed.contains_key(&waiter));
     world.push(workers[0], 0, 0);
-    let waiter = world.pull(workers[0]);
+    let waiter = world.next(workers[0]);
     assert!(!world.directed.contains_key(&waiter));
     world.leave(workers[1]);
     assert!(matches!(&world.directed[&waiter], Directive::Run { .. }), "answered by the leave");
@@ -125,7 +125,7 @@ fn a_worker_that_leaves_gives_everything_back_at_once() {
 fn spares_wait_with_a_reason_and_lead_after_an_evaluation() {
     let (mut world, workers) = World::training(job(), 5);
     let spares = &workers[3..];
-    let waiter = world.pull(spares[0]);
+    let waiter = world.next(spares[0]);
     world.pass(WAIT_MS);
     let Directive::Wait(reason) = &world.directed[&waiter] else { panic!("it waits") };
     assert!(reason.contains("step 0: replica 0 from worker 1 (host:0)"), "{reason}");
@@ -148,7 +148,7 @@ fn an_interrupted_push_is_offered_again_but_not_while_it_runs() {
     world.push(worker, 0, 2);
     let assignment = super::world::assignment(0, 0);
     world.coordinator.admit(world.now, worker, assignment).unwrap();
-    let waiter = world.pull(worker);
+    let waiter = world.next(worker);
     assert!(!world.directed.contains_key(&waiter), "it is pushing what it owes");
     world.coordinator.push_failed(world.now, worker, assignment);
     world.carry_out();
@@ -171,7 +171,7 @@ fn a_narrow_window_gives_credit_in_replica_order() {
     let mut job = job();
     job.config.cluster.push_window = 1;
     let (mut world, workers) = World::training(job, 1);
-    let waiter = world.pull(workers[0]);
+    let waiter = world.next(workers[0]);
     let Directive::Run { assignments, .. } = &world.directed[&waiter] else { panic!("work") };
     let credit: Vec<bool> = assignments.iter().map(|leased| leased.credit).collect();
     assert_eq!(credit, [true, true, false]);
@@ -200,7 +200,7 @@ fn a_question_for_credit_is_answered_when_the_window_moves() {
 fn when_the_worker_of_replica_0_dies_a_higher_replica_is_given_back_for_it() {
     let mut job = job();
     job.config.cluster.push_window = 1;
-    job.config.cluster.pull_wait_ms = 10 * SILENCE_MS;
+    job.config.cluster.wait_ms = 10 * SILENCE_MS;
     let (mut world, workers) = World::training(job, 3);
     let survivor = workers[2];
     let asks = world.ask_credit(survivor, 0, 2);
@@ -239,7 +239,7 @@ fn a_worker_that_waits_for_credit_is_not_stuck() {
 fn a_newer_pull_ends_the_older() {
     let (mut world, workers) = World::training(job(), 4);
     let spare = workers[3];
-    let (older, newer) = (world.pull(spare), world.pull(spare));
+    let (older, newer) = (world.next(spare), world.next(spare));
     assert!(matches!(&world.directed[&older], Directive::Wait(_)));
     assert!(!world.directed.contains_key(&newer));
     world.leave(workers[0]);
@@ -255,7 +255,7 @@ fn what_a_worker_pushes_while_it_pulls_is_not_asked_of_it_again() {
     }
     let pushing = Assignment { step: GlobalStep(0), replica: ReplicaId(2) };
     // The pull may overtake the head of the push.
-    let waiter = world.pull_while_pushing(worker, pushing);
+    let waiter = world.next_while_pushing(worker, pushing);
     assert!(!world.directed.contains_key(&waiter));
     assert_eq!(world.coordinator.admit(world.now, worker, pushing), Ok(Admission::Receive));
     assert!(!world.directed.contains_key(&waiter));
@@ -265,7 +265,7 @@ fn what_a_worker_pushes_while_it_pulls_is_not_asked_of_it_again() {
         panic!("the push came to nothing, so that it is asked for again")
     };
     assert_eq!(assignments[0].replica, pushing.replica);
-    let waiter = world.pull_while_pushing(worker, pushing);
+    let waiter = world.next_while_pushing(worker, pushing);
     world.push(worker, 0, 2);
     assert!(matches!(
         world.directed.get(&waiter),
@@ -278,7 +278,7 @@ fn only_work_keeps_a_lease() {
     type Noise = fn(&mut World, hw2_common::ids::WorkerId);
     let noises: [Noise; 4] = [
         |world, worker| {
-            world.pull(worker);
+            world.next(worker);
         },
         |world, worker| {
             world.ask_credit(worker, 0, 0);
@@ -292,15 +292,15 @@ fn only_work_keeps_a_lease() {
         let (mut world, workers) = World::training(job(), 2);
         assert_eq!(world.replicas(workers[0]), [0, 1]);
         world.push(workers[1], 0, 2);
-        world.pull(workers[1]);
+        world.next(workers[1]);
         for _ in 0..ASSIGNMENT_MS / 1000 {
             world.pass(1000);
             noise(&mut world, workers[0]);
-            world.pull(workers[1]);
+            world.next(workers[1]);
         }
         world.pass(1000);
         assert!(world.said(Level::Warn, "its leases expire"));
-        let waiter = world.pull(workers[1]);
+        let waiter = world.next(workers[1]);
         assert!(matches!(world.directed.get(&waiter), Some(Directive::Run { .. })));
     }
 }
@@ -313,7 +313,7 @@ fn contributions(world: &World) -> Vec<u64> {
 #[test]
 fn a_worker_may_pull_when_it_begins_to_compute_however_long_that_takes() {
     let (mut world, workers) = World::training(job(), 3);
-    let waiter = world.pull_while_pushing(workers[0], super::world::assignment(0, 0));
+    let waiter = world.next_while_pushing(workers[0], super::world::assignment(0, 0));
     world.pass(3 * WAIT_MS);
     assert!(!world.directed.contains_key(&waiter), "it computes, and does not wait");
     world.push(workers[0], 0, 0);
@@ -329,9 +329,9 @@ fn a_worker_may_pull_when_it_begins_to_compute_however_long_that_takes() {
 fn one_that_is_stuck_is_given_nothing_by_a_pull_that_it_began_before() {
     let (mut world, workers) = World::training(job(), 2);
     let stuck = workers[0];
-    let waiter = world.pull_while_pushing(stuck, super::world::assignment(0, 0));
+    let waiter = world.next_while_pushing(stuck, super::world::assignment(0, 0));
     world.push(workers[1], 0, 2);
-    world.pull(workers[1]);
+    world.next(workers[1]);
     world.pass(ASSIGNMENT_MS + 200);
     let Some(Directive::Wait(reason)) = world.directed.get(&waiter) else { panic!("it is told") };
     assert!(reason.contains("its leases expire"), "{reason}");

@@ -52,14 +52,14 @@ fn heartbeats_keep_a_member_and_silence_loses_it() {
     world.pass(5 * SILENCE_MS);
     assert_eq!(world.coordinator.heartbeat(world.now, worker), Standing::KeepGoing);
     world.alive.clear();
-    let waits = world.pull(worker);
+    let waits = world.next(worker);
     world.evaluate(worker);
-    let waits = [waits, world.pull(worker)];
+    let waits = [waits, world.next(worker)];
     world.pass(2 * SILENCE_MS);
     assert!(matches!(world.coordinator.heartbeat(world.now, worker), Standing::Rejoin(_)));
     assert!(waits.iter().all(|waiter| world.directed.contains_key(waiter)), "never in silence");
     assert!(world.said(Level::Warn, "worker 1 (host:0) was silent for more than 1000 ms"));
-    let waiter = world.pull(worker);
+    let waiter = world.next(worker);
     assert!(matches!(&world.directed[&waiter], Directive::Rejoin(_)));
 }
 
@@ -81,7 +81,7 @@ fn at_the_end_a_heartbeat_says_stop_and_a_late_worker_is_told_too() {
     let standing = world.coordinator.heartbeat(world.now, worker);
     assert_eq!(standing, Standing::Stop("SIGTERM".into()));
     let late = world.join();
-    let waiter = world.pull(late);
+    let waiter = world.next(late);
     assert_eq!(
         world.directed[&waiter],
         Directive::Stop { finished: false, reason: "SIGTERM".into() }

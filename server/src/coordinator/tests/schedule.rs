@@ -165,7 +165,7 @@ impl Schedule {
                 }
             }
             Doing::Nothing => match self.workers[index].tasks.front().copied() {
-                None => self.workers[index].doing = Doing::Pulling(self.world.pull(id)),
+                None => self.workers[index].doing = Doing::Pulling(self.world.next(id)),
                 Some(Task::Evaluate { step, block }) => {
                     self.workers[index].tasks.pop_front();
                     self.world.report(id, step, block, right_answers(step, block));

@@ -19,7 +19,7 @@ use crate::curve::Line;
 pub(super) const SILENCE_MS: u64 = 1_000;
 /// Time without progress after which a worker loses its leases.
 pub(super) const ASSIGNMENT_MS: u64 = 10_000;
-/// Longest wait of a pull.
+/// Longest wait for a directive.
 pub(super) const WAIT_MS: u64 = 500;
 /// Time between two ticks and two heartbeats.
 const TICK_MS: u64 = 100;
@@ -35,7 +35,7 @@ pub(in crate::coordinator) fn job() -> Job {
     };
     config.cluster.heartbeat_timeout_ms = SILENCE_MS;
     config.cluster.assignment_timeout_ms = ASSIGNMENT_MS;
-    config.cluster.pull_wait_ms = WAIT_MS;
+    config.cluster.wait_ms = WAIT_MS;
     let dataset = Card {
         classes: vec!["a".into(), "b".into()],
         train: 30,
@@ -152,11 +152,11 @@ impl World {
         let mut world = Self::new(job);
         let workers: Vec<_> = (0..count).map(|_| world.join()).collect();
         for worker in &workers {
-            world.pull(*worker);
+            world.next(*worker);
         }
         workers.iter().for_each(|worker| world.evaluate(*worker));
         for worker in &workers {
-            world.pull(*worker);
+            world.next(*worker);
         }
         (world, workers)
     }
@@ -175,7 +175,7 @@ impl World {
         match effect {
             Effect::Direct(waiter, directive) => {
                 let twice = self.directed.insert(waiter, directive);
-                assert!(twice.is_none(), "a pull is answered once");
+                assert!(twice.is_none(), "each is told once");
             }
             Effect::GiveCredit(waiter, credit) => {
                 let twice = self.credited.insert(waiter, credit);
@@ -228,24 +228,24 @@ impl World {
         Waiter(self.waiters)
     }
 
-    pub(super) fn pull(&mut self, worker: WorkerId) -> Waiter {
-        self.pull_this(worker, None)
+    pub(super) fn next(&mut self, worker: WorkerId) -> Waiter {
+        self.ask_this(worker, None)
     }
 
-    pub(super) fn pull_while_pushing(&mut self, worker: WorkerId, what: Assignment) -> Waiter {
-        self.pull_this(worker, Some(what))
+    pub(super) fn next_while_pushing(&mut self, worker: WorkerId, what: Assignment) -> Waiter {
+        self.ask_this(worker, Some(what))
     }
 
-    fn pull_this(&mut self, worker: WorkerId, pushing: Option<Assignment>) -> Waiter {
+    fn ask_this(&mut self, worker: WorkerId, pushing: Option<Assignment>) -> Waiter {
         let waiter = self.waiter();
-        self.coordinator.pull(self.now, worker, pushing, waiter).unwrap();
+        self.coordinator.next(self.now, worker, pushing, waiter).unwrap();
         self.carry_out();
         waiter
     }
 
-    /// Pulls; the replicas that the worker shall compute now.
+    /// Asks what to do; the replicas that the worker shall compute now.
     pub(super) fn replicas(&mut self, worker: WorkerId) -> Vec<u32> {
-        let waiter = self.pull(worker);
+        let waiter = self.next(worker);
         match self.directed.get(&waiter) {
             Some(Directive::Run { assignments, .. }) => {
                 assignments.iter().map(|leased| leased.replica.0).collect()
@@ -300,7 +300,7 @@ impl World {
 
     pub(super) fn evaluate_with(&mut self, worker: WorkerId, top1: u32) {
         loop {
-            let waiter = self.pull(worker);
+            let waiter = self.next(worker);
             let Some(Directive::Evaluate { step, blocks }) = self.directed.get(&waiter).cloned()
             else {
                 return self.coordinator.forget(waiter);

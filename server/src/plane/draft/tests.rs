@@ -78,7 +78,10 @@ impl Bench {
 
     /// Whether the next state is that of these gradients, by replica.
     fn made_of(&self, gradients: &[f32]) -> bool {
-        let Some(blocks) = self.draft.blocks() else { return false };
+        if !self.draft.is_made() {
+            return false;
+        }
+        let blocks = self.draft.blocks();
         blocks.iter().enumerate().all(|(lane, block)| {
             let addend = |value: &f32| Arc::new(self.gradient(*value, lane));
             let addends: Vec<_> = gradients.iter().map(addend).collect();
@@ -102,7 +105,7 @@ fn contributions_are_added_in_replica_order_whatever_order_they_arrive_in() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
         let mut bench = Bench::new(3);
         for replica in order {
-            assert!(bench.draft.blocks().is_none());
+            assert!(!bench.draft.is_made());
             bench.push(replica.into(), replica, gradients[replica as usize]);
         }
         assert!(bench.made_of(&gradients), "{order:?}");
@@ -144,7 +147,7 @@ fn the_chunks_of_a_second_push_wait_until_they_are_needed() {
     bench.begin(1, 0);
     bench.begin(2, 0);
     (0..CHUNKS).for_each(|lane| bench.put(2, 0.5, lane));
-    assert!(bench.draft.blocks().is_none());
+    assert!(!bench.draft.is_made());
     bench.put(1, 9.0, 0);
     bench.withdraw(1);
     assert!(bench.made_of(&[0.5]));
