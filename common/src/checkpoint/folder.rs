@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::{Checkpoint, CheckpointError};
 use crate::ids::GlobalStep;
+use crate::shard::Shard;
 use crate::state::Progress;
 
 /// How the name of a file ends while it is written.
@@ -15,6 +16,7 @@ pub(super) const PARTIAL: &str = ".partial";
 const DAMAGED: &str = ".damaged";
 const NAME_START: &str = "checkpoint-";
 const NAME_END: &str = ".safetensors";
+const PART: &str = ".part-";
 
 /// Which checkpoint of a folder to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,17 @@ pub enum Which {
 /// `checkpoint-00000300.safetensors` for step 300.
 pub fn file_name(step: GlobalStep) -> String {
     format!("{NAME_START}{:08}{NAME_END}", step.0)
+}
+
+/// The file of another shard than the first beside it.
+pub(super) fn part_name(step: GlobalStep, shard: Shard) -> String {
+    let Shard { index, count } = shard;
+    format!("{}{index}-of-{count}{NAME_END}", part_start(step))
+}
+
+/// How the names of all files of other shards begin.
+fn part_start(step: GlobalStep) -> String {
+    format!("{NAME_START}{:08}{PART}", step.0)
 }
 
 /// The checkpoints in `dir` by their names, in order of their steps.
@@ -121,7 +134,8 @@ pub fn find(path: &Path, which: Which) -> Result<Checkpoint, CheckpointError> {
 ///
 /// Files of later steps are damaged, or they would have been taken. They are kept for a person to
 /// look at, under a name that no checkpoint has (`.damaged` added), since the run will write those
-/// steps again. What a killed server left half-written is removed. `dir` must have one server only.
+/// steps again. What killed servers left half-written is removed, and files of shards whose
+/// checkpoint was never completed. `dir` must have the servers of one run only.
 ///
 /// # Errors
 /// As [`newest_valid`], in which case nothing is changed; or when the folder cannot be changed.
@@ -130,13 +144,18 @@ pub fn recover(dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     let step = found.as_ref().map(|checkpoint| checkpoint.state.progress.global_step);
     for (later, path) in list(dir)? {
         if step.is_some_and(|step| later > step) {
-            let aside = dir.join(file_name(later) + DAMAGED);
-            fs::rename(&path, &aside).map_err(CheckpointError::io("set aside", &path))?;
-            info!("kept the damaged checkpoint of {later} as {}", aside.display());
+            let parts = parts(dir, later)?;
+            for path in parts.iter().chain([&path]) {
+                let mut aside = path.clone().into_os_string();
+                aside.push(DAMAGED);
+                fs::rename(path, &aside).map_err(CheckpointError::io("set aside", path))?;
+            }
+            info!("kept the damaged checkpoint of {later} as {}{DAMAGED}", path.display());
         }
     }
     for name in names(dir)? {
-        if name.starts_with(&format!(".{NAME_START}")) && name.ends_with(PARTIAL) {
+        let is_partial = name.starts_with(&format!(".{NAME_START}")) && name.ends_with(PARTIAL);
+        if is_partial || is_orphan(dir, &name) {
             remove(&dir.join(name))?;
         }
     }
@@ -154,10 +173,28 @@ pub fn prune(dir: &Path, progress: &Progress, keep: u32) -> Result<(), Checkpoin
     let old = files.len().saturating_sub(keep as usize);
     for (step, path) in &files[..old] {
         if best != Some(*step) {
+            // First: without it they are none's.
             remove(path)?;
+            parts(dir, *step)?.iter().try_for_each(|part| remove(part))?;
         }
     }
     Ok(())
+}
+
+/// The files of other shards than the first at `step`.
+fn parts(dir: &Path, step: GlobalStep) -> Result<Vec<PathBuf>, CheckpointError> {
+    let start = part_start(step);
+    let is_one = |name: &String| name.starts_with(&start) && name.ends_with(NAME_END);
+    Ok(names(dir)?.into_iter().filter(is_one).map(|name| dir.join(name)).collect())
+}
+
+/// Whether it is the name of a shard's file whose checkpoint is not there.
+fn is_orphan(dir: &Path, name: &str) -> bool {
+    let part = name.strip_suffix(NAME_END).and_then(|name| name.split_once(PART));
+    part.is_some_and(|(checkpoint, _)| {
+        let checkpoint = format!("{checkpoint}{NAME_END}");
+        step_of(&checkpoint).is_some() && !dir.join(checkpoint).exists()
+    })
 }
 
 /// Makes what was renamed or created in `dir` durable.

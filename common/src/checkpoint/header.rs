@@ -6,10 +6,12 @@ use std::ops::Range;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::{Deserialize, Serialize};
 
-use super::Checkpoint;
+use super::{Checkpoint, PartFile};
 use crate::config::Config;
-use crate::job::{Card, Job};
+use crate::ids::GlobalStep;
+use crate::job::{BUILD, Card, Job};
 use crate::layout::{ParamLayout, Tensors};
+use crate::shard::Shard;
 use crate::state::{Evaluation, Flat, Progress, Vectors};
 
 /// Version of what [`About`] and the head comment of `file.rs` say.
@@ -49,6 +51,18 @@ struct About {
     progress: Progress,
     dataset: Card,
     config: Config,
+    /// The files of the other shards, in order. Their values follow those of this one.
+    parts: Vec<PartFile>,
+}
+
+/// All that the file of another shard says of itself; what it belongs to says which it is.
+#[derive(Serialize)]
+struct AboutPart {
+    format: u32,
+    build: String,
+    global_step: GlobalStep,
+    shard: usize,
+    shards: usize,
 }
 
 /// What a header of this program's format means: a checkpoint without its vectors.
@@ -58,6 +72,9 @@ pub(super) struct Content {
     pub(super) job: Job,
     pub(super) progress: Progress,
     pub(super) layout: ParamLayout,
+    /// Of the parameters, which are in this file.
+    pub(super) params: Range<usize>,
+    pub(super) parts: Vec<PartFile>,
 }
 
 /// One of the flat vectors of a state.
@@ -84,6 +101,10 @@ impl Vector {
     /// In the order of the file.
     pub(super) const ALL: [Self; 5] =
         [Self::Weights, Self::Moment1, Self::Moment2, Self::Ema, Self::Buffers];
+
+    /// Those as long as there are parameters.
+    pub(super) const OF_PARAMS: [Self; 4] =
+        [Self::Weights, Self::Moment1, Self::Moment2, Self::Ema];
 
     pub(super) fn label(self) -> &'static str {
         match self {
@@ -126,14 +147,38 @@ pub(super) fn tensors(layout: &ParamLayout) -> Vec<Tensor> {
     Vector::ALL.into_iter().flat_map(of).collect()
 }
 
-/// The header of `checkpoint` with zeros for the checksum, padded so that the tensors behind it and
-/// behind `length_bytes` begin at a multiple of 8.
+/// The same of a file with `params` of the parameters. If those are not all, it has ranges of the flat
+/// vectors; the file that begins with the first parameter has the buffers.
+pub(super) fn tensors_of(layout: &ParamLayout, params: &Range<usize>) -> Vec<Tensor> {
+    let all = tensors(layout);
+    if *params == (0..layout.params.len()) {
+        return all;
+    }
+    let buffers = all.into_iter().filter(|tensor| tensor.vector == Vector::Buffers);
+    slices(params).chain(buffers.filter(|_| params.start == 0)).collect()
+}
+
+/// A range of each flat vector of parameters.
+fn slices(params: &Range<usize>) -> impl Iterator<Item = Tensor> {
+    Vector::OF_PARAMS.into_iter().map(|vector| Tensor {
+        name: format!("{}[{}..{}]", vector.label(), params.start, params.end),
+        shape: vec![params.len()],
+        vector,
+        range: params.clone(),
+    })
+}
+
+/// The header of `checkpoint`, of whose vectors its own file has `params` and `parts` the rest, with
+/// zeros for the checksum, padded so that the tensors behind it and behind `length_bytes` begin at a
+/// multiple of 8.
 ///
 /// # Panics
 /// When a number of the progress is not finite: JSON could not hold it.
 pub(super) fn render(
     checkpoint: &Checkpoint,
     layout: &ParamLayout,
+    params: &Range<usize>,
+    parts: &[PartFile],
     length_bytes: usize,
 ) -> Vec<u8> {
     let Checkpoint { build, job, numeric_kind, state } = checkpoint;
@@ -147,11 +192,33 @@ pub(super) fn render(
         progress: state.progress.clone(),
         dataset: job.dataset.clone(),
         config: job.config.clone(),
+        parts: parts.to_vec(),
     };
-    let about = serde_json::to_string(&about).expect("plain data always becomes JSON");
+    render_all(&about, tensors_of(layout, params), length_bytes)
+}
+
+/// The same of the file of another shard than the first.
+pub(super) fn render_part(
+    global_step: GlobalStep,
+    shard: Shard,
+    params: &Range<usize>,
+    length_bytes: usize,
+) -> Vec<u8> {
+    let Shard { index, count } = shard;
+    let about =
+        AboutPart { format: FORMAT, build: BUILD.into(), global_step, shard: index, shards: count };
+    render_all(&about, slices(params), length_bytes)
+}
+
+fn render_all(
+    about: &impl Serialize,
+    tensors: impl IntoIterator<Item = Tensor>,
+    length_bytes: usize,
+) -> Vec<u8> {
+    let about = serde_json::to_string(about).expect("plain data always becomes JSON");
     let header = Header {
         metadata: Metadata { checksum: "0".repeat(CHECKSUM_DIGITS), hw2: about },
-        tensors: infos(layout),
+        tensors: infos(tensors),
     };
     let mut header = serde_json::to_vec(&header).expect("plain data always becomes JSON");
     assert!(header.starts_with(HEADER_START.as_bytes()), "the checksum comes first");
@@ -177,7 +244,10 @@ pub(super) fn parse(header: &[u8], data_bytes: u64) -> Result<Content, String> {
         let writer = about.build;
         return Err(format!("its layout has fingerprint {theirs} in {writer} and {ours} here"));
     }
-    check_tensors(&header.tensors, &infos(&layout), data_bytes)?;
+    let end = about.parts.first().map_or(layout.params.len(), |part| part.start);
+    let params = 0..end;
+    check_parts(&about.parts, layout.params.len())?;
+    check_tensors(&header.tensors, &infos(tensors_of(&layout, &params)), data_bytes)?;
     let Progress { global_step, skipped_steps, .. } = about.progress;
     if skipped_steps > global_step.0 {
         return Err(format!("it skipped {skipped_steps} of {} steps", global_step.0));
@@ -188,6 +258,8 @@ pub(super) fn parse(header: &[u8], data_bytes: u64) -> Result<Content, String> {
         job,
         progress: about.progress,
         layout,
+        params,
+        parts: about.parts,
     })
 }
 
@@ -201,14 +273,23 @@ fn format_of(about: &str) -> Result<u32, String> {
 }
 
 /// What the header says of each tensor.
-fn infos(layout: &ParamLayout) -> BTreeMap<String, TensorInfo> {
+fn infos(tensors: impl IntoIterator<Item = Tensor>) -> BTreeMap<String, TensorInfo> {
     let mut start = 0;
     let info = |tensor: Tensor| {
         let data_offsets = (start, start + tensor.range.len() * 4);
         start = data_offsets.1;
         (tensor.name, TensorInfo { dtype: Dtype::F32, shape: tensor.shape, data_offsets })
     };
-    tensors(layout).into_iter().map(info).collect()
+    tensors.into_iter().map(info).collect()
+}
+
+/// Whether the parts follow each other to the end, and lie beside their checkpoint.
+fn check_parts(parts: &[PartFile], len: usize) -> Result<(), String> {
+    let ends = parts.iter().skip(1).map(|next| next.start).chain([len]);
+    match parts.iter().zip(ends).all(|(part, end)| part.start < part.end && part.end == end) {
+        true => Ok(()),
+        false => Err(format!("its parts do not make {len} parameters: {parts:?}")),
+    }
 }
 
 fn check_tensors(

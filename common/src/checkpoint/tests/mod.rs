@@ -7,6 +7,7 @@ use safetensors::{Dtype, SafeTensors};
 
 mod file;
 mod folder;
+mod parts;
 
 use super::*;
 use crate::config::{Config, NonFinite};
