@@ -8,6 +8,7 @@ use hw2_common::grpc::{self, Incoming, Parcel};
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, Term, VersionId, WorkerId};
 use hw2_common::job::Job;
 use hw2_proto::v1;
+use hw2_proto::v1::control_client::ControlClient;
 use hw2_proto::v1::heartbeat_reply::Standing;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -113,8 +114,10 @@ impl Session {
             replica: assignment.replica.0,
         });
         let request = v1::NextRequest { term: self.term.0, worker: self.worker.0, pushing };
-        let mut control = self.client.control.clone();
-        AbortOnDropHandle::new(self.client.control_io.spawn(async move {
+        // What it needs comes the same way: there is no thread more to wake.
+        let coordinator = &self.servers[0];
+        let mut control = ControlClient::new(coordinator.data.clone());
+        AbortOnDropHandle::new(coordinator.io.spawn(async move {
             // It may take as long as a step, and the server answers in any case.
             Directive::try_from(control.next(request).await?.into_inner())
         }))
