@@ -35,6 +35,19 @@ pub struct Vectors {
     pub buffers: Flat,
 }
 
+impl Vectors {
+    /// The same, but of the vectors of parameters only this range.
+    pub fn of_params(self, params: std::ops::Range<usize>) -> Self {
+        if params == (0..self.weights.len()) {
+            return self;
+        }
+        let of = |vector: Flat| Arc::new(vector[params.clone()].to_vec());
+        let Self { weights, moment1, moment2, ema, buffers } = self;
+        let [weights, moment1, moment2, ema] = [weights, moment1, moment2, ema].map(of);
+        Self { weights, moment1, moment2, ema, buffers }
+    }
+}
+
 /// The scalar part of the state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {

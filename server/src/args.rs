@@ -2,18 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use hw2_common::address::Address;
 use hw2_common::config::{Flag, Layers, environment, parse_setting};
 use hw2_common::job::{Card, Job};
+use hw2_common::shard::Shard;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Clock, Listener, ServerSetup, serve};
+use crate::{Clock, Listener, ServerSetup, ShardSetup, serve, serve_shard};
 
 /// Serves a job's weights to its workers, until the run ends.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug)]
 pub struct ServerArgs {
     /// Config file (TOML); `hw2 config` prints every key
     #[arg(long, value_name = "FILE")]
@@ -35,6 +36,15 @@ pub struct ServerArgs {
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<String>,
 
+    /// Which part of the vectors this server has, of a run on several: 0/COUNT decides for all and has
+    /// the config, the others are given --coordinator. All share the folder of the run
+    #[arg(long, value_name = "NUMBER/COUNT", default_value = "0/1", hide_default_value = true)]
+    pub shard: Shard,
+
+    /// Where the first of several servers listens
+    #[arg(long, value_name = "ADDRESS")]
+    pub coordinator: Option<Address>,
+
     /// Write what server and workers do when to a file for Perfetto (ui.perfetto.dev); it begins
     /// anew with each start of the server
     #[arg(long, value_name = "FILE")]
@@ -55,6 +65,14 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
     let address: Address = config.listen.parse()?;
     // Before the dataset, which may take minutes to read: the workers can connect meanwhile.
     let listener = Listener::bind(&address)?;
+    match (args.shard.is_coordinator(), args.coordinator.clone()) {
+        (true, None) => {}
+        (false, Some(coordinator)) => return serve_part(args, coordinator, listener),
+        (true, Some(_)) => bail!("--coordinator is for the other servers: this one is the first"),
+        (false, None) => {
+            bail!("{} needs --coordinator: where the first server listens", args.shard)
+        }
+    }
     let card = Card::of(Path::new(&config.data))
         .context("the server cannot read the job's dataset (--data, config key `data`)")?;
     let job = Job::new(config, card)?;
@@ -63,7 +81,8 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
         tracing::info!("listening on {}", listener.address()?);
         let shutdown = cancelled_by_signals()?;
         let clock = Clock::monotonic();
-        serve(ServerSetup { job, listener, shutdown, clock, trace: args.trace }).await
+        let (trace, shards) = (args.trace, args.shard.count);
+        serve(ServerSetup { job, listener, shutdown, clock, trace, shards }).await
     })?;
     tracing::info!(
         "{} at {}: {}; the state is in {}",
@@ -72,6 +91,22 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
         outcome.reason,
         outcome.last_checkpoint.display()
     );
+    Ok(())
+}
+
+/// Serves as one of several servers that is not the first.
+fn serve_part(args: ServerArgs, coordinator: Address, listener: Listener) -> anyhow::Result<()> {
+    let ServerArgs { shard, run_dir, trace, .. } = args;
+    if trace.is_some() {
+        bail!("--trace is for the first server, which writes one file for all");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let reason = runtime.block_on(async {
+        tracing::info!("{shard} listening on {}", listener.address()?);
+        let (run_dir, shutdown) = (run_dir.map(PathBuf::from), cancelled_by_signals()?);
+        serve_shard(ShardSetup { shard, coordinator, listener, run_dir, shutdown }).await
+    })?;
+    tracing::info!("{shard} ends: {reason}");
     Ok(())
 }
 

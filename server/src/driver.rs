@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hw2_common::checkpoint::Checkpoint;
+use hw2_common::checkpoint::{Checkpoint, PartFile};
 use hw2_common::ids::{Assignment, Term, WorkerId};
 use hw2_common::job::Job;
+use hw2_common::shard::Shard;
 use hw2_common::state::{Progress, State};
 use hw2_common::trace;
 use tokio::sync::{mpsc, oneshot};
@@ -16,27 +17,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::coordinator::{
-    Contribution, Coordinator, Credit, Directive, Effect, Ending, Level, Now, Outcome, Refusal,
-    Replay, Status, Waiter,
+    Coordinator, Credit, Directive, Effect, Ending, Level, Now, Order, Outcome, Refusal, Replay,
+    Share, Status, Waiter,
 };
 use crate::folder::{RunFolder, Saved};
-use crate::plane::{Plane, Snapshot, Tensors};
+use crate::handle::{Command, Handle};
+use crate::plane::{Snapshot, Tensors};
+use crate::shard::{FromShard, Remote, Store, ToShard};
 
 /// Time between two looks at the clock.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Something for the driver to do, between two of which it carries out what was decided.
-type Command = Box<dyn FnOnce(&mut Driver) + Send>;
-
-/// A way to the driver. Clones lead to the same one.
-#[derive(Clone)]
-pub(crate) struct Handle {
-    commands: mpsc::UnboundedSender<Command>,
+/// How a term ends.
+pub(crate) enum TermEnd {
+    /// The run goes on with another server, or not at all.
+    Run(Ended),
+    /// Another server is gone, and with it a part of the state: all begin again from the newest
+    /// checkpoint.
+    Lost(Shard),
 }
-
-/// The driver has ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Gone;
 
 /// How the run stands when the driver ends.
 pub(crate) struct Ended {
@@ -52,16 +51,30 @@ pub(crate) struct Driver {
     coordinator: Coordinator,
     clock: Clock,
     job: Job,
-    plane: Plane,
+    store: Store,
+    /// The other servers.
+    remotes: Vec<Other>,
+    /// One that is gone.
+    lost: Option<Shard>,
     folder: Arc<RunFolder>,
     last_checkpoint: Option<PathBuf>,
     /// When the step under way began.
     began: Instant,
     /// Files that are being written.
     writing: JoinSet<Written>,
+    /// Saves so far, of either kind.
+    saves: u64,
     waiters: u64,
     asking: HashMap<Waiter, oneshot::Sender<Directive>>,
     credits: HashMap<Waiter, oneshot::Sender<Credit>>,
+}
+
+/// Another server.
+struct Other {
+    shard: Shard,
+    orders: mpsc::UnboundedSender<ToShard>,
+    /// Its parts of checkpoints that are being written.
+    saving: HashMap<u64, oneshot::Sender<Result<PartFile, String>>>,
 }
 
 /// What was written aside.
@@ -70,40 +83,13 @@ enum Written {
     Replay(Saved),
 }
 
-impl Handle {
-    /// A way to a driver that is still to be made, and its end for [`Driver::run`].
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Command>) {
-        let (commands, received) = mpsc::unbounded_channel();
-        (Self { commands }, received)
-    }
-
-    /// Has the driver do `command` and waits for its answer.
-    ///
-    /// # Errors
-    /// [`Gone`] when the server is ending.
-    pub(crate) async fn call<T: Send + 'static>(
-        &self,
-        command: impl FnOnce(&mut Driver) -> T + Send + 'static,
-    ) -> Result<T, Gone> {
-        let (answer, wait) = oneshot::channel();
-        // An answer that nobody waits for any more is dropped.
-        self.post(move |driver| drop(answer.send(command(driver))));
-        wait.await.map_err(|_| Gone)
-    }
-
-    /// Has the driver do `command`, if it is still there.
-    pub(crate) fn post(&self, command: impl FnOnce(&mut Driver) + Send + 'static) {
-        let _ = self.commands.send(Box::new(command));
-    }
-}
-
 impl Driver {
-    /// Makes a driver of a `plane` whose state is the one that the coordinator starts from.
+    /// Makes a driver of a `store` whose state is the one that the coordinator starts from.
     pub(crate) fn new(
         coordinator: Coordinator,
         clock: Clock,
         job: Job,
-        plane: Plane,
+        store: Store,
         folder: RunFolder,
         resumed_from: Option<PathBuf>,
     ) -> Self {
@@ -111,25 +97,42 @@ impl Driver {
             coordinator,
             clock,
             job,
-            plane,
+            store,
+            remotes: Vec::new(),
+            lost: None,
             folder: Arc::new(folder),
             last_checkpoint: resumed_from,
             began: Instant::now(),
             writing: JoinSet::new(),
+            saves: 0,
             waiters: 0,
             asking: HashMap::new(),
             credits: HashMap::new(),
         }
     }
 
+    /// Other servers take part, whose state is that of the coordinator too.
+    pub(crate) fn add(&mut self, remotes: Vec<Remote>, handle: &Handle<Self>) {
+        for (place, Remote { shard, orders, mut reports }) in remotes.into_iter().enumerate() {
+            self.remotes.push(Other { shard, orders, saving: HashMap::new() });
+            let handle = handle.clone();
+            tokio::spawn(async move {
+                while let Some(report) = reports.recv().await {
+                    handle.post(move |driver| driver.reported(place, report));
+                }
+                handle.post(move |driver| driver.lost = Some(shard));
+            });
+        }
+    }
+
     /// Works until the run is over and every worker has been told so, for which it waits at most
-    /// `grace`; `shutdown` ends the run early.
+    /// `grace`, or until another server is lost; `shutdown` ends the run early.
     pub(crate) async fn run(
         mut self,
-        mut commands: mpsc::UnboundedReceiver<Command>,
-        shutdown: CancellationToken,
+        mut commands: mpsc::UnboundedReceiver<Command<Self>>,
+        shutdown: &CancellationToken,
         grace: Duration,
-    ) -> Ended {
+    ) -> TermEnd {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut draining_since: Option<Now> = None;
@@ -148,20 +151,37 @@ impl Driver {
                     self.coordinator.drain(now, "the server was asked to stop");
                 }
             }
+            if let Some(shard) = self.lost
+                && self.coordinator.over().is_none()
+            {
+                return self.lose(shard).await;
+            }
             self.carry_out();
             if self.coordinator.over().is_some() {
                 let now = self.now();
                 let since = draining_since.unwrap_or(*over_since.get_or_insert(now));
                 let done = self.coordinator.is_deserted(now) && self.writing.is_empty();
                 if done || now.since(since) >= grace {
-                    return self.ended();
+                    return TermEnd::Run(self.ended());
                 }
             }
         }
     }
 
+    /// Ends the term. What is being written is soon done, or fails for want of a part.
+    async fn lose(mut self, shard: Shard) -> TermEnd {
+        self.remotes.clear();
+        while self.writing.join_next().await.is_some() {}
+        TermEnd::Lost(shard)
+    }
+
     fn ended(self) -> Ended {
         let (ending, reason) = self.coordinator.over().expect("the driver ends after the run");
+        for other in &self.remotes {
+            let finished = ending == Ending::Finished;
+            // One that is gone needs not be told.
+            let _ = other.orders.send(ToShard::Stop { finished, reason: reason.to_owned() });
+        }
         Ended {
             ending,
             reason: reason.to_owned(),
@@ -222,22 +242,47 @@ impl Driver {
         self.credits.remove(&waiter);
     }
 
-    /// A push is complete.
-    pub(crate) fn contribute(
-        &mut self,
-        contribution: Contribution,
-        tensors: Tensors,
-    ) -> Result<Outcome, Refusal> {
-        let outcome = self.coordinator.contribute(self.now(), contribution)?;
-        if outcome == Outcome::Counted {
-            self.plane.count(tensors);
-        }
-        Ok(outcome)
+    /// A push is complete here.
+    pub(crate) fn receive(&mut self, share: Share, tensors: Tensors) -> Result<Outcome, Refusal> {
+        self.store.keep(share.worker, share.assignment, tensors);
+        self.coordinator.receive(self.now(), share)
     }
 
-    /// The data plane has made the vectors of the next step.
-    pub(crate) fn committed(&mut self) {
-        self.coordinator.committed(self.now());
+    /// The vectors of the next step are made here.
+    pub(crate) fn update_made(&mut self) {
+        self.coordinator.committed(self.now(), 0);
+    }
+
+    /// The other server in `place` says something.
+    fn reported(&mut self, place: usize, report: FromShard) {
+        let now = self.now();
+        let other = &mut self.remotes[place];
+        let shard = other.shard;
+        match report {
+            FromShard::Ready => {}
+            FromShard::PushBegins { id, worker, assignment } => {
+                let answer = self.coordinator.admit(now, worker, assignment);
+                let _ = other.orders.send(ToShard::Admission { id, answer });
+            }
+            FromShard::Received(share) => {
+                let (worker, assignment) = (share.worker, share.assignment);
+                if let Err(refusal) = self.coordinator.receive(now, share) {
+                    let assignment = format!("{assignment} from {}", self.coordinator.name(worker));
+                    tracing::warn!("{assignment} does not count: {}", refusal.message());
+                }
+            }
+            FromShard::PushFailed(worker, assignment) => self.push_failed(worker, assignment),
+            FromShard::UpdateMade => self.coordinator.committed(now, shard.index),
+            FromShard::Saved { id, saved } => {
+                if let Some(waiting) = other.saving.remove(&id) {
+                    // Who has given the checkpoint up does not need its parts.
+                    let _ = waiting.send(saved);
+                }
+            }
+            FromShard::Leaving(reason) => {
+                self.coordinator.drain(now, &format!("{shard} was asked to stop: {reason}"));
+            }
+        }
     }
 
     /// For people: the run, its folder, its newest checkpoint.
@@ -270,15 +315,7 @@ impl Driver {
                         let _ = answer.send(credit);
                     }
                 }
-                Effect::Begin { step, update } => {
-                    self.plane.begin(step, update);
-                    self.began = Instant::now();
-                }
-                Effect::Commit { step, makes_update } => {
-                    self.plane.commit(step, makes_update);
-                    trace::span("steps", self.began, step, || "until all is in".into());
-                }
-                Effect::Discard => self.plane.discard(),
+                Effect::Order(order) => self.order(order),
                 Effect::Save(progress) => self.save(progress),
                 Effect::Record(line) => self.folder.record(line),
                 Effect::KeepReplay(replay) => self.keep_replay(replay),
@@ -296,28 +333,65 @@ impl Driver {
         }
     }
 
+    /// Has every server do something.
+    fn order(&mut self, order: Order) {
+        for other in &self.remotes {
+            // The loss of one that is gone is about to be noticed.
+            let _ = other.orders.send(ToShard::Order(order));
+        }
+        self.store.obey(order);
+        match order {
+            Order::Begin { .. } => self.began = Instant::now(),
+            Order::Commit { step, .. } => {
+                trace::span("steps", self.began, step, || "until all is in".into());
+            }
+            Order::Count(..) | Order::Forget(..) | Order::Discard => {}
+        }
+    }
+
     /// Takes a checkpoint, and writes it while the run goes on.
     fn save(&mut self, progress: Progress) {
-        let (folder, writing) = (Arc::clone(&self.folder), self.to_write(progress));
+        let folder = Arc::clone(&self.folder);
+        let writing = self.to_write(progress, String::new());
         self.writing.spawn(async move {
-            Written::Checkpoint(writing.write(move |checkpoint| folder.save(&checkpoint)).await)
+            let save = move |checkpoint, parts: &[PartFile]| folder.save(&checkpoint, parts);
+            Written::Checkpoint(writing.write(save).await)
         });
     }
 
     fn keep_replay(&mut self, replay: Replay) {
-        let (folder, writing) = (Arc::clone(&self.folder), self.to_write(replay.progress.clone()));
+        let folder = Arc::clone(&self.folder);
+        let name = match folder.replay_folder(replay.assignment) {
+            Ok(name) => name,
+            Err(error) => return tracing::error!("no replay bundle: {error}"),
+        };
+        let writing = self.to_write(replay.progress.clone(), name);
         self.writing.spawn(async move {
-            let keep = move |checkpoint| folder.keep_replay(&checkpoint, &replay);
+            let keep = move |checkpoint, parts: &[PartFile]| {
+                folder.keep_replay(&checkpoint, parts, &replay)
+            };
             Written::Replay(writing.write(keep).await)
         });
     }
 
-    fn to_write(&self, progress: Progress) -> ToWrite {
+    /// The state as it is now; the other servers write their parts of it into `folder`, which is one
+    /// of the run's folder.
+    fn to_write(&mut self, progress: Progress, folder: String) -> ToWrite {
+        self.saves += 1;
+        let id = self.saves;
+        let part = |other: &mut Other| {
+            let (saved, part) = oneshot::channel();
+            other.saving.insert(id, saved);
+            let (step, folder) = (progress.global_step, folder.clone());
+            let _ = other.orders.send(ToShard::Save { id, step, folder });
+            (other.shard, part)
+        };
         ToWrite {
             job: self.job.clone(),
             numeric_kind: self.coordinator.numeric_kind().map(str::to_owned),
+            parts: self.remotes.iter_mut().map(part).collect(),
             progress,
-            snapshot: self.plane.snapshot(),
+            snapshot: self.store.snapshot(),
         }
     }
 
@@ -342,17 +416,27 @@ struct ToWrite {
     numeric_kind: Option<String>,
     progress: Progress,
     snapshot: Snapshot,
+    /// Of the other servers.
+    parts: Vec<(Shard, oneshot::Receiver<Result<PartFile, String>>)>,
 }
 
 impl ToWrite {
-    /// Copies and writes on a thread of its own.
-    async fn write(self, write: impl FnOnce(Checkpoint) -> Saved + Send + 'static) -> Saved {
+    /// Waits for the parts of other servers; copies and writes on a thread of its own.
+    async fn write(
+        self,
+        write: impl FnOnce(Checkpoint, &[PartFile]) -> Saved + Send + 'static,
+    ) -> Saved {
+        let began = Instant::now();
+        let Self { job, numeric_kind, progress, snapshot, parts } = self;
+        let mut written = Vec::new();
+        for (shard, part) in parts {
+            let part = part.await.unwrap_or_else(|_| Err("it is gone".into()));
+            written.push(part.map_err(|error| format!("{shard}: {error}"))?);
+        }
         let writing = tokio::task::spawn_blocking(move || {
-            let began = Instant::now();
-            let Self { job, numeric_kind, progress, snapshot } = self;
             let state = State { progress, vectors: snapshot.vectors() };
             let step = state.progress.global_step;
-            let saved = write(Checkpoint::new(job, numeric_kind, state));
+            let saved = write(Checkpoint::new(job, numeric_kind, state), &written);
             trace::span("checkpoints", began, step, || "write".into());
             saved
         });

@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, bail};
-use hw2_common::checkpoint::{self, Checkpoint};
-use hw2_common::ids::GlobalStep;
+use hw2_common::checkpoint::{self, Checkpoint, PartFile};
+use hw2_common::ids::{Assignment, GlobalStep};
 use hw2_common::job::{BUILD, Job};
 use hw2_common::state::State;
 
@@ -19,6 +19,8 @@ use crate::curve::{Curve, Line};
 const LOCK_FILE: &str = "server.lock";
 /// The run's config in its folder.
 pub const CONFIG_FILE: &str = "config.toml";
+/// Folder of the bundles that replay contributions.
+const REPLAYS: &str = "replay";
 /// Bundles that a run keeps: where every step is not finite, they would fill the disk.
 const REPLAYS_MAX: usize = 8;
 
@@ -89,13 +91,14 @@ impl RunFolder {
         self.curve.add(line);
     }
 
-    /// Writes a checkpoint and removes those that are too old. It may take seconds.
+    /// Writes a checkpoint, whose other `parts` are there, and removes those that are too old. It may
+    /// take seconds.
     ///
     /// # Errors
     /// The file system refuses, or the folder is another one now; nothing half-written stays.
-    pub(crate) fn save(&self, checkpoint: &Checkpoint) -> Saved {
+    pub(crate) fn save(&self, checkpoint: &Checkpoint, parts: &[PartFile]) -> Saved {
         self.check_is_ours()?;
-        let path = checkpoint.write(&self.path).map_err(|error| error.to_string())?;
+        let path = checkpoint.write_with(&self.path, parts).map_err(|error| error.to_string())?;
         let progress = &checkpoint.state.progress;
         if let Err(error) = checkpoint::prune(&self.path, progress, self.keep_checkpoints) {
             tracing::warn!("old checkpoints stay: {error}");
@@ -103,27 +106,42 @@ impl RunFolder {
         Ok(path)
     }
 
+    /// Which folder in this one is for the bundle that replays a contribution.
+    ///
+    /// # Errors
+    /// There are many already.
+    pub(crate) fn replay_folder(&self, assignment: Assignment) -> Result<String, String> {
+        let (step, replica) = (assignment.step.0, assignment.replica.0);
+        let name = format!("{REPLAYS}/step-{step}-replica-{replica}");
+        let replays = self.path.join(REPLAYS);
+        let kept = fs::read_dir(&replays).map_or(0, Iterator::count);
+        if kept >= REPLAYS_MAX && !self.path.join(&name).exists() {
+            return Err(format!("{} holds {kept} already", replays.display()));
+        }
+        Ok(name)
+    }
+
     /// Writes a bundle that replays a contribution: the state whose weights were used, and which
-    /// images they met.
+    /// images they met. The other `parts` of the state are there.
     ///
     /// # Errors
     /// The file system refuses, or there are many already.
-    pub(crate) fn keep_replay(&self, checkpoint: &Checkpoint, replay: &Replay) -> Saved {
+    pub(crate) fn keep_replay(
+        &self,
+        checkpoint: &Checkpoint,
+        parts: &[PartFile],
+        replay: &Replay,
+    ) -> Saved {
         let Replay { assignment, worker, what, samples, .. } = replay;
         let (step, replica) = (assignment.step.0, assignment.replica.0);
-        let replays = self.path.join("replay");
-        let dir = replays.join(format!("step-{step}-replica-{replica}"));
-        let kept = fs::read_dir(&replays).map_or(0, Iterator::count);
-        if kept >= REPLAYS_MAX && !dir.exists() {
-            return Err(format!("{} holds {kept} already", replays.display()));
-        }
+        let dir = self.path.join(self.replay_folder(*assignment)?);
         let about = serde_json::json!({
             "step": step, "replica": replica, "worker": worker, "what": what, "samples": samples,
         });
         let write = || -> anyhow::Result<()> {
             fs::create_dir_all(&dir)?;
             fs::write(dir.join("contribution.json"), format!("{about:#}\n"))?;
-            checkpoint.write(&dir)?;
+            checkpoint.write_with(&dir, parts)?;
             Ok(())
         };
         write().map_err(|error| format!("cannot write {}: {error:#}", dir.display()))?;

@@ -11,10 +11,12 @@ mod coordinator;
 pub mod curve;
 mod driver;
 mod folder;
+mod handle;
 mod listener;
 mod plane;
 mod rpc;
 mod run;
+mod shard;
 mod trace;
 mod usage;
 
@@ -22,3 +24,4 @@ pub use clock::Clock;
 pub use folder::CONFIG_FILE;
 pub use listener::{ListenError, Listener};
 pub use run::{Outcome, ServerSetup, serve};
+pub use shard::{ShardSetup, serve_shard};

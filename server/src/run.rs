@@ -1,24 +1,29 @@
 //! A server's life, from its folder to its outcome.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use hw2_common::ids::Term;
 use hw2_common::job::Job;
+use hw2_common::layout::ParamLayout;
+use hw2_common::shard::Shard;
 use hw2_common::state::Progress;
 use hw2_common::wire::Cut;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Ending, Expected, Now, Start};
-use crate::driver::{Driver, Ended, Handle};
+use crate::driver::{Driver, Ended, TermEnd};
 use crate::folder::{Opened, RunFolder};
+use crate::handle::Handle;
 use crate::listener::Listener;
 use crate::plane::Plane;
-use crate::rpc::Edge;
-use crate::trace::TraceFile;
+use crate::rpc::{Coordinating, Desk, Edge, Judge, Receiver, Served};
+use crate::shard::{FromShard, Muster, Probe, Remote, Store, ToShard, Welcome};
+use crate::trace::{TraceFile, TraceWriter};
 
 /// Everything a server is given from outside.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub struct ServerSetup {
     pub clock: Clock,
     /// Where to write what the server and its workers do when, if anybody wants to know.
     pub trace: Option<PathBuf>,
+    /// Servers of the run, of which this one is the first: each has a part of the vectors.
+    pub shards: usize,
 }
 
 /// How a run stands when its server ends in good order.
@@ -49,30 +56,62 @@ pub struct Outcome {
     pub last_checkpoint: PathBuf,
 }
 
-/// Serves a run until it ends; one whose folder has a valid checkpoint goes on from the newest.
+/// Serves a run until it ends; one whose folder has a valid checkpoint goes on from the newest. When
+/// one of several servers is lost, all wait for it and go on from there too.
 ///
 /// # Errors
 /// The folder belongs to another run (names what differs) or to another server; the run failed
 /// (says why); its last state could not be saved.
 pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
-    let ServerSetup { job, listener, shutdown, clock, trace } = setup;
+    let ServerSetup { job, listener, shutdown, clock, trace, shards } = setup;
     let open = |path: &PathBuf| {
         TraceFile::open(path).with_context(|| format!("cannot write the trace {}", path.display()))
     };
     let trace = trace.as_ref().map(open).transpose()?;
     let layout = job.layout()?;
-    let run_dir = PathBuf::from(&job.config.run_dir);
-    let Opened { folder, checkpoint, resumed_from, committed_before } = {
-        let job = job.clone();
-        tokio::task::spawn_blocking(move || RunFolder::open(&run_dir, &job)).await??
-    };
+    let cut = Cut::params(&layout).shard(Shard { index: 0, count: shards })?;
+    let opened = open_folder(&job).await?;
     let trace = trace.map(TraceFile::begin).transpose().context("cannot write the trace")?;
-    let state = checkpoint.state;
-    let step = state.progress.global_step;
-    match &resumed_from {
-        Some(path) => tracing::info!("going on at {step} from {}", path.display()),
-        None => tracing::info!("beginning a run in {}", folder.path().display()),
+    warn_of_small_dataset(&job);
+    let desk = Desk::closed("the server is starting");
+    let (muster, mut arrivals) = Muster::new(shards);
+    let muster = (shards > 1).then_some(muster);
+    let edge = Edge::start(listener, &desk, muster).context("cannot serve connections")?;
+    let run = Run { job, layout, cut, shards, clock, desk: desk.clone() };
+    let mut opened = Some(opened);
+    let ended = loop {
+        let Some(remotes) = gather(shards, &mut arrivals, &desk, &shutdown).await else {
+            bail!("asked to stop before all of the {shards} servers were there");
+        };
+        let opened = match opened.take() {
+            Some(opened) => opened,
+            None => open_folder(&run.job).await?,
+        };
+        let writer = trace.as_ref().map(TraceFile::writer);
+        let end = run.term(opened, remotes, writer, &shutdown).await?;
+        match end {
+            TermEnd::Run(ended) => break ended,
+            TermEnd::Lost(shard) => {
+                let text = format!("{shard} is gone: all go on from the newest checkpoint");
+                tracing::warn!("{text}");
+                desk.close(text);
+            }
+        }
+    };
+    edge.stop().await;
+    desk.close("the run is over".into());
+    if let Some(trace) = trace {
+        tokio::task::spawn_blocking(|| trace.finish()).await?;
     }
+    outcome(ended)
+}
+
+async fn open_folder(job: &Job) -> anyhow::Result<Opened> {
+    let (job, run_dir) = (job.clone(), PathBuf::from(&job.config.run_dir));
+    tokio::task::spawn_blocking(move || RunFolder::open(&run_dir, &job)).await?
+}
+
+fn warn_of_small_dataset(job: &Job) {
     let step_images = u64::from(job.config.replicas) * u64::from(job.config.batch_size);
     let train = job.dataset.train;
     if step_images > train.into() {
@@ -81,42 +120,162 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
              meets some of them more than once; smaller batches learn more from as many images"
         );
     }
+}
 
-    let (handle, commands) = Handle::new();
-    let committed = {
-        let handle = handle.clone();
-        move || handle.post(Driver::committed)
-    };
-    let plane = Plane::start(&job, Cut::params(&layout), step, state.vectors, committed)
-        .context("cannot start the data plane")?;
-    let term = draw_term();
-    let start = Start {
-        term,
-        expected: Expected {
-            layout_fingerprint: layout.fingerprint(),
-            config_fingerprint: job.config.fingerprint(),
-            dataset_fingerprint: job.dataset.fingerprint.clone(),
-            numeric_kind: checkpoint.numeric_kind,
-            allow_mixed: job.config.cluster.allow_mixed,
-        },
-        job: job.clone(),
-        progress: state.progress,
-        resumed: resumed_from.is_some(),
-        committed_before,
-        contribution_bytes: (layout.params.len() * job.config.wire.bytes()) as u64,
-    };
-    let coordinator = Coordinator::new(Now(clock.now()), start);
-    let writer = trace.as_ref().map(TraceFile::writer);
-    let edge = Edge::start(listener, &handle, term, &job, layout, plane.clone(), writer)
-        .context("cannot serve connections")?;
-    let grace = Duration::from_millis(job.config.cluster.grace_ms);
-    let driver = Driver::new(coordinator, clock, job, plane, folder, resumed_from);
-    let ended = driver.run(commands, shutdown, grace).await;
-    edge.stop().await;
-    if let Some(trace) = trace {
-        tokio::task::spawn_blocking(|| trace.finish()).await?;
+/// Waits until all other servers are there; none when asked to stop before.
+async fn gather(
+    shards: usize,
+    arrivals: &mut mpsc::UnboundedReceiver<Remote>,
+    desk: &Desk,
+    shutdown: &CancellationToken,
+) -> Option<Vec<Remote>> {
+    let mut present: Vec<Option<Remote>> = (1..shards).map(|_| None).collect();
+    loop {
+        for place in &mut present {
+            // One that has gone again.
+            place.take_if(|remote| remote.reports.is_closed());
+        }
+        let Some(missing) = present.iter().position(Option::is_none) else {
+            return Some(present.into_iter().flatten().collect());
+        };
+        let text = format!("waiting for {}", Shard { index: missing + 1, count: shards });
+        tracing::info!("{text}");
+        desk.close(text);
+        tokio::select! {
+            Some(remote) = arrivals.recv() => {
+                let place = remote.shard.index - 1;
+                present[place] = Some(remote);
+            }
+            () = shutdown.cancelled() => return None,
+        }
     }
-    outcome(ended)
+}
+
+/// What does not change from term to term.
+struct Run {
+    job: Job,
+    layout: ParamLayout,
+    /// Of this server's part.
+    cut: Cut,
+    shards: usize,
+    clock: Clock,
+    desk: Desk,
+}
+
+impl Run {
+    /// One term, from the state in the folder to its end.
+    async fn term(
+        &self,
+        opened: Opened,
+        mut remotes: Vec<Remote>,
+        trace: Option<TraceWriter>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<TermEnd> {
+        let Self { job, layout, cut, shards, clock, desk } = self;
+        let Opened { folder, checkpoint, resumed_from, committed_before } = opened;
+        let (term, state) = (draw_term(), checkpoint.state);
+        let step = state.progress.global_step;
+        match &resumed_from {
+            Some(path) => tracing::info!("going on at {step} from {}", path.display()),
+            None => tracing::info!("beginning a run in {}", folder.path().display()),
+        }
+        let job_json = serde_json::to_string(job).expect("plain data always becomes JSON");
+        let begins = resumed_from.as_ref().map(|_| step);
+        let welcome = |probe| Welcome {
+            term,
+            job_json: job_json.clone(),
+            run_dir: absolute(folder.path()),
+            probe,
+            checkpoint: begins,
+        };
+        if let Err(shard) = begin_all(&mut remotes, folder.path(), term, welcome, shutdown).await? {
+            return Ok(TermEnd::Lost(shard));
+        }
+
+        let (handle, commands) = Handle::<Driver>::new();
+        let made = {
+            let handle = handle.clone();
+            move || handle.post(Driver::update_made)
+        };
+        let vectors = state.vectors.of_params(cut.values());
+        let plane = Plane::start(job, cut.clone(), step, vectors, made)
+            .context("cannot start the data plane")?;
+        let start = Start {
+            term,
+            expected: Expected {
+                layout_fingerprint: layout.fingerprint(),
+                config_fingerprint: job.config.fingerprint(),
+                dataset_fingerprint: job.dataset.fingerprint.clone(),
+                numeric_kind: checkpoint.numeric_kind,
+                allow_mixed: job.config.cluster.allow_mixed,
+            },
+            job: job.clone(),
+            progress: state.progress,
+            resumed: resumed_from.is_some(),
+            committed_before,
+            contribution_bytes: (cut.values().len() * job.config.wire.bytes()) as u64,
+            shards: *shards,
+        };
+        let coordinator = Coordinator::new(Now(clock.now()), start);
+        let shard = Shard { index: 0, count: *shards };
+        let judge = Judge::Coordinator(handle.clone());
+        let part = (shard, cut.clone());
+        let receiver = Receiver::new(judge, term, job, layout.clone(), part, plane.clone());
+        let coordinating = Some(Coordinating {
+            driver: handle.clone(),
+            heartbeat_interval_ms: job.config.cluster.heartbeat_interval_ms as u32,
+            trace,
+        });
+        let (clock, job) = (clock.clone(), job.clone());
+        let grace = Duration::from_millis(job.config.cluster.grace_ms);
+        let store = Store::new(plane);
+        let mut driver = Driver::new(coordinator, clock, job, store, folder, resumed_from);
+        driver.add(remotes, &handle);
+        desk.open(Served { term, job_json, shard, coordinating, receiver });
+        Ok(driver.run(commands, shutdown, grace).await)
+    }
+}
+
+/// Has the other servers load the state, and waits until all have it; one that is lost meanwhile is an
+/// error.
+async fn begin_all(
+    remotes: &mut [Remote],
+    run_dir: &Path,
+    term: Term,
+    welcome: impl FnOnce(Probe) -> Welcome,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Result<(), Shard>> {
+    if remotes.is_empty() {
+        return Ok(Ok(()));
+    }
+    let probe = Probe { file: format!(".probe-{:016x}", term.0), content: format!("{term}\n") };
+    let file = run_dir.join(&probe.file);
+    std::fs::write(&file, &probe.content)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let welcome = welcome(probe);
+    for remote in &*remotes {
+        // One that is gone is noticed below.
+        let _ = remote.orders.send(ToShard::Welcome(welcome.clone()));
+    }
+    let mut begun = Ok(());
+    for remote in remotes {
+        let report = tokio::select! {
+            report = remote.reports.recv() => report,
+            () = shutdown.cancelled() => None,
+        };
+        if !matches!(report, Some(FromShard::Ready)) {
+            begun = Err(remote.shard);
+            break;
+        }
+    }
+    // It has done what it was there for.
+    let _ = std::fs::remove_file(&file);
+    Ok(begun)
+}
+
+/// For another process, which may work in another folder.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 fn outcome(ended: Ended) -> anyhow::Result<Outcome> {

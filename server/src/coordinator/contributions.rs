@@ -3,10 +3,11 @@
 use hw2_common::config::NonFinite;
 use hw2_common::ids::{Assignment, WorkerId};
 
-use super::step::Recorded;
+use super::step::{Recorded, StepBarrier};
 use super::workers::not_a_member;
 use super::{
-    BlockReport, Contribution, Coordinator, Effect, Level, Now, Phase, Refusal, Replay, samples,
+    BlockReport, Contribution, Coordinator, Effect, Level, Now, Order, Phase, Refusal, Replay,
+    Share, samples,
 };
 
 /// Longest name of an image that a worker may send, in bytes.
@@ -15,7 +16,7 @@ const IMAGE_NAME_BYTES_MAX: usize = 4096;
 /// What to do with the chunks of a push that begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// Keep them and call [`Coordinator::contribute`] or [`Coordinator::push_failed`].
+    /// Keep them and call [`Coordinator::receive`] or [`Coordinator::push_failed`].
     Receive,
     /// Read on, keep nothing, and answer [`Outcome::Dropped`].
     Discard,
@@ -24,6 +25,8 @@ pub(crate) enum Admission {
 /// What became of a contribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
+    /// Another server has not received its share yet.
+    Received,
     /// The first of its replica: its tensors go into the aggregate.
     Counted,
     /// The same bits as the first.
@@ -73,21 +76,35 @@ impl Coordinator {
         self.serve(now);
     }
 
-    /// A push is complete.
+    /// A push to one of the servers is complete.
     ///
     /// # Errors
     /// Its result cannot be: nothing is changed.
-    pub(crate) fn contribute(
-        &mut self,
-        now: Now,
-        contribution: Contribution,
-    ) -> Result<Outcome, Refusal> {
+    pub(crate) fn receive(&mut self, now: Now, share: Share) -> Result<Outcome, Refusal> {
+        let (worker, assignment) = (share.worker, share.assignment);
+        match self.shares.add(share) {
+            Some(contribution) => self.contribute(now, contribution),
+            None => {
+                // Its worker goes on pushing.
+                if let Some(barrier) = self.barrier_of(assignment) {
+                    barrier.push_ends(assignment.replica, worker);
+                }
+                self.members.saw(now, worker);
+                Ok(Outcome::Received)
+            }
+        }
+    }
+
+    fn contribute(&mut self, now: Now, contribution: Contribution) -> Result<Outcome, Refusal> {
         let Contribution { worker, assignment, .. } = contribution;
         self.push_ends(now, worker, assignment);
         let outcome = self.check_contribution(&contribution).map(|()| {
             self.members.saw(now, worker);
             self.count(now, &contribution)
         });
+        if outcome != Ok(Outcome::Counted) {
+            self.effects.push(Effect::Order(Order::Forget(worker, assignment)));
+        }
         self.serve(now);
         outcome
     }
@@ -97,7 +114,7 @@ impl Coordinator {
         if step != self.progress.global_step {
             return Outcome::Dropped;
         }
-        let (Phase::Training(barrier) | Phase::Committing { barrier, skipped: false }) =
+        let (Phase::Training(barrier) | Phase::Committing { barrier, skipped: false, .. }) =
             &mut self.phase
         else {
             return Outcome::Dropped;
@@ -114,6 +131,10 @@ impl Coordinator {
             }
             Recorded::First => {
                 let next = barrier.next();
+                self.effects.push(Effect::Order(Order::Count(
+                    contribution.worker,
+                    contribution.assignment,
+                )));
                 self.replicas.finish(replica.0);
                 self.fix_numeric_kind(contribution.worker);
                 self.credit_contributor(now, contribution.worker);
@@ -136,8 +157,10 @@ impl Coordinator {
     fn commit(&mut self, makes_update: bool) {
         let phase = std::mem::replace(&mut self.phase, Phase::Saving);
         let Phase::Training(barrier) = phase else { panic!("a step commits from training") };
-        self.phase = Phase::Committing { barrier, skipped: !makes_update };
-        self.effects.push(Effect::Commit { step: self.progress.global_step, makes_update });
+        let made = vec![false; self.shards];
+        self.phase = Phase::Committing { barrier, skipped: !makes_update, made };
+        self.effects
+            .push(Effect::Order(Order::Commit { step: self.progress.global_step, makes_update }));
     }
 
     fn not_finite(&mut self, contribution: &Contribution) {
@@ -241,9 +264,7 @@ impl Coordinator {
     }
 
     fn push_ends(&mut self, now: Now, worker: WorkerId, assignment: Assignment) {
-        if let Phase::Training(barrier) = &mut self.phase
-            && assignment.step == self.progress.global_step
-        {
+        if let Some(barrier) = self.barrier_of(assignment) {
             barrier.push_ends(assignment.replica, worker);
         }
         if let Some(asking) = self.asking.get_mut(&worker)
@@ -251,6 +272,16 @@ impl Coordinator {
         {
             // Only now does it wait.
             (asking.pushing, asking.since) = (None, now);
+        }
+    }
+
+    /// Of the step under way, if `assignment` is of that.
+    fn barrier_of(&mut self, assignment: Assignment) -> Option<&mut StepBarrier> {
+        match &mut self.phase {
+            Phase::Training(barrier) if assignment.step == self.progress.global_step => {
+                Some(barrier)
+            }
+            _ => None,
         }
     }
 

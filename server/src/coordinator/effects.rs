@@ -1,6 +1,6 @@
 //! What the coordinator answers and orders.
 
-use hw2_common::ids::{Assignment, BlockId, GlobalStep, ReplicaId};
+use hw2_common::ids::{Assignment, BlockId, GlobalStep, ReplicaId, WorkerId};
 use hw2_common::state::Progress;
 
 use super::credit::Credit;
@@ -62,13 +62,8 @@ pub(crate) enum Effect {
     Direct(Waiter, Directive),
     /// Answer a worker that asked to push.
     GiveCredit(Waiter, Credit),
-    /// `step` is under way; if it commits with an update, it is this one.
-    Begin { step: GlobalStep, update: Update },
-    /// Make the update of `step` from the contributions, or none, and then call
-    /// [`super::Coordinator::committed`].
-    Commit { step: GlobalStep, makes_update: bool },
-    /// Forget the contributions of the current step.
-    Discard,
+    /// Every server does this.
+    Order(Order),
     /// Copy the state, write it aside, and then call [`super::Coordinator::saved`].
     Save(Progress),
     /// Add a line to the curve.
@@ -77,6 +72,22 @@ pub(crate) enum Effect {
     KeepReplay(Replay),
     /// Tell people.
     Notice(Level, String),
+}
+
+/// What every server does with its part of the vectors, in this order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Order {
+    /// `step` is under way; if it commits with an update, it is this one.
+    Begin { step: GlobalStep, update: Update },
+    /// A contribution counts: its tensors go into the aggregate.
+    Count(WorkerId, Assignment),
+    /// Its tensors are not wanted, as far as they are there.
+    Forget(WorkerId, Assignment),
+    /// Make the update of `step` from the contributions, or none, and then have
+    /// [`super::Coordinator::committed`] called.
+    Commit { step: GlobalStep, makes_update: bool },
+    /// Forget the contributions of the current step.
+    Discard,
 }
 
 /// The scalars of one update.

@@ -3,7 +3,7 @@
 //! The clock is an argument, and what is to be done comes back as [`Effect`]s, which the driver
 //! carries out. So a test plays any schedule of deaths and delays without network, files or time.
 //! Life of a step: its replicas are leased (`directives`), contributions come in (`contributions`),
-//! the update is made ([`Effect::Commit`]), and [`Coordinator::committed`] moves on; every
+//! the update is made ([`Order::Commit`]), and [`Coordinator::committed`] moves on; every
 //! `checkpoint_every` steps an evaluation and a checkpoint come between.
 
 mod balance;
@@ -17,6 +17,7 @@ mod membership;
 mod phases;
 mod plateau;
 mod samples;
+mod shares;
 mod status;
 mod step;
 #[cfg(test)]
@@ -34,16 +35,23 @@ use hw2_common::state::Progress;
 pub(crate) use contributions::{Admission, Outcome};
 pub(crate) use credit::Credit;
 use credit::Window;
-pub(crate) use effects::{Directive, Effect, Leased, Level, Refusal, Replay, Update, Waiter};
+pub(crate) use effects::{
+    Directive, Effect, Leased, Level, Order, Refusal, Replay, Update, Waiter,
+};
 use evaluation::EvaluationBarrier;
 pub(crate) use evaluation::{BlockReport, Counts};
 use leases::Leases;
 use membership::Members;
 pub(crate) use membership::{Expected, Introduction, check_program};
+use shares::Shares;
+pub(crate) use shares::{Rest, Share};
 use status::Throughput;
 pub(crate) use status::{Status, WorkerStatus};
+use step::Contribution;
+#[cfg(test)]
+use step::Digest;
 use step::StepBarrier;
-pub(crate) use step::{Contribution, Digest, StepResult, StepSummary};
+pub(crate) use step::{StepResult, StepSummary};
 pub(crate) use workers::Standing;
 
 /// Time for a worker that was told to stop to leave.
@@ -68,10 +76,12 @@ enum Phase {
     /// An earlier checkpoint is still being written; the next is taken after it.
     Saving,
     Training(StepBarrier),
-    /// All contributions are in; the update is being made.
+    /// All contributions are in; each server makes its part of the update.
     Committing {
         barrier: StepBarrier,
         skipped: bool,
+        /// Which servers have made it.
+        made: Vec<bool>,
     },
     Ended(Ending, String),
 }
@@ -118,6 +128,8 @@ pub(crate) struct Start {
     pub(crate) committed_before: GlobalStep,
     /// Of a contribution, in memory.
     pub(crate) contribution_bytes: u64,
+    /// Servers that have the vectors.
+    pub(crate) shards: usize,
 }
 
 /// Refuses a message of another term than `ours`.
@@ -140,6 +152,8 @@ pub(crate) struct Coordinator {
     limits: Limits,
     window: Window,
     expected: Expected,
+    shards: usize,
+    shares: Shares,
     members: Members,
     progress: Progress,
     phase: Phase,
@@ -189,13 +203,15 @@ struct Saves {
 impl Coordinator {
     /// A server that just started: no worker yet.
     pub(crate) fn new(now: Now, start: Start) -> Self {
-        let Start { term, job, expected, progress, resumed, .. } = start;
+        let Start { term, job, expected, progress, resumed, shards, .. } = start;
         let push_window = job.config.cluster.push_window;
         let mut coordinator = Self {
             term,
             limits: Limits::new(&job.config.cluster),
             window: Window::new(push_window, start.contribution_bytes),
             expected,
+            shards,
+            shares: Shares::new(shards),
             members: Members::default(),
             phase: Phase::Saving,
             replicas: Leases::new(job.config.replicas),

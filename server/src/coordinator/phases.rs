@@ -4,19 +4,24 @@ use hw2_common::state::Evaluation;
 
 use super::evaluation::EvaluationBarrier;
 use super::step::StepBarrier;
-use super::{Coordinator, Effect, Ending, Level, Now, Phase, Update, balance, plateau};
+use super::{Coordinator, Effect, Ending, Level, Now, Order, Phase, Update, balance, plateau};
 use crate::curve::Line;
 
 impl Coordinator {
-    /// The update of [`Effect::Commit`] is made.
-    pub(crate) fn committed(&mut self, now: Now) {
+    /// The update of [`Order::Commit`] is made by `shard`.
+    pub(crate) fn committed(&mut self, now: Now, shard: usize) {
         let phase = std::mem::replace(&mut self.phase, Phase::Saving);
-        let Phase::Committing { barrier, skipped } = phase else {
+        let Phase::Committing { barrier, skipped, mut made } = phase else {
             // The run failed while the update was being made, and nothing of it will be saved.
             assert!(matches!(phase, Phase::Ended(Ending::Failed, _)), "{phase:?} has no commit");
             self.phase = phase;
             return;
         };
+        made[shard] = true;
+        if made.contains(&false) {
+            self.phase = Phase::Committing { barrier, skipped, made };
+            return;
+        }
         let summary = (!skipped).then(|| barrier.summary());
         let step = self.progress.global_step.next();
         self.progress.global_step = step;
@@ -51,7 +56,7 @@ impl Coordinator {
     pub(crate) fn drain(&mut self, now: Now, reason: &str) {
         self.draining.get_or_insert_with(|| reason.to_owned());
         if matches!(self.phase, Phase::Evaluating(_) | Phase::Training(_)) {
-            self.effects.push(Effect::Discard);
+            self.effects.push(Effect::Order(Order::Discard));
             self.settle(now);
         }
     }
@@ -80,9 +85,10 @@ impl Coordinator {
     fn begin_step(&mut self, now: Now) {
         self.phase = Phase::Training(StepBarrier::new(now, self.job.config.replicas));
         self.replicas.begin();
+        self.shares.clear();
         let number = self.progress.updates() + 1;
         let update = Update { number, learning_rate: self.progress.learning_rate };
-        self.effects.push(Effect::Begin { step: self.progress.global_step, update });
+        self.effects.push(Effect::Order(Order::Begin { step: self.progress.global_step, update }));
         let ready = self.members.iter().filter(|(_, member)| member.ready);
         let candidates: Vec<_> = ready
             .map(|(worker, member)| balance::Candidate {
@@ -157,7 +163,7 @@ impl Coordinator {
     /// The run cannot go on. Its newest checkpoint stays the newest.
     pub(super) fn fail(&mut self, reason: String) {
         self.effects.push(Effect::Notice(Level::Error, reason.clone()));
-        self.effects.push(Effect::Discard);
+        self.effects.push(Effect::Order(Order::Discard));
         self.phase = Phase::Ended(Ending::Failed, reason);
     }
 }

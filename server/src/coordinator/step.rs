@@ -20,10 +20,10 @@ pub(crate) struct Contribution {
 }
 
 /// Tells whether two contributions are the same bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Digest {
-    /// Of the gradient, as [`hw2_common::wire::Arrivals::digest`] makes it.
-    pub(crate) gradient: u32,
+    /// Of each server's part of the gradient, as [`hw2_common::wire::Arrivals::digest`] makes it.
+    pub(crate) gradient: Vec<u32>,
     /// Of the BN statistics, likewise.
     pub(crate) statistics: u32,
 }
@@ -113,7 +113,7 @@ impl StepBarrier {
         let Contribution { worker, assignment, digest, result, .. } = contribution;
         match &mut self.counted[assignment.replica.0 as usize] {
             empty @ None => {
-                *empty = Some((*worker, *digest, *result));
+                *empty = Some((*worker, digest.clone(), *result));
                 Recorded::First
             }
             Some((_, first, before)) if first == digest && same(before, result) => Recorded::Same,
@@ -148,7 +148,7 @@ mod tests {
         Contribution {
             worker: WorkerId(worker),
             assignment: Assignment { step: GlobalStep(0), replica: ReplicaId(replica) },
-            digest: Digest { gradient: replica, statistics: 7 },
+            digest: Digest { gradient: vec![replica], statistics: 7 },
             result: StepResult { loss, samples: 4, top1: 1 + replica },
             bad_images: Vec::new(),
             non_finite: None,

@@ -1,26 +1,23 @@
 //! The Control service: small messages, answered at once except for directives and credit.
 
 use hw2_common::ids::{Term, WorkerId};
+use hw2_common::shard::Shard;
 use hw2_common::trace;
 use hw2_proto::v1;
 use hw2_proto::v1::control_server::Control;
 use tonic::{Request, Response, Status};
 
 use super::convert;
+use super::desk::Desk;
 use super::waiting::Waiting;
 use crate::coordinator::{BlockReport, Coordinator, Introduction, Now, check_program};
-use crate::driver::{Driver, Handle};
-use crate::trace::TraceWriter;
+use crate::driver::Driver;
 use crate::usage::Usage;
 
 /// Serves Control.
 #[derive(Clone)]
 pub(super) struct ControlService {
-    pub(super) driver: Handle,
-    pub(super) term: Term,
-    pub(super) job_json: String,
-    pub(super) heartbeat_interval_ms: u32,
-    pub(super) trace: Option<TraceWriter>,
+    pub(super) desk: Desk,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -32,7 +29,8 @@ impl ControlService {
         term: Term,
         event: impl FnOnce(&mut Coordinator, Now) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        Ok(self.driver.call(move |driver| driver.in_term(term, event)).await??)
+        let driver = self.desk.coordinating()?.driver;
+        Ok(driver.call(move |driver| driver.in_term(term, event)).await??)
     }
 }
 
@@ -41,20 +39,27 @@ impl Control for ControlService {
     async fn hello(&self, request: Request<v1::HelloRequest>) -> Answer<v1::HelloReply> {
         let request = request.into_inner();
         check_program(request.protocol_version, &request.build)?;
-        let (term, job_json) = (self.term.0, self.job_json.clone());
-        Ok(Response::new(v1::HelloReply { term, job_json, shard: 0, shards: 1 }))
+        let served = self.desk.served()?;
+        let Shard { index, count } = served.shard;
+        Ok(Response::new(v1::HelloReply {
+            term: served.term.0,
+            job_json: served.job_json.clone(),
+            shard: index as u32,
+            shards: count as u32,
+        }))
     }
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinReply> {
         let request = request.into_inner();
         let term = Term(request.term);
         let introduction = Introduction::from(request);
+        let coordinating = self.desk.coordinating()?;
         let worker =
             self.event(term, |coordinator, now| coordinator.join(now, introduction)).await??;
         Ok(Response::new(v1::JoinReply {
             worker: worker.0,
-            heartbeat_interval_ms: self.heartbeat_interval_ms,
-            traces: self.trace.is_some(),
+            heartbeat_interval_ms: coordinating.heartbeat_interval_ms,
+            traces: coordinating.trace.is_some(),
         }))
     }
 
@@ -63,7 +68,8 @@ impl Control for ControlService {
         let (term, worker) = (Term(term), WorkerId(worker));
         let pushing = pushing.map(|pushing| convert::assignment(pushing.step, pushing.replica));
         let begin = move |driver: &mut Driver| driver.next(term, worker, pushing);
-        let directive = Waiting::begin(&self.driver, begin).await?.answer().await?;
+        let directive =
+            Waiting::begin(&self.desk.coordinating()?.driver, begin).await?.answer().await?;
         Ok(Response::new(directive.into()))
     }
 
@@ -84,7 +90,8 @@ impl Control for ControlService {
         let (term, worker) = (Term(term), WorkerId(worker));
         let assignment = convert::assignment(step, replica);
         let begin = move |driver: &mut Driver| driver.credit(term, worker, assignment);
-        let credit = Waiting::begin(&self.driver, begin).await?.answer().await?;
+        let credit =
+            Waiting::begin(&self.desk.coordinating()?.driver, begin).await?.answer().await?;
         Ok(Response::new(credit.into()))
     }
 
@@ -103,7 +110,7 @@ impl Control for ControlService {
         let v1::SpansReport { term, worker, spans } = request.into_inner();
         let worker = WorkerId(worker);
         let name = self.event(Term(term), move |coordinator, _| coordinator.name(worker)).await?;
-        if let Some(trace) = &self.trace {
+        if let Some(trace) = &self.desk.coordinating()?.trace {
             trace.add(worker, name, spans.into_iter().map(convert::span).collect());
         }
         // A server without a trace has no clock for one, and no worker asks it.
@@ -120,7 +127,8 @@ impl Control for ControlService {
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::StatusReply> {
-        let (status, run_dir, last_checkpoint) = self.driver.call(|driver| driver.status()).await?;
+        let (status, run_dir, last_checkpoint) =
+            self.desk.coordinating()?.driver.call(|driver| driver.status()).await?;
         Ok(Response::new(convert::status(
             status,
             &run_dir,

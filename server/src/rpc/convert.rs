@@ -13,7 +13,7 @@ use crate::coordinator::{
     BlockReport, Counts, Credit, Directive, Introduction, Outcome, Refusal, Standing, Status,
     WorkerStatus,
 };
-use crate::driver::Gone;
+use crate::handle::Gone;
 use crate::usage::Usage;
 
 impl From<Refusal> for GrpcStatus {
@@ -95,6 +95,7 @@ impl From<Outcome> for v1::PushReply {
     fn from(outcome: Outcome) -> Self {
         use v1::push_reply::Outcome as Wire;
         let outcome = match outcome {
+            Outcome::Received => Wire::Received,
             Outcome::Counted => Wire::Counted,
             Outcome::Duplicate => Wire::Duplicate,
             Outcome::Dropped => Wire::Dropped,

@@ -17,6 +17,7 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower_service::Service;
 
+use super::desk::Desk;
 use super::pull::pull;
 use super::push::Receiver;
 use crate::coordinator::check_term;
@@ -24,17 +25,18 @@ use crate::coordinator::check_term;
 /// Serves Data.
 #[derive(Clone)]
 pub(super) struct DataService {
-    pub(super) receiver: Receiver,
+    pub(super) desk: Desk,
 }
 
 impl DataService {
     async fn push(&self, mut messages: Incoming) -> Result<v1::PushReply, Status> {
-        let first = tokio::time::timeout(self.receiver.pause_max, messages.message()).await;
+        let receiver = &self.desk.served()?.receiver;
+        let first = tokio::time::timeout(receiver.pause_max, messages.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("a push that never began"))??;
         let Some(v1::PushMessage { message: Some(Message::Head(head)) }) = first else {
             return Err(Status::invalid_argument("a push begins with its head"));
         };
-        Ok(self.receiver.receive(head, messages).await?.into())
+        Ok(receiver.receive(head, messages).await?.into())
     }
 
     async fn call(self, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -46,13 +48,13 @@ impl DataService {
                 Ok(grpc::response(tokio_stream::iter([Ok(Parcel::new(&reply))])))
             }
             grpc::PULL => {
-                let request = tokio::time::timeout(self.receiver.pause_max, messages.message());
+                let Receiver { term, plane, pause_max, .. } = &self.desk.served()?.receiver;
+                let request = tokio::time::timeout(*pause_max, messages.message());
                 let request = request.await;
                 let request =
                     request.map_err(|_| Status::deadline_exceeded("a pull that never began"))??;
                 let request: v1::PullRequest =
                     request.ok_or_else(|| Status::invalid_argument("a pull without request"))?;
-                let Receiver { term, plane, .. } = &self.receiver;
                 check_term(*term, Term(request.term))?;
                 let messages = Box::pin(pull(plane, request)?);
                 Ok(grpc::response(messages.map(|message| Ok(Parcel::from(message)))))

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hw2_common::ids::Term;
-use hw2_common::job::Job;
-use hw2_common::layout::ParamLayout;
-use hw2_common::wire::{self, Cut, FRAME_BYTES, MESSAGE_BYTES_MAX};
+use hw2_common::wire::{self, FRAME_BYTES, MESSAGE_BYTES_MAX};
 use hw2_proto::v1::control_server::ControlServer;
+use hw2_proto::v1::shards_server::ShardsServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -22,12 +20,11 @@ use tonic::transport::server::Connected;
 
 use super::control::ControlService;
 use super::data::DataService;
+use super::desk::Desk;
 use super::guarded::{self, Guarded};
-use super::push::{Pushing, Receiver};
-use crate::driver::Handle;
+use super::shards::ShardsService;
 use crate::listener::{Listener, Socket};
-use crate::plane::Plane;
-use crate::trace::TraceWriter;
+use crate::shard::Muster;
 
 /// An odd number of threads takes connections in turn: a worker opens one for control and then one
 /// for data, so that with an even number some threads would have all of the data.
@@ -54,40 +51,20 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    /// Serves whoever connects to `listener`.
+    /// Serves whoever connects to `listener`, with what lies on `desk`; other servers of the run
+    /// enlist with `muster`, if this one is their coordinator.
     ///
     /// # Errors
     /// The system has no thread left, or does not take the listener.
     pub(crate) fn start(
         listener: Listener,
-        driver: &Handle,
-        term: Term,
-        job: &Job,
-        layout: ParamLayout,
-        plane: Plane,
-        trace: Option<TraceWriter>,
+        desk: &Desk,
+        muster: Option<Muster>,
     ) -> io::Result<Self> {
-        let cluster = &job.config.cluster;
         let services = Services {
-            control: ControlService {
-                driver: driver.clone(),
-                term,
-                job_json: serde_json::to_string(job).expect("plain data always becomes JSON"),
-                heartbeat_interval_ms: cluster.heartbeat_interval_ms as u32,
-                trace,
-            },
-            data: DataService {
-                receiver: Receiver {
-                    driver: driver.clone(),
-                    term,
-                    cut: Cut::params(&layout),
-                    wire: job.config.wire,
-                    layout: Arc::new(layout),
-                    plane,
-                    pushing: Pushing::default(),
-                    pause_max: Duration::from_millis(cluster.assignment_timeout_ms),
-                },
-            },
+            control: ControlService { desk: desk.clone() },
+            data: DataService { desk: desk.clone() },
+            shards: ShardsService { muster },
         };
         let stop = CancellationToken::new();
         match listener.socket {
@@ -183,6 +160,7 @@ async fn accept_all<C: Connection>(
 struct Services {
     control: ControlService,
     data: DataService,
+    shards: ShardsService,
 }
 
 /// Serves the connections of one thread until `stop`.
@@ -200,7 +178,8 @@ async fn serve<C: Connection>(
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(control)
-        .add_service(services.data);
+        .add_service(services.data)
+        .add_service(ShardsServer::new(services.shards));
     let guard = |(connection, permit)| {
         C::from_std(connection).map(|connection| Guarded::new(connection, permit))
     };

@@ -7,7 +7,9 @@ use std::time::Duration;
 use hw2_common::config::WireFormat;
 use hw2_common::grpc::Incoming;
 use hw2_common::ids::{Assignment, Term, WorkerId};
+use hw2_common::job::Job;
 use hw2_common::layout::{ParamLayout, Tensors as Layout};
+use hw2_common::shard::Shard;
 use hw2_common::trace;
 use hw2_common::wire::{Arrivals, Assembly, Cut, Values, WireError};
 use hw2_proto::v1::push_message::Message;
@@ -16,30 +18,31 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::convert;
-use crate::coordinator::{
-    Admission, Contribution, Coordinator, Digest, Outcome, Refusal, StepResult,
-};
-use crate::driver::{Driver, Handle};
+use super::judge::Judge;
+use crate::coordinator::{Outcome, Rest, Share, StepResult};
 use crate::plane::{Plane, Staging, Tensors};
 
 /// What every push needs.
 #[derive(Clone)]
-pub(super) struct Receiver {
-    pub(super) driver: Handle,
+pub(crate) struct Receiver {
+    judge: Judge,
     pub(super) term: Term,
-    pub(super) layout: Arc<ParamLayout>,
-    /// Of the parameters.
-    pub(super) cut: Cut,
-    pub(super) wire: WireFormat,
+    shard: Shard,
+    layout: Arc<ParamLayout>,
+    /// Of this server's parameters.
+    cut: Cut,
+    /// BN statistics that come here: all or none.
+    statistics: usize,
+    wire: WireFormat,
     pub(super) plane: Plane,
-    pub(super) pushing: Pushing,
+    pushing: Pushing,
     /// Longest pause between two messages: a push may begin before its gradient is computed.
     pub(super) pause_max: Duration,
 }
 
 /// One push stream for each worker: a newer one ends the older, whose connection may be dead.
 #[derive(Clone, Default)]
-pub(super) struct Pushing(Arc<Mutex<Streams>>);
+struct Pushing(Arc<Mutex<Streams>>);
 
 #[derive(Default)]
 struct Streams {
@@ -59,13 +62,36 @@ struct Turn {
 
 /// A push that was let in; it is reported as failed if it is dropped open.
 struct Open {
-    driver: Handle,
+    judge: Judge,
     assignment: Assignment,
     turn: Turn,
     is_open: bool,
 }
 
 impl Receiver {
+    /// Of what `shard` has of the vectors of `job`, which are cut so there.
+    pub(crate) fn new(
+        judge: Judge,
+        term: Term,
+        job: &Job,
+        layout: ParamLayout,
+        (shard, cut): (Shard, Cut),
+        plane: Plane,
+    ) -> Self {
+        Self {
+            judge,
+            term,
+            shard,
+            cut,
+            statistics: if shard.is_coordinator() { layout.buffers.len() } else { 0 },
+            layout: Arc::new(layout),
+            wire: job.config.wire,
+            plane,
+            pushing: Pushing::default(),
+            pause_max: Duration::from_millis(job.config.cluster.assignment_timeout_ms),
+        }
+    }
+
     /// Receives one push until it is complete, or a newer one of its worker begins.
     pub(super) async fn receive(
         &self,
@@ -77,15 +103,14 @@ impl Receiver {
         let Some(open) = self.admit(Term(term), worker, assignment).await? else {
             return self.discard(&mut stream).await;
         };
-        let (contribution, tensors) = tokio::select! {
+        let (share, tensors) = tokio::select! {
             read = self.read(worker, assignment, &mut stream) => read?,
             () = open.turn.superseded.cancelled() => {
                 return Err(Status::cancelled("the worker pushes again elsewhere"));
             }
         };
         open.close();
-        let contribute = move |driver: &mut Driver| driver.contribute(contribution, tensors);
-        Ok(self.driver.call(contribute).await??)
+        Ok(self.judge.receive(share, tensors).await??)
     }
 
     /// Asks whether the push is let in; none if it is to be read and dropped.
@@ -95,22 +120,9 @@ impl Receiver {
         worker: WorkerId,
         assignment: Assignment,
     ) -> Result<Option<Open>, Status> {
-        let (handle, pushing) = (self.driver.clone(), self.pushing.clone());
-        // Made on the driver's side: then it is there even if this call is cut off right now, and
-        // the turns of a worker are in the order in which its pushes were let in.
-        let begin = move |driver: &mut Driver| {
-            let admit =
-                |coordinator: &mut Coordinator, now| coordinator.admit(now, worker, assignment);
-            let admission = driver.in_term(term, admit)??;
-            Ok::<_, Refusal>(match admission {
-                Admission::Receive => {
-                    let turn = pushing.begin(worker);
-                    Some(Open { driver: handle, assignment, turn, is_open: true })
-                }
-                Admission::Discard => None,
-            })
-        };
-        Ok(self.driver.call(begin).await??)
+        let (judge, pushing) = (self.judge.clone(), self.pushing.clone());
+        let open = move || Open { judge, assignment, turn: pushing.begin(worker), is_open: true };
+        Ok(self.judge.admit(term, worker, assignment, open).await??)
     }
 
     async fn read(
@@ -118,7 +130,7 @@ impl Receiver {
         worker: WorkerId,
         assignment: Assignment,
         stream: &mut Incoming,
-    ) -> Result<(Contribution, Tensors), Status> {
+    ) -> Result<(Share, Tensors), Status> {
         let mut arriving = Arriving::new(self, worker, assignment);
         while let Some(message) = self.next(stream).await? {
             match message {
@@ -132,7 +144,7 @@ impl Receiver {
 
     /// Reads on and keeps nothing.
     async fn discard(&self, stream: &mut Incoming) -> Result<Outcome, Status> {
-        let all = self.layout.params.len() + self.layout.buffers.len();
+        let all = self.cut.values().len() + self.statistics;
         let (mut values, mut messages) = (0, 0);
         while let Some(message) = self.next(stream).await? {
             values += match message {
@@ -170,8 +182,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         if self.is_open {
-            let (worker, assignment) = (self.turn.worker, self.assignment);
-            self.driver.post(move |driver| driver.push_failed(worker, assignment));
+            self.judge.push_failed(self.turn.worker, self.assignment);
         }
     }
 }
@@ -213,7 +224,7 @@ struct Arriving<'a> {
 
 impl<'a> Arriving<'a> {
     fn new(receiver: &'a Receiver, worker: WorkerId, assignment: Assignment) -> Self {
-        let len = receiver.layout.buffers.len();
+        let len = receiver.statistics;
         let wire = receiver.wire;
         let statistics = Assembly::new(Cut::whole(len), wire, vec![0.0; len]);
         Self {
@@ -265,23 +276,31 @@ impl<'a> Arriving<'a> {
         }
     }
 
-    fn finish(self, worker: WorkerId) -> Result<(Contribution, Tensors), Status> {
-        let result =
-            self.result.ok_or_else(|| Status::invalid_argument("a push without result"))?;
+    fn finish(self, worker: WorkerId) -> Result<(Share, Tensors), Status> {
+        let shard = self.receiver.shard;
+        let result = match (self.result, shard.is_coordinator()) {
+            (None, true) => return Err(Status::invalid_argument("a push without result")),
+            (Some(_), false) => {
+                return Err(Status::invalid_argument("a result is for the first server"));
+            }
+            (result, _) => result,
+        };
         self.gradient.check_complete().map_err(|error| invalid(&error))?;
-        let digest =
-            Digest { gradient: self.gradient.digest(), statistics: self.statistics.digest() };
+        let digest = self.statistics.digest();
         let statistics = self.statistics.finish().map_err(|error| invalid(&error))?;
-        let v1::StepResult { loss, samples, top1, bad_images } = result;
-        let contribution = Contribution {
+        let rest = |result| {
+            let v1::StepResult { loss, samples, top1, bad_images } = result;
+            Rest { statistics: digest, result: StepResult { loss, samples, top1 }, bad_images }
+        };
+        let share = Share {
             worker,
             assignment: self.assignment,
-            digest,
-            result: StepResult { loss, samples, top1 },
-            bad_images,
+            shard: shard.index,
+            gradient: self.gradient.digest(),
             non_finite: self.non_finite,
+            rest: result.map(rest),
         };
-        Ok((contribution, Tensors { gradient: self.staging, statistics }))
+        Ok((share, Tensors { gradient: self.staging, statistics }))
     }
 }
 

@@ -4,12 +4,13 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use crate::coordinator::{Refusal, Waiter};
-use crate::driver::{Driver, Gone, Handle};
+use crate::driver::Driver;
+use crate::handle::{Gone, Handle};
 
 /// A call that is answered later. When it is cut off, the driver forgets it: an answer would give
 /// a lease to nobody.
 pub(super) struct Waiting<T> {
-    driver: Handle,
+    driver: Handle<Driver>,
     waiter: Option<Waiter>,
     wait: oneshot::Receiver<T>,
 }
@@ -17,7 +18,7 @@ pub(super) struct Waiting<T> {
 impl<T: Send + 'static> Waiting<T> {
     /// Has the driver begin the call.
     pub(super) async fn begin(
-        driver: &Handle,
+        driver: &Handle<Driver>,
         call: impl FnOnce(&mut Driver) -> Result<(Waiter, oneshot::Receiver<T>), Refusal>
         + Send
         + 'static,

@@ -75,6 +75,7 @@ pub(crate) fn start_on(job: &Job, address: &Address) -> Served {
     let shutdown = CancellationToken::new();
     let setup = ServerSetup {
         trace: None,
+        shards: 1,
         job: job.clone(),
         listener,
         shutdown: shutdown.clone(),

@@ -3,8 +3,10 @@
 use hw2_common::config::NonFinite;
 use hw2_common::ids::{Term, WorkerId};
 
-use super::world::{World, assignment, block_report, contribution, job};
-use crate::coordinator::{Contribution, Ending, Level, Outcome, Refusal, StepResult, Waiter};
+use super::world::{World, assignment, block_report, contribution, job, share};
+use crate::coordinator::{
+    Contribution, Effect, Ending, Level, Order, Outcome, Refusal, StepResult, Waiter,
+};
 
 fn with_nan(worker: WorkerId, step: u64, replica: u32) -> Contribution {
     Contribution {
@@ -18,7 +20,7 @@ fn a_second_contribution_with_other_bits_ends_the_run_and_names_both() {
     let (mut world, workers) = World::training(job(), 2);
     world.push(workers[0], 0, 1);
     let mut other = contribution(workers[1], 0, 1);
-    other.digest.gradient ^= 1;
+    other.digest.gradient[0] ^= 1;
     assert_eq!(world.push_this(other), Ok(Outcome::Dropped));
     let (ending, reason) = world.coordinator.over().unwrap();
     assert_eq!(ending, Ending::Failed);
@@ -36,7 +38,7 @@ fn where_mixing_is_allowed_the_first_bits_count() {
     let (mut world, workers) = World::training(job, 2);
     world.push(workers[0], 0, 1);
     let mut other = contribution(workers[1], 0, 1);
-    other.digest.gradient ^= 1;
+    other.digest.gradient[0] ^= 1;
     assert_eq!(world.push_this(other), Ok(Outcome::Dropped));
     assert!(world.coordinator.over().is_none());
     assert!(world.said(Level::Warn, "other bits"));
@@ -54,7 +56,7 @@ fn a_contribution_can_be_compared_while_the_update_is_being_made() {
     other.digest.statistics ^= 1;
     world.push_this(other).unwrap();
     assert_eq!(world.coordinator.over().unwrap().0, Ending::Failed);
-    world.coordinator.committed(world.now);
+    world.coordinator.committed(world.now, 0);
     assert_eq!(world.global_step(), 0, "nobody can tell which bits were right");
 }
 
@@ -133,8 +135,9 @@ fn a_push_that_was_let_in_and_comes_too_late_is_dropped() {
         world.push(workers[1], 0, replica);
     }
     assert_eq!(world.global_step(), 1);
-    assert_eq!(world.coordinator.contribute(world.now, slow), Ok(Outcome::Dropped));
-    assert_eq!(world.coordinator.take_effects(), []);
+    assert_eq!(world.coordinator.receive(world.now, share(slow)), Ok(Outcome::Dropped));
+    let forget = Effect::Order(Order::Forget(workers[0], assignment(0, 0)));
+    assert_eq!(world.coordinator.take_effects(), [forget]);
 }
 
 #[test]

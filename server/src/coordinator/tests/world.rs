@@ -10,8 +10,8 @@ use hw2_common::state::Progress;
 
 use crate::coordinator::{
     Admission, BlockReport, Contribution, Coordinator, Counts, Credit, Digest, Directive, Effect,
-    Expected, Introduction, Level, Now, Outcome, Refusal, Replay, Start, StepResult, Update,
-    Waiter,
+    Expected, Introduction, Level, Now, Order, Outcome, Refusal, Replay, Rest, Share, Start,
+    StepResult, Update, Waiter,
 };
 use crate::curve::Line;
 
@@ -64,7 +64,7 @@ pub(super) fn contribution(worker: WorkerId, step: u64, replica: u32) -> Contrib
     Contribution {
         worker,
         assignment: assignment(step, replica),
-        digest: Digest { gradient: mix, statistics: !mix },
+        digest: Digest { gradient: vec![mix], statistics: !mix },
         result: StepResult { loss: f64::from(replica) + 1.0, samples: 4, top1: replica.min(4) },
         bad_images: Vec::new(),
         non_finite: None,
@@ -124,6 +124,7 @@ impl World {
             resumed,
             committed_before: GlobalStep(6),
             contribution_bytes: 0,
+            shards: 1,
         };
         let mut world = Self {
             coordinator: Coordinator::new(now, start),
@@ -181,8 +182,8 @@ impl World {
                 let twice = self.credited.insert(waiter, credit);
                 assert!(twice.is_none(), "a question is answered once");
             }
-            Effect::Begin { step, update } => self.begun = Some((step, update)),
-            Effect::Commit { step, makes_update } => {
+            Effect::Order(Order::Begin { step, update }) => self.begun = Some((step, update)),
+            Effect::Order(Order::Commit { step, makes_update }) => {
                 let (begun, update) = self.begun.take().expect("a step that commits has begun");
                 assert_eq!(begun, step);
                 let update = makes_update.then_some(update);
@@ -193,10 +194,14 @@ impl World {
                 self.held.clear();
                 self.commits.push((step.0, update));
                 if self.commits_at_once {
-                    self.coordinator.committed(self.now);
+                    self.coordinator.committed(self.now, 0);
                 }
             }
-            Effect::Discard => self.held.clear(),
+            Effect::Order(Order::Count(_, assignment)) => {
+                assert!(self.held.insert(assignment.replica.0), "counted once");
+            }
+            Effect::Order(Order::Forget(..)) => {}
+            Effect::Order(Order::Discard) => self.held.clear(),
             Effect::Save(progress) => {
                 self.saves.push(progress);
                 if self.saves_at_once {
@@ -275,10 +280,7 @@ impl World {
         if admission == Admission::Discard {
             return Ok(Outcome::Dropped);
         }
-        let outcome = self.coordinator.contribute(self.now, contribution);
-        if outcome == Ok(Outcome::Counted) {
-            assert!(self.held.insert(assignment.replica.0), "counted once");
-        }
+        let outcome = self.coordinator.receive(self.now, share(contribution));
         self.carry_out();
         outcome
     }
@@ -349,6 +351,13 @@ impl World {
     pub(super) fn releases(&self) -> u64 {
         self.coordinator.status(self.now).releases
     }
+}
+
+/// All of a contribution, which one server receives.
+pub(super) fn share(contribution: Contribution) -> Share {
+    let Contribution { worker, assignment, digest, result, bad_images, non_finite } = contribution;
+    let rest = Some(Rest { statistics: digest.statistics, result, bad_images });
+    Share { worker, assignment, shard: 0, gradient: digest.gradient[0], non_finite, rest }
 }
 
 /// Counts of a block of the job of [`job`].

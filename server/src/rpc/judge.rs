@@ -1,0 +1,80 @@
+//! Who decides about pushes: the coordinator here, or another server's.
+
+use hw2_common::ids::{Assignment, Term, WorkerId};
+use tokio::sync::oneshot;
+
+use crate::coordinator::{Admission, Coordinator, Outcome, Refusal, Share};
+use crate::driver::Driver;
+use crate::handle::{Gone, Handle};
+use crate::plane::Tensors;
+use crate::shard::Member;
+
+/// Decides which pushes are let in and which count.
+#[derive(Clone)]
+pub(crate) enum Judge {
+    Coordinator(Handle<Driver>),
+    Member(Handle<Member>),
+}
+
+impl Judge {
+    /// Asks whether a push is let in; none if it is to be read and dropped. What `open` makes, it makes
+    /// on the judge's side: then it is there even if this call is cut off right now, and the pushes of a
+    /// worker are opened in the order in which they were let in.
+    pub(super) async fn admit<T: Send + 'static>(
+        &self,
+        term: Term,
+        worker: WorkerId,
+        assignment: Assignment,
+        open: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Result<Option<T>, Refusal>, Gone> {
+        let opened = move |admission| match admission {
+            Admission::Receive => Some(open()),
+            Admission::Discard => None,
+        };
+        match self {
+            Self::Coordinator(driver) => {
+                let admit = move |coordinator: &mut Coordinator, now| {
+                    coordinator.admit(now, worker, assignment)
+                };
+                driver.call(move |driver| driver.in_term(term, admit)?.map(opened)).await
+            }
+            Self::Member(member) => {
+                let (answer, wait) = oneshot::channel();
+                let answered = move |admission: Result<Admission, Refusal>| {
+                    drop(answer.send(admission.map(opened)));
+                };
+                member.post(move |member| member.admit(term, worker, assignment, answered));
+                wait.await.map_err(|_| Gone)
+            }
+        }
+    }
+
+    /// A push is complete here.
+    pub(super) async fn receive(
+        &self,
+        share: Share,
+        tensors: Tensors,
+    ) -> Result<Result<Outcome, Refusal>, Gone> {
+        match self {
+            Self::Coordinator(driver) => {
+                driver.call(move |driver| driver.receive(share, tensors)).await
+            }
+            Self::Member(member) => {
+                let receive = move |member: &mut Member| member.receive(share, tensors);
+                member.call(receive).await.map(|()| Ok(Outcome::Received))
+            }
+        }
+    }
+
+    /// A push was cut off, or was not one.
+    pub(super) fn push_failed(&self, worker: WorkerId, assignment: Assignment) {
+        match self {
+            Self::Coordinator(driver) => {
+                driver.post(move |driver| driver.push_failed(worker, assignment));
+            }
+            Self::Member(member) => {
+                member.post(move |member| member.push_failed(worker, assignment));
+            }
+        }
+    }
+}

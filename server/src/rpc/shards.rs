@@ -1,0 +1,325 @@
+//! The link between the coordinator and another server, on both sides.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use hw2_common::address::Address;
+use hw2_common::checkpoint::PartFile;
+use hw2_common::ids::{GlobalStep, Term, WorkerId};
+use hw2_common::job::{BUILD, PROTOCOL_VERSION};
+use hw2_common::shard::Shard;
+use hw2_proto::v1::push_admission::Answer;
+use hw2_proto::v1::shard_order::Order as WireOrder;
+use hw2_proto::v1::shard_report::Report as WireReport;
+use hw2_proto::v1::shards_client::ShardsClient;
+use hw2_proto::v1::shards_server::Shards;
+use hw2_proto::v1::{self, ShardOrder, ShardReport};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::transport::Endpoint;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert;
+use crate::coordinator::{Admission, Order, Refusal, Share, Update, check_program};
+use crate::shard::{FromShard, Muster, Place, Probe, Remote, ToShard, Welcome};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// As workers have it: a side that is gone without a word is noticed.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves Shards.
+#[derive(Clone)]
+pub(super) struct ShardsService {
+    /// None where this server is not the coordinator, or there are no others.
+    pub(super) muster: Option<Muster>,
+}
+
+type Orders = Pin<Box<dyn Stream<Item = Result<ShardOrder, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Shards for ShardsService {
+    type EnlistStream = Orders;
+
+    async fn enlist(
+        &self,
+        request: Request<Streaming<ShardReport>>,
+    ) -> Result<Response<Orders>, Status> {
+        let muster = self.muster.as_ref().ok_or_else(|| {
+            Status::failed_precondition("this server is not the first of several (--shard 0/COUNT)")
+        })?;
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.and_then(|message| message.report);
+        let Some(WireReport::Enlistment(enlistment)) = first else {
+            return Err(Status::invalid_argument("a server begins with its enlistment"));
+        };
+        check_program(enlistment.protocol_version, &enlistment.build)?;
+        let [index, count] = [enlistment.shard, enlistment.shards].map(|number| number as usize);
+        let shard = Shard { index, count };
+        let place = muster.place(shard)?;
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let (reported, reports) = mpsc::unbounded_channel();
+        muster.arrive(Remote { shard, orders, reports });
+        tokio::spawn(listen(place, shard, messages, reported));
+        let orders = UnboundedReceiverStream::new(ordered);
+        Ok(Response::new(Box::pin(orders.map(|order| Ok(ShardOrder::from(order))))))
+    }
+}
+
+/// Passes on what another server says, until one of the two has enough of it.
+async fn listen(
+    _place: Place,
+    shard: Shard,
+    mut messages: Streaming<ShardReport>,
+    reported: mpsc::UnboundedSender<FromShard>,
+) {
+    loop {
+        let message = tokio::select! {
+            message = messages.message() => message,
+            () = reported.closed() => return,
+        };
+        let report = match message {
+            Ok(Some(ShardReport { report: Some(report) })) => read_report(shard, report),
+            Ok(_) => None,
+            Err(status) => return tracing::debug!("{shard}: {}", status.message()),
+        };
+        // What says nothing ends the link.
+        let Some(report) = report else { return };
+        if reported.send(report).is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes part in a run as `shard`. Returns how the term begins, where reports go, and what is ordered
+/// after that.
+///
+/// # Errors
+/// There is no coordinator, it refuses, or it ended before a term began.
+pub(crate) async fn enlist(
+    coordinator: &Address,
+    shard: Shard,
+) -> Result<(Welcome, mpsc::UnboundedSender<FromShard>, Link), Status> {
+    let unavailable = |error: tonic::transport::Error| Status::unavailable(chain(&error));
+    let channel = Endpoint::from_shared(coordinator.uri())
+        .map_err(unavailable)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .connect()
+        .await
+        .map_err(unavailable)?;
+    let enlistment = WireReport::Enlistment(v1::Enlistment {
+        protocol_version: PROTOCOL_VERSION,
+        build: BUILD.to_owned(),
+        shard: shard.index as u32,
+        shards: shard.count as u32,
+    });
+    let (reports, reported) = mpsc::unbounded_channel();
+    let reported = UnboundedReceiverStream::new(reported).map(|report| Some(write_report(report)));
+    let all = tokio_stream::once(Some(enlistment)).chain(reported);
+    let messages = all.map(|report| ShardReport { report });
+    let orders = ShardsClient::new(channel).enlist(messages).await?.into_inner();
+    let mut link = Link { orders };
+    match link.next().await? {
+        Some(ToShard::Welcome(welcome)) => Ok((welcome, reports, link)),
+        _ => Err(Status::unavailable("the coordinator has no term for it")),
+    }
+}
+
+/// What the coordinator orders.
+pub(crate) struct Link {
+    orders: Streaming<ShardOrder>,
+}
+
+impl Link {
+    /// The next order; none when the term is over.
+    ///
+    /// # Errors
+    /// The connection broke, or the coordinator broke the protocol.
+    pub(crate) async fn next(&mut self) -> Result<Option<ToShard>, Status> {
+        let Some(message) = self.orders.message().await? else { return Ok(None) };
+        let order = message.order.and_then(read_order);
+        order.map(Some).ok_or_else(|| Status::invalid_argument("an order that says nothing"))
+    }
+}
+
+fn write_report(report: FromShard) -> WireReport {
+    match report {
+        FromShard::Ready => WireReport::Ready(v1::ShardReady {}),
+        FromShard::PushBegins { id, worker, assignment } => {
+            WireReport::PushBegins(v1::PushBegins {
+                id,
+                worker: worker.0,
+                step: assignment.step.0,
+                replica: assignment.replica.0,
+            })
+        }
+        FromShard::Received(share) => WireReport::ShareReceived(v1::ShareReceived {
+            worker: share.worker.0,
+            step: share.assignment.step.0,
+            replica: share.assignment.replica.0,
+            digest: share.gradient,
+            non_finite: share.non_finite,
+        }),
+        FromShard::PushFailed(worker, assignment) => WireReport::PushFailed(v1::PushFailed {
+            worker: worker.0,
+            step: assignment.step.0,
+            replica: assignment.replica.0,
+        }),
+        FromShard::UpdateMade => WireReport::UpdateMade(v1::UpdateMade {}),
+        FromShard::Saved { id, saved } => WireReport::PartSaved(match saved {
+            Ok(PartFile { file, checksum, start, end }) => v1::PartSaved {
+                id,
+                file,
+                checksum,
+                start: start as u64,
+                end: end as u64,
+                error: String::new(),
+            },
+            Err(error) => v1::PartSaved { id, error, ..v1::PartSaved::default() },
+        }),
+        FromShard::Leaving(reason) => WireReport::Leaving(reason),
+    }
+}
+
+/// None if it is out of place.
+fn read_report(shard: Shard, report: WireReport) -> Option<FromShard> {
+    Some(match report {
+        WireReport::Enlistment(_) => return None,
+        WireReport::Ready(v1::ShardReady {}) => FromShard::Ready,
+        WireReport::PushBegins(v1::PushBegins { id, worker, step, replica }) => {
+            let assignment = convert::assignment(step, replica);
+            FromShard::PushBegins { id, worker: WorkerId(worker), assignment }
+        }
+        WireReport::ShareReceived(received) => FromShard::Received(Share {
+            worker: WorkerId(received.worker),
+            assignment: convert::assignment(received.step, received.replica),
+            shard: shard.index,
+            gradient: received.digest,
+            non_finite: received.non_finite,
+            rest: None,
+        }),
+        WireReport::PushFailed(v1::PushFailed { worker, step, replica }) => {
+            FromShard::PushFailed(WorkerId(worker), convert::assignment(step, replica))
+        }
+        WireReport::UpdateMade(v1::UpdateMade {}) => FromShard::UpdateMade,
+        WireReport::PartSaved(v1::PartSaved { id, file, checksum, start, end, error }) => {
+            let (start, end) = (start as usize, end as usize);
+            let saved = match error.is_empty() {
+                true => Ok(PartFile { file, start, end, checksum }),
+                false => Err(error),
+            };
+            FromShard::Saved { id, saved }
+        }
+        WireReport::Leaving(reason) => FromShard::Leaving(reason),
+    })
+}
+
+impl From<ToShard> for ShardOrder {
+    fn from(order: ToShard) -> Self {
+        let of = |worker: WorkerId, assignment: hw2_common::ids::Assignment| v1::ContributionOf {
+            worker: worker.0,
+            step: assignment.step.0,
+            replica: assignment.replica.0,
+        };
+        let order = match order {
+            ToShard::Welcome(Welcome { term, job_json, run_dir, probe, checkpoint }) => {
+                WireOrder::Welcome(v1::Welcome {
+                    term: term.0,
+                    job_json,
+                    run_dir,
+                    probe_file: probe.file,
+                    probe: probe.content,
+                    checkpoint_step: checkpoint.map(|step| step.0),
+                })
+            }
+            ToShard::Order(Order::Begin { step, update }) => WireOrder::Begin(v1::BeginStep {
+                step: step.0,
+                update: update.number,
+                learning_rate: update.learning_rate,
+            }),
+            ToShard::Order(Order::Count(worker, assignment)) => {
+                WireOrder::Count(of(worker, assignment))
+            }
+            ToShard::Order(Order::Forget(worker, assignment)) => {
+                WireOrder::Forget(of(worker, assignment))
+            }
+            ToShard::Order(Order::Commit { step, makes_update }) => {
+                WireOrder::Commit(v1::CommitStep { step: step.0, makes_update })
+            }
+            ToShard::Order(Order::Discard) => WireOrder::Discard(v1::DiscardStep {}),
+            ToShard::Admission { id, answer } => {
+                let (answer, reason) = match answer {
+                    Ok(Admission::Receive) => (Answer::Receive, String::new()),
+                    Ok(Admission::Discard) => (Answer::Discard, String::new()),
+                    Err(Refusal::Rejoin(reason)) => (Answer::Rejoin, reason),
+                    Err(Refusal::Invalid(reason)) => (Answer::Invalid, reason),
+                    Err(Refusal::NotNow(reason)) => (Answer::NotNow, reason),
+                    Err(Refusal::Full(reason)) => (Answer::Full, reason),
+                };
+                WireOrder::Admission(v1::PushAdmission { id, answer: answer.into(), reason })
+            }
+            ToShard::Save { id, step, folder } => {
+                WireOrder::Save(v1::SavePart { id, step: step.0, folder })
+            }
+            ToShard::Stop { finished, reason } => WireOrder::Stop(v1::Stop { reason, finished }),
+        };
+        Self { order: Some(order) }
+    }
+}
+
+/// None if it says nothing.
+fn read_order(order: WireOrder) -> Option<ToShard> {
+    let of =
+        |of: v1::ContributionOf| (WorkerId(of.worker), convert::assignment(of.step, of.replica));
+    Some(match order {
+        WireOrder::Welcome(welcome) => ToShard::Welcome(Welcome {
+            term: Term(welcome.term),
+            job_json: welcome.job_json,
+            run_dir: welcome.run_dir,
+            probe: Probe { file: welcome.probe_file, content: welcome.probe },
+            checkpoint: welcome.checkpoint_step.map(GlobalStep),
+        }),
+        WireOrder::Begin(v1::BeginStep { step, update, learning_rate }) => {
+            let update = Update { number: update, learning_rate };
+            ToShard::Order(Order::Begin { step: GlobalStep(step), update })
+        }
+        WireOrder::Count(contribution) => {
+            let (worker, assignment) = of(contribution);
+            ToShard::Order(Order::Count(worker, assignment))
+        }
+        WireOrder::Forget(contribution) => {
+            let (worker, assignment) = of(contribution);
+            ToShard::Order(Order::Forget(worker, assignment))
+        }
+        WireOrder::Commit(v1::CommitStep { step, makes_update }) => {
+            ToShard::Order(Order::Commit { step: GlobalStep(step), makes_update })
+        }
+        WireOrder::Discard(v1::DiscardStep {}) => ToShard::Order(Order::Discard),
+        WireOrder::Admission(admission) => {
+            let reason = admission.reason.clone();
+            let answer = match admission.answer() {
+                Answer::Receive => Ok(Admission::Receive),
+                Answer::Discard => Ok(Admission::Discard),
+                Answer::Rejoin => Err(Refusal::Rejoin(reason)),
+                Answer::Invalid => Err(Refusal::Invalid(reason)),
+                Answer::NotNow => Err(Refusal::NotNow(reason)),
+                Answer::Full => Err(Refusal::Full(reason)),
+            };
+            ToShard::Admission { id: admission.id, answer }
+        }
+        WireOrder::Save(v1::SavePart { id, step, folder }) => {
+            ToShard::Save { id, step: GlobalStep(step), folder }
+        }
+        WireOrder::Stop(v1::Stop { reason, finished }) => ToShard::Stop { finished, reason },
+    })
+}
+
+/// The error and what caused it, in one line: tonic's own message is only "transport error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,325 @@
+//! A server that is not the coordinator: it has a part of the vectors and does what it is told.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use hw2_common::address::Address;
+use hw2_common::checkpoint::{self, PartFile};
+use hw2_common::ids::{Assignment, GlobalStep, Term, WorkerId};
+use hw2_common::job::Job;
+use hw2_common::layout::ParamLayout;
+use hw2_common::shard::Shard;
+use hw2_common::state::{State, Vectors};
+use hw2_common::wire::Cut;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use super::{FromShard, Probe, Store, ToShard, Welcome};
+use crate::coordinator::{Admission, Refusal, Share, check_term};
+use crate::handle::{Command, Handle};
+use crate::listener::Listener;
+use crate::plane::{Plane, Tensors};
+use crate::rpc::{Desk, Edge, Judge, Link, Receiver, Served, enlist};
+
+/// Pause between two attempts to enlist.
+const RETRY: Duration = Duration::from_millis(300);
+/// Time between two words about a coordinator that is not there.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Everything that a server of a part is given from outside.
+#[derive(Debug)]
+pub struct ShardSetup {
+    /// Which part.
+    pub shard: Shard,
+    /// Where the first server listens.
+    pub coordinator: Address,
+    /// Already bound.
+    pub listener: Listener,
+    /// The run's folder, where this machine has it elsewhere than the coordinator.
+    pub run_dir: Option<PathBuf>,
+    /// Cancelled to end the server, and with it the run, in good order.
+    pub shutdown: CancellationToken,
+}
+
+/// Serves its part until the coordinator says that it is over, and why.
+///
+/// # Errors
+/// The coordinator refuses this server, or it does not see the run's folder.
+pub async fn serve_shard(setup: ShardSetup) -> anyhow::Result<String> {
+    let ShardSetup { shard, coordinator, listener, run_dir, shutdown } = setup;
+    let desk = Desk::closed(&waiting(shard));
+    let edge = Edge::start(listener, &desk, None).context("cannot serve connections")?;
+    let mut complained: Option<tokio::time::Instant> = None;
+    let reason = loop {
+        let enlisted = tokio::select! {
+            enlisted = enlist(&coordinator, shard) => enlisted,
+            () = shutdown.cancelled() => break "it was asked to stop".to_owned(),
+        };
+        match enlisted {
+            Ok((welcome, reports, link)) => {
+                complained = None;
+                let begun = begin(shard, welcome, run_dir.as_deref(), &desk, reports).await;
+                let (member, commands, grace) = begun?;
+                let end = member.run(commands, link, &shutdown, grace).await;
+                desk.close(waiting(shard));
+                match end {
+                    End::Stop(reason) => break reason,
+                    End::Over(why) => tracing::warn!("{shard}: the term is over: {why}"),
+                }
+            }
+            Err(status) if is_final(&status) => {
+                bail!("the coordinator at {coordinator} refuses {shard}: {}", status.message());
+            }
+            Err(status) => {
+                if complained.is_none_or(|before| before.elapsed() >= COMPLAINT_INTERVAL) {
+                    complained = Some(tokio::time::Instant::now());
+                    let why = status.message();
+                    tracing::warn!("{shard} waits for the coordinator at {coordinator}: {why}");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY) => {}
+                    () = shutdown.cancelled() => {}
+                }
+            }
+        }
+    };
+    edge.stop().await;
+    Ok(reason)
+}
+
+fn waiting(shard: Shard) -> String {
+    format!("{shard} waits for the coordinator")
+}
+
+/// Whether trying again is of no use.
+fn is_final(status: &Status) -> bool {
+    matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented)
+}
+
+/// A part of the vectors in one term.
+pub(crate) struct Member {
+    term: Term,
+    shard: Shard,
+    store: Store,
+    /// The parameters that are here.
+    params: Range<usize>,
+    run_dir: PathBuf,
+    reports: mpsc::UnboundedSender<FromShard>,
+    /// What to do with the coordinator's answers to [`FromShard::PushBegins`].
+    admissions: HashMap<u64, Admitted>,
+    asked: u64,
+    writing: JoinSet<(u64, Result<PartFile, String>)>,
+}
+
+type Admitted = Box<dyn FnOnce(Result<Admission, Refusal>) + Send>;
+
+/// How a term ends for a member.
+enum End {
+    /// For good, and why.
+    Stop(String),
+    /// Another one follows.
+    Over(String),
+}
+
+/// Loads the state, and serves it from then on.
+async fn begin(
+    shard: Shard,
+    welcome: Welcome,
+    run_dir: Option<&Path>,
+    desk: &Desk,
+    reports: mpsc::UnboundedSender<FromShard>,
+) -> anyhow::Result<(Member, mpsc::UnboundedReceiver<Command<Member>>, Duration)> {
+    let Welcome { term, job_json, run_dir: theirs, probe, checkpoint } = welcome;
+    let job: Job = serde_json::from_str(&job_json).context("the coordinator's job")?;
+    let job = Job::new(job.config, job.dataset).context("the coordinator's job")?;
+    let layout = job.layout()?;
+    let cut = Cut::params(&layout).shard(shard)?;
+    let run_dir = run_dir.map_or_else(|| theirs.clone().into(), Path::to_owned);
+    let params = cut.values();
+    let vectors = {
+        let (job, layout, run_dir, params) =
+            (job.clone(), layout.clone(), run_dir.clone(), params.clone());
+        let load = move || {
+            check_probe(shard, &run_dir, &probe, &theirs)?;
+            load(&job, &layout, &run_dir, checkpoint, params)
+        };
+        tokio::task::spawn_blocking(load).await??
+    };
+    let step = checkpoint.unwrap_or_default();
+    let (handle, commands) = Handle::<Member>::new();
+    let made = {
+        let handle = handle.clone();
+        move || handle.post(|member| member.report(FromShard::UpdateMade))
+    };
+    let plane = Plane::start(&job, cut.clone(), step, vectors, made)
+        .context("cannot start the data plane")?;
+    tracing::info!(
+        "{shard} at {step} of {term}: parameters {} to {} in {}",
+        params.start,
+        params.end,
+        run_dir.display()
+    );
+    let judge = Judge::Member(handle);
+    let receiver = Receiver::new(judge, term, &job, layout, (shard, cut), plane.clone());
+    desk.open(Served { term, job_json, shard, coordinating: None, receiver });
+    let member = Member {
+        term,
+        shard,
+        store: Store::new(plane),
+        params,
+        run_dir,
+        reports,
+        admissions: HashMap::new(),
+        asked: 0,
+        writing: JoinSet::new(),
+    };
+    member.report(FromShard::Ready);
+    Ok((member, commands, Duration::from_millis(job.config.cluster.grace_ms)))
+}
+
+/// Whether this server can read what the coordinator wrote, and write beside it.
+fn check_probe(shard: Shard, run_dir: &Path, probe: &Probe, theirs: &str) -> anyhow::Result<()> {
+    let file = run_dir.join(&probe.file);
+    let found = std::fs::read_to_string(&file);
+    if found.is_ok_and(|content| content == probe.content) {
+        tempfile::tempfile_in(run_dir).with_context(|| {
+            format!("{shard} cannot write into the run's folder {}", run_dir.display())
+        })?;
+        return Ok(());
+    }
+    bail!(
+        "{shard} does not see the run's folder: {} is not what the coordinator wrote to its {theirs}; \
+         all servers must share that folder (--run-dir names it where this machine has it elsewhere)",
+        file.display()
+    )
+}
+
+/// The part `params` of the vectors, with which the run goes on or begins.
+fn load(
+    job: &Job,
+    layout: &ParamLayout,
+    run_dir: &Path,
+    checkpoint: Option<GlobalStep>,
+    params: Range<usize>,
+) -> anyhow::Result<Vectors> {
+    let vectors = match checkpoint {
+        Some(step) => checkpoint::read_range(&run_dir.join(checkpoint::file_name(step)), params)?,
+        None => State::initial(&job.config, layout).vectors.of_params(params),
+    };
+    // The first server has them.
+    Ok(Vectors { buffers: Arc::default(), ..vectors })
+}
+
+impl Member {
+    async fn run(
+        mut self,
+        mut commands: mpsc::UnboundedReceiver<Command<Self>>,
+        mut link: Link,
+        shutdown: &CancellationToken,
+        grace: Duration,
+    ) -> End {
+        let mut leave_by: Option<tokio::time::Instant> = None;
+        let patience = |by: Option<tokio::time::Instant>| async move {
+            match by {
+                Some(by) => tokio::time::sleep_until(by).await,
+                None => std::future::pending().await,
+            }
+        };
+        let end = loop {
+            tokio::select! {
+                Some(command) = commands.recv() => command(&mut self),
+                order = link.next() => match order {
+                    Ok(Some(ToShard::Stop { reason, .. })) => break End::Stop(reason),
+                    Ok(Some(order)) => self.obey(order),
+                    Ok(None) => break End::Over("the coordinator has ended it".into()),
+                    Err(status) => break End::Over(status.message().to_owned()),
+                },
+                Some(written) = self.writing.join_next() => {
+                    let (id, saved) = written.expect("what writes returns its errors");
+                    self.report(FromShard::Saved { id, saved });
+                }
+                () = shutdown.cancelled(), if leave_by.is_none() => {
+                    leave_by = Some(tokio::time::Instant::now() + grace);
+                    self.report(FromShard::Leaving("a signal came".into()));
+                }
+                () = patience(leave_by) => {
+                    break End::Stop("the coordinator did not stop in time".into());
+                }
+            }
+        };
+        // A file that is begun is soon whole, and the next term may list it.
+        while self.writing.join_next().await.is_some() {}
+        match end {
+            // Who was asked to stop does not begin again.
+            End::Over(why) if shutdown.is_cancelled() => End::Stop(why),
+            end => end,
+        }
+    }
+
+    fn obey(&mut self, order: ToShard) {
+        match order {
+            ToShard::Order(order) => self.store.obey(order),
+            ToShard::Admission { id, answer } => {
+                if let Some(admitted) = self.admissions.remove(&id) {
+                    admitted(answer);
+                }
+            }
+            ToShard::Save { id, step, folder } => self.save(id, step, &folder),
+            ToShard::Welcome(_) | ToShard::Stop { .. } => {}
+        }
+    }
+
+    /// Asks the coordinator whether a push may begin; `admitted` is called with the answer.
+    pub(crate) fn admit(
+        &mut self,
+        term: Term,
+        worker: WorkerId,
+        assignment: Assignment,
+        admitted: impl FnOnce(Result<Admission, Refusal>) + Send + 'static,
+    ) {
+        if let Err(refusal) = check_term(self.term, term) {
+            return admitted(Err(refusal));
+        }
+        self.asked += 1;
+        let id = self.asked;
+        self.admissions.insert(id, Box::new(admitted));
+        self.report(FromShard::PushBegins { id, worker, assignment });
+    }
+
+    /// A push is complete here.
+    pub(crate) fn receive(&mut self, share: Share, tensors: Tensors) {
+        self.store.keep(share.worker, share.assignment, tensors);
+        self.report(FromShard::Received(share));
+    }
+
+    /// A push was cut off, or was not one.
+    pub(crate) fn push_failed(&self, worker: WorkerId, assignment: Assignment) {
+        self.report(FromShard::PushFailed(worker, assignment));
+    }
+
+    /// Takes the state as it is now, and writes it while the run goes on.
+    fn save(&mut self, id: u64, step: GlobalStep, folder: &str) {
+        let (snapshot, shard, params) = (self.store.snapshot(), self.shard, self.params.clone());
+        let dir = self.run_dir.join(folder);
+        self.writing.spawn_blocking(move || {
+            let write = || -> anyhow::Result<PartFile> {
+                std::fs::create_dir_all(&dir)
+                    .with_context(|| format!("cannot create {}", dir.display()))?;
+                let vectors = snapshot.vectors();
+                Ok(checkpoint::write_part(&dir, step, shard, params, &vectors)?)
+            };
+            (id, write().map_err(|error| format!("{error:#}")))
+        });
+    }
+
+    fn report(&self, report: FromShard) {
+        // The end of a link that is gone is about to be noticed.
+        let _ = self.reports.send(report);
+    }
+}

@@ -1,0 +1,52 @@
+//! One server's part of the vectors, and what has come in for it.
+
+use std::collections::HashMap;
+
+use hw2_common::ids::{Assignment, WorkerId};
+
+use crate::coordinator::Order;
+use crate::plane::{Plane, Snapshot, Tensors};
+
+/// Does what the coordinator orders, which alone decides what counts.
+pub(crate) struct Store {
+    plane: Plane,
+    /// Contributions that are complete here, and of which it is not decided whether they count.
+    complete: HashMap<(WorkerId, Assignment), Tensors>,
+}
+
+impl Store {
+    /// Of a plane that has just been started.
+    pub(crate) fn new(plane: Plane) -> Self {
+        Self { plane, complete: HashMap::new() }
+    }
+
+    /// A contribution is complete here. One that was sent again takes the place of the first.
+    pub(crate) fn keep(&mut self, worker: WorkerId, assignment: Assignment, tensors: Tensors) {
+        self.complete.insert((worker, assignment), tensors);
+    }
+
+    /// Does it.
+    pub(crate) fn obey(&mut self, order: Order) {
+        match order {
+            Order::Begin { step, update } => {
+                self.complete.clear();
+                self.plane.begin(step, update);
+            }
+            Order::Count(worker, assignment) => {
+                let tensors = self.complete.remove(&(worker, assignment));
+                self.plane.count(tensors.expect("what counts is complete"));
+            }
+            Order::Forget(worker, assignment) => drop(self.complete.remove(&(worker, assignment))),
+            Order::Commit { step, makes_update } => self.plane.commit(step, makes_update),
+            Order::Discard => {
+                self.complete.clear();
+                self.plane.discard();
+            }
+        }
+    }
+
+    /// The state as it is now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.plane.snapshot()
+    }
+}
