@@ -12,6 +12,7 @@ mod one_checksum;
 mod precision;
 mod sbatch;
 mod several_gpus;
+mod shards;
 mod slurm;
 mod software_gpu;
 mod trace;

@@ -23,14 +23,16 @@ pub(crate) struct Job {
     device: Vec<OsString>,
     /// Whether its servers listen on a port, and not on a socket file.
     tcp: bool,
+    /// Servers of each run.
+    shards: usize,
 }
 
-/// One run of a job: a server's folder and address.
+/// One run of a job: the servers' folder and addresses.
 pub(crate) struct Run<'a> {
     job: &'a Job,
     name: String,
-    /// Where its server listens.
-    address: String,
+    /// Where its servers listen, the coordinator first.
+    addresses: Vec<String>,
 }
 
 /// A line of the curve that is an evaluation's.
@@ -50,7 +52,7 @@ impl Job {
         write_dataset(&dir.path().join("data"));
         std::fs::write(dir.path().join("job.toml"), TINY).unwrap();
         let device = ["--device", "cpu"].map(OsString::from).to_vec();
-        Self { dir, settings: Vec::new(), device, tcp: false }
+        Self { dir, settings: Vec::new(), device, tcp: false, shards: 1 }
     }
 
     /// Sets a config key in every run that begins from now on.
@@ -66,9 +68,22 @@ impl Job {
         self
     }
 
+    /// Its dense layer has more units, so that the vectors are cut into some chunks.
+    pub(crate) fn wide(self) -> Self {
+        let wide = TINY.replace("units = 16", "units = 512");
+        assert_ne!(wide, TINY);
+        std::fs::write(self.config(), wide).unwrap();
+        self
+    }
+
     /// Its servers listen on ports of this machine.
     pub(crate) fn over_tcp(self) -> Self {
         Self { tcp: true, ..self }
+    }
+
+    /// Its runs have so many servers.
+    pub(crate) fn on_servers(self, shards: usize) -> Self {
+        Self { shards, ..self }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -92,11 +107,11 @@ impl Job {
     pub(crate) fn run(&self, name: &str) -> Run<'_> {
         // Free, and not given to anybody else for a while.
         let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let address = match self.tcp {
+        let address = |shard: usize| match self.tcp {
             true => port().to_string(),
-            false => format!("unix:{}.sock", self.dir().join(name).display()),
+            false => format!("unix:{}-{shard}.sock", self.dir().join(name).display()),
         };
-        Run { job: self, name: name.into(), address }
+        Run { job: self, name: name.into(), addresses: (0..self.shards).map(address).collect() }
     }
 }
 
@@ -105,25 +120,45 @@ impl Run<'_> {
         self.job.dir().join(&self.name)
     }
 
-    /// Where its server listens.
+    /// Where its server listens; of several, the one that decides.
     pub(crate) fn address(&self) -> String {
-        self.address.clone()
+        self.addresses[0].clone()
     }
 
-    /// Starts a server, which goes on with the run if there is one.
+    /// Where all of them listen, as workers are told.
+    pub(crate) fn addresses(&self) -> String {
+        self.addresses.join(",")
+    }
+
+    /// Starts its server, or the first of several, which goes on with the run if there is one.
     pub(crate) fn server(&self) -> Process {
-        let mut command = hw2_command(["server", "--listen", &self.address]);
+        let mut command = hw2_command(["server", "--listen", &self.addresses[0]]);
         command.arg("--config").arg(self.job.config()).arg("--data").arg(self.job.data());
         command.arg("--run-dir").arg(self.dir());
+        command.args(["--shard", &format!("0/{}", self.job.shards)]);
         for setting in &self.job.settings {
             command.args(["--set", setting]);
         }
         Process::start(&format!("{}-server", self.name), command, self.job.dir())
     }
 
+    /// Starts another server.
+    pub(crate) fn other_server(&self, shard: usize) -> Process {
+        let mut command = hw2_command(["server", "--listen", &self.addresses[shard]]);
+        command.args(["--shard", &format!("{shard}/{}", self.job.shards)]);
+        command.args(["--coordinator", &self.addresses[0]]);
+        Process::start(&format!("{}-server-{shard}", self.name), command, self.job.dir())
+    }
+
+    /// Starts all of its servers.
+    pub(crate) fn servers(&self) -> Vec<Process> {
+        let others = (1..self.job.shards).map(|shard| self.other_server(shard));
+        std::iter::once(self.server()).chain(others).collect()
+    }
+
     /// Starts worker `number` with so many compute threads.
     pub(crate) fn worker(&self, number: usize, threads: usize) -> Process {
-        let mut command = hw2_command(["worker", "--ps", &self.address]);
+        let mut command = hw2_command(["worker", "--ps", &self.addresses()]);
         command.args(&self.job.device);
         command.args(["--threads", &threads.to_string(), "--patience-s", "60"]);
         Process::start(&format!("{}-worker-{number}", self.name), command, self.job.dir())
@@ -145,7 +180,7 @@ impl Run<'_> {
 
     /// What its server says; none when there is no answer.
     pub(crate) fn status(&self) -> Option<Status> {
-        Status::of(&self.address)
+        Status::of(&self.addresses[0])
     }
 
     /// Waits until the server says what fits.
