@@ -55,6 +55,11 @@ impl FromStr for Address {
 }
 
 impl Addresses {
+    /// Of the coordinator and the others.
+    pub fn new(coordinator: Address, others: impl IntoIterator<Item = Address>) -> Self {
+        Self(std::iter::once(coordinator).chain(others).collect())
+    }
+
     /// The server that decides.
     pub fn coordinator(&self) -> &Address {
         &self.0[0]
@@ -69,7 +74,7 @@ impl Addresses {
 /// Of one server.
 impl From<Address> for Addresses {
     fn from(address: Address) -> Self {
-        Self(vec![address])
+        Self::new(address, [])
     }
 }
 
@@ -113,6 +118,15 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_are_separated_by_commas() {
+        let text = "127.0.0.1:50051,unix:/tmp/ps.sock";
+        let addresses: Addresses = text.parse().unwrap();
+        assert_eq!(addresses.to_string(), text);
+        assert_eq!(addresses.coordinator().to_string(), "127.0.0.1:50051");
+        assert!("127.0.0.1:50051,".parse::<Addresses>().is_err());
+    }
 
     #[test]
     fn an_address_is_read_and_written_alike() {

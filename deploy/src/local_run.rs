@@ -25,6 +25,7 @@ pub(crate) struct LocalRun {
     config: Config,
     /// What each worker computes on.
     workers: Vec<DeviceArgs>,
+    shards: usize,
     verbose: bool,
     trace: Option<PathBuf>,
 }
@@ -36,6 +37,11 @@ pub(crate) struct ClusterArgs {
     /// follows where nothing sets it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
+
+    /// Servers, each with a part of the vectors
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(default_value_t = 1)]
+    shards: u16,
 
     #[command(flatten)]
     device: DeviceArgs,
@@ -71,7 +77,13 @@ impl ClusterArgs {
         let data = std::path::absolute(&config.data)
             .with_context(|| format!("dataset path `{}`", config.data))?;
         config.data = data.display().to_string();
-        Ok(LocalRun { config, workers: devices, verbose: self.verbose, trace: self.trace.clone() })
+        Ok(LocalRun {
+            config,
+            workers: devices,
+            shards: self.shards.into(),
+            verbose: self.verbose,
+            trace: self.trace.clone(),
+        })
     }
 }
 
@@ -82,7 +94,7 @@ impl LocalRun {
     /// The run failed, with the reason. The logs lie in the folder.
     pub(crate) fn run(&self) -> anyhow::Result<Summary> {
         let run_dir = Path::new(&self.config.run_dir);
-        let socket = SocketDir::new()?;
+        let socket = SocketDir::new(self.shards)?;
         let config_file = socket.file(CONFIG_FILE);
         std::fs::write(&config_file, self.config.to_toml())
             .with_context(|| format!("cannot write {}", config_file.display()))?;
@@ -103,20 +115,17 @@ impl LocalRun {
     }
 
     fn plan(&self, socket: &SocketDir, config_file: &Path) -> Plan {
-        let address = socket.address().clone();
-        let listen = address.to_string();
+        let addresses = socket.addresses().clone();
+        let ps = addresses.to_string();
         let threads = self.threads().to_string();
-        let server = ["server", "--lifeline", "--listen", &listen, "--config"];
-        let worker = ["worker", "--lifeline", "--ps", &listen, "--threads", &threads];
+        let worker = ["worker", "--lifeline", "--ps", &ps, "--threads", &threads];
         let worker = |device: &DeviceArgs| {
             worker.map(OsString::from).into_iter().chain(device.flags()).collect()
         };
         Plan {
-            address,
-            server: server
-                .map(OsString::from)
+            addresses,
+            server: ["--config".into(), config_file.into()]
                 .into_iter()
-                .chain([config_file.into()])
                 .chain(trace_flags(self.trace.as_deref()))
                 .collect(),
             workers: self.workers.iter().map(worker).collect(),

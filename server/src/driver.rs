@@ -352,7 +352,7 @@ impl Driver {
     /// Takes a checkpoint, and writes it while the run goes on.
     fn save(&mut self, progress: Progress) {
         let folder = Arc::clone(&self.folder);
-        let writing = self.to_write(progress, String::new());
+        let writing = self.take_state(progress, String::new());
         self.writing.spawn(async move {
             let save = move |checkpoint, parts: &[PartFile]| folder.save(&checkpoint, parts);
             Written::Checkpoint(writing.write(save).await)
@@ -365,7 +365,7 @@ impl Driver {
             Ok(name) => name,
             Err(error) => return tracing::error!("no replay bundle: {error}"),
         };
-        let writing = self.to_write(replay.progress.clone(), name);
+        let writing = self.take_state(replay.progress.clone(), name);
         self.writing.spawn(async move {
             let keep = move |checkpoint, parts: &[PartFile]| {
                 folder.keep_replay(&checkpoint, parts, &replay)
@@ -376,7 +376,7 @@ impl Driver {
 
     /// The state as it is now; the other servers write their parts of it into `folder`, which is one
     /// of the run's folder.
-    fn to_write(&mut self, progress: Progress, folder: String) -> ToWrite {
+    fn take_state(&mut self, progress: Progress, folder: String) -> ToWrite {
         self.saves += 1;
         let id = self.saves;
         let part = |other: &mut Other| {

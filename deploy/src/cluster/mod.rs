@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use hw2_common::address::Address;
+use hw2_common::address::Addresses;
 use hw2_common::child::Child;
 use hw2_proto::v1::StatusReply;
 use nix::sys::signal::Signal;
@@ -27,9 +27,9 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What to start: this program, several times.
 pub(crate) struct Plan {
-    /// Where the server listens.
-    pub(crate) address: Address,
-    /// The server's arguments.
+    /// Where the servers listen.
+    pub(crate) addresses: Addresses,
+    /// The arguments of the first one, but for where it listens.
     pub(crate) server: Vec<OsString>,
     /// The arguments of each worker.
     pub(crate) workers: Vec<Vec<OsString>>,
@@ -37,6 +37,27 @@ pub(crate) struct Plan {
     pub(crate) log_dir: PathBuf,
     /// Time for the server to end after it was asked to.
     pub(crate) grace: Duration,
+}
+
+impl Plan {
+    fn shards(&self) -> usize {
+        self.addresses.all().len()
+    }
+
+    /// The arguments of a server.
+    fn server(&self, shard: usize) -> Vec<OsString> {
+        let (count, listen) = (self.shards(), self.addresses.all()[shard].to_string());
+        let shard_flag = format!("{shard}/{count}");
+        let all = ["server", "--lifeline", "--listen", &listen, "--shard", &shard_flag];
+        let all = all.map(OsString::from).into_iter();
+        match shard {
+            0 => all.chain(self.server.iter().cloned()).collect(),
+            _ => {
+                let coordinator = self.addresses.coordinator().to_string();
+                all.chain(["--coordinator".into(), coordinator.into()]).collect()
+            }
+        }
+    }
 }
 
 /// What the cluster has to say while it runs.
@@ -65,11 +86,12 @@ pub(crate) async fn run(plan: &Plan, audience: &mut impl Audience) -> anyhow::Re
     std::fs::create_dir_all(&plan.log_dir)
         .with_context(|| format!("cannot make the folder {}", plan.log_dir.display()))?;
     let mut children = Children::new(plan, sender.clone())?;
-    let mut supervisor = Supervisor::new(plan.workers.len(), plan.grace);
+    let mut supervisor = Supervisor::new(plan.shards() - 1, plan.workers.len(), plan.grace);
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let watch = tokio::spawn(watch_status(Control::new(&plan.address)?, sender));
+    let watch = tokio::spawn(watch_status(Control::new(plan.addresses.coordinator())?, sender));
     children.act(Action::Start(Role::Server))?;
+    (1..plan.shards()).try_for_each(|shard| children.act(Action::Start(Role::Shard(shard - 1))))?;
     let outcome = loop {
         if let Some(outcome) = supervisor.outcome() {
             break outcome.clone();
@@ -132,14 +154,16 @@ struct Children<'a> {
     program: PathBuf,
     messages: UnboundedSender<Message>,
     server: Option<Child>,
+    shards: Vec<Option<Child>>,
     workers: Vec<Option<Child>>,
 }
 
 impl<'a> Children<'a> {
     fn new(plan: &'a Plan, messages: UnboundedSender<Message>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
-        let workers = plan.workers.iter().map(|_| None).collect();
-        Ok(Self { plan, program, messages, server: None, workers })
+        let none = |count| std::iter::repeat_with(|| None).take(count).collect();
+        let (shards, workers) = (none(plan.shards() - 1), none(plan.workers.len()));
+        Ok(Self { plan, program, messages, server: None, shards, workers })
     }
 
     fn act(&mut self, action: Action) -> anyhow::Result<()> {
@@ -152,10 +176,10 @@ impl<'a> Children<'a> {
             Action::DrainServer => {
                 self.server.iter().for_each(|child| child.signal(Signal::SIGTERM))
             }
-            Action::StopWorkers => self.signal_workers(Signal::SIGTERM),
+            Action::StopOthers => self.signal_others(Signal::SIGTERM),
             Action::KillAll => {
                 self.server.iter().for_each(|child| child.signal(Signal::SIGKILL));
-                self.signal_workers(Signal::SIGKILL);
+                self.signal_others(Signal::SIGKILL);
             }
         }
         Ok(())
@@ -163,10 +187,11 @@ impl<'a> Children<'a> {
 
     fn start(&mut self, role: Role) -> anyhow::Result<()> {
         let (arguments, place) = match role {
-            Role::Server => (&self.plan.server, &mut self.server),
-            Role::Worker(place) => (&self.plan.workers[place], &mut self.workers[place]),
+            Role::Server => (self.plan.server(0), &mut self.server),
+            Role::Shard(place) => (self.plan.server(place + 1), &mut self.shards[place]),
+            Role::Worker(place) => (self.plan.workers[place].clone(), &mut self.workers[place]),
         };
-        let command = child::command(&self.program, arguments, std::env::vars_os());
+        let command = child::command(&self.program, &arguments, std::env::vars_os());
         *place = Some(child::start(role, command, &self.plan.log_dir, self.messages.clone())?);
         Ok(())
     }
@@ -175,11 +200,12 @@ impl<'a> Children<'a> {
     fn forget(&mut self, role: Role) {
         match role {
             Role::Server => self.server = None,
+            Role::Shard(place) => self.shards[place] = None,
             Role::Worker(place) => self.workers[place] = None,
         }
     }
 
-    fn signal_workers(&self, signal: Signal) {
-        self.workers.iter().flatten().for_each(|child| child.signal(signal));
+    fn signal_others(&self, signal: Signal) {
+        self.workers.iter().chain(&self.shards).flatten().for_each(|child| child.signal(signal));
     }
 }

@@ -20,8 +20,10 @@ const SIGTERM: i32 = nix::libc::SIGTERM;
 /// Who a child is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// The one server.
+    /// The server, of several the one that decides.
     Server,
+    /// Another server by its place among those, from 0.
+    Shard(usize),
     /// A worker by its place, from 0.
     Worker(usize),
 }
@@ -50,8 +52,8 @@ pub(crate) enum Action {
     StartWorkers,
     /// Ask the server to write a checkpoint and end.
     DrainServer,
-    /// Ask all workers to leave.
-    StopWorkers,
+    /// Ask all but the server to end.
+    StopOthers,
     /// Kill everything.
     KillAll,
 }
@@ -80,6 +82,8 @@ pub(crate) enum Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct Supervisor {
     server: Child,
+    /// The other servers.
+    shards: Vec<Child>,
     workers: Vec<Child>,
     phase: Phase,
     /// Time for the server to end after it was asked to.
@@ -122,11 +126,13 @@ enum Phase {
 }
 
 impl Supervisor {
-    /// A server that has just been started, and workers to start once it answers.
-    pub(crate) fn new(workers: usize, grace: Duration) -> Self {
+    /// A server that has just been started with `shards` others, and workers to start once it
+    /// answers.
+    pub(crate) fn new(shards: usize, workers: usize, grace: Duration) -> Self {
         let child = |state| Child { state, restarts: 0 };
         Self {
             server: child(ChildState::Running),
+            shards: vec![child(ChildState::Running); shards],
             workers: vec![child(ChildState::Waiting(None)); workers],
             phase: Phase::Running,
             grace,
@@ -139,7 +145,7 @@ impl Supervisor {
     /// How the cluster ended; none while a child runs.
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
         let runs = |child: &Child| child.state == ChildState::Running;
-        let over = !runs(&self.server) && !self.workers.iter().any(runs);
+        let over = !runs(&self.server) && !self.shards.iter().chain(&self.workers).any(runs);
         (over && self.phase != Phase::Running).then_some(&self.outcome)
     }
 
@@ -157,6 +163,9 @@ impl Supervisor {
         match event {
             Event::ServerAnswers => self.server_answers(),
             Event::Ended(Role::Server, ending, lived) => self.server_ended(now, ending, lived),
+            Event::Ended(Role::Shard(place), ending, lived) => {
+                self.shard_ended(now, place, ending, lived)
+            }
             Event::Ended(Role::Worker(place), ending, lived) => {
                 self.worker_ended(now, place, ending, lived)
             }
@@ -196,8 +205,34 @@ impl Supervisor {
             return Decision::silent(Action::Nothing);
         }
         let again = if ending.is_accident() && self.server.restarts > 0 { " again" } else { "" };
-        self.outcome = Outcome::Failed(format!("the server {ending}{again}"));
-        self.stop_workers(now)
+        // What it was stopped for is worse.
+        if !matches!(self.outcome, Outcome::Failed(_)) {
+            self.outcome = Outcome::Failed(format!("the server {ending}{again}"));
+        }
+        self.stop_others(now)
+    }
+
+    fn shard_ended(
+        &mut self,
+        now: Instant,
+        place: usize,
+        ending: Ending,
+        lived: Duration,
+    ) -> Decision {
+        let (role, shard) = (Role::Shard(place), &mut self.shards[place]);
+        if self.phase == Phase::Running && ending.is_accident() && shard.may_restart(lived) {
+            let reason =
+                format!("{role} {ending}: starting it again, all go on from the newest checkpoint");
+            return Decision::new(Action::Start(role), reason);
+        }
+        shard.state = ChildState::Gone;
+        // Told to, by a server that is about to end too.
+        if self.phase != Phase::Running || ending == Ending::Exited(0) {
+            return Decision::silent(Action::Nothing);
+        }
+        let again = if ending.is_accident() { " again" } else { "" };
+        self.outcome = Outcome::Failed(format!("{role} {ending}{again}"));
+        self.drain(now, format!("{role} {ending}{again}: stopping the server"))
     }
 
     fn worker_ended(
@@ -260,7 +295,7 @@ impl Supervisor {
         }
         match self.phase {
             Phase::Running => self.miss_those_who_left(now),
-            Phase::Parting => self.stop_workers(now),
+            Phase::Parting => self.stop_others(now),
             Phase::Draining | Phase::Stopping => {
                 self.patience = None;
                 self.outcome = Outcome::Failed("some processes did not end in time".into());
@@ -294,10 +329,10 @@ impl Supervisor {
         Decision::new(Action::DrainServer, reason)
     }
 
-    fn stop_workers(&mut self, now: Instant) -> Decision {
+    fn stop_others(&mut self, now: Instant) -> Decision {
         self.phase = Phase::Stopping;
         self.patience = Some(now + self.grace);
-        Decision::silent(Action::StopWorkers)
+        Decision::silent(Action::StopOthers)
     }
 
     fn forget_restarts(&mut self) {
@@ -339,6 +374,7 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Server => write!(f, "server"),
+            Self::Shard(place) => write!(f, "server-{}", place + 1),
             Self::Worker(place) => write!(f, "worker-{place}"),
         }
     }

@@ -17,7 +17,13 @@ struct Cluster {
 
 impl Cluster {
     fn running(workers: usize) -> Self {
-        let mut cluster = Self { supervisor: Supervisor::new(workers, GRACE), now: Instant::now() };
+        Self::sharded(0, workers)
+    }
+
+    /// With `shards` other servers.
+    fn sharded(shards: usize, workers: usize) -> Self {
+        let supervisor = Supervisor::new(shards, workers, GRACE);
+        let mut cluster = Self { supervisor, now: Instant::now() };
         assert_eq!(cluster.decide(Event::ServerAnswers).action, Action::StartWorkers);
         cluster
     }
@@ -63,7 +69,7 @@ fn a_run_that_ends_by_itself() {
 fn workers_that_stay_after_the_end_are_asked_and_then_killed() {
     let mut cluster = Cluster::running(1);
     cluster.ended(Role::Server, DONE);
-    assert_eq!(cluster.wait().action, Action::StopWorkers);
+    assert_eq!(cluster.wait().action, Action::StopOthers);
     assert_eq!(cluster.wait().action, Action::KillAll);
     cluster.ended(Role::Worker(0), KILLED);
     assert!(failed(&cluster).contains("did not end in time"));
@@ -158,11 +164,11 @@ fn a_killed_server_starts_again_and_a_server_that_refuses_does_not() {
             decision.reason.is_some_and(|reason| reason.contains("from its newest checkpoint"))
         );
     }
-    assert_eq!(cluster.ended(Role::Server, KILLED).action, Action::StopWorkers);
+    assert_eq!(cluster.ended(Role::Server, KILLED).action, Action::StopOthers);
     cluster.ended(Role::Worker(0), DONE);
     assert_eq!(failed(&cluster), "the server was killed by signal 9 again");
 
-    let mut cluster = Cluster { supervisor: Supervisor::new(2, GRACE), now: Instant::now() };
+    let mut cluster = Cluster { supervisor: Supervisor::new(0, 2, GRACE), now: Instant::now() };
     cluster.ended(Role::Server, REFUSED);
     assert_eq!(failed(&cluster), "the server ended with exit code 1", "no worker was started");
 }
@@ -189,7 +195,7 @@ fn one_interrupt_drains_and_the_second_kills() {
 
 #[test]
 fn an_interrupt_before_the_server_serves_is_no_failure() {
-    let mut cluster = Cluster { supervisor: Supervisor::new(2, GRACE), now: Instant::now() };
+    let mut cluster = Cluster { supervisor: Supervisor::new(0, 2, GRACE), now: Instant::now() };
     assert_eq!(cluster.decide(Event::Interrupted).action, Action::DrainServer);
     cluster.ended(Role::Server, Ending::Killed(SIGTERM));
     assert_eq!(cluster.outcome(), Some(Outcome::Interrupted));
@@ -211,4 +217,28 @@ fn an_interrupt_forgets_a_restart_that_was_due() {
     cluster.decide(Event::Interrupted);
     cluster.ended(Role::Server, DONE);
     assert_eq!(cluster.outcome(), Some(Outcome::Interrupted));
+}
+
+#[test]
+fn one_of_several_servers_starts_again_and_all_end_together() {
+    let mut cluster = Cluster::sharded(2, 1);
+    let decision = cluster.ended(Role::Shard(1), KILLED);
+    assert_eq!(decision.action, Action::Start(Role::Shard(1)));
+    assert!(decision.reason.is_some_and(|reason| reason.starts_with("server-2 was killed")));
+    assert_eq!(cluster.ended(Role::Server, KILLED).action, Action::Start(Role::Server));
+    cluster.ended(Role::Worker(0), DONE);
+    assert_eq!(cluster.ended(Role::Shard(0), DONE).action, Action::Nothing);
+    cluster.ended(Role::Server, DONE);
+    assert_eq!(cluster.outcome(), None, "server-2 is still there");
+    cluster.ended(Role::Shard(1), DONE);
+    assert_eq!(cluster.outcome(), Some(Outcome::Finished));
+}
+
+#[test]
+fn without_one_of_several_servers_the_run_fails() {
+    let mut cluster = Cluster::sharded(1, 1);
+    assert_eq!(cluster.ended(Role::Shard(0), REFUSED).action, Action::DrainServer);
+    cluster.ended(Role::Server, REFUSED);
+    cluster.ended(Role::Worker(0), LEFT);
+    assert_eq!(failed(&cluster), "server-1 ended with exit code 1");
 }

@@ -43,9 +43,15 @@ pub(crate) struct WireArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(8..))]
     rounds: u32,
 
-    /// Where the server listens, with a port that is free [default: a Unix socket]
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<Address>,
+    /// Where the server listens, with a port that is free; of several, as many addresses separated by
+    /// commas [default: Unix sockets]
+    #[arg(long, value_name = "ADDRESS,...")]
+    listen: Option<Addresses>,
+
+    /// Servers, each with a part of the vectors [default: one, or as many as --listen names]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(conflicts_with = "listen")]
+    shards: Option<u16>,
 
     /// How weights and gradients travel
     #[arg(long, value_name = "FORMAT", default_value_t)]
@@ -94,17 +100,17 @@ fn milliseconds(text: &str) -> Result<f64, String> {
 
 /// Measures with each number of workers.
 pub(crate) fn run(args: &WireArgs) -> anyhow::Result<()> {
-    if let Some(Address::Tcp(address)) = &args.listen
-        && address.ends_with(":0")
-    {
-        bail!("--listen {address}: workers must know the port; name one that is free");
+    for address in args.listen.iter().flat_map(|listen| listen.all()) {
+        if address.to_string().ends_with(":0") {
+            bail!("--listen {address}: workers must know the port; name one that is free");
+        }
     }
     let job = job(args)?;
     let values = job.layout()?.params.len();
     let measured = args.workers.iter().map(|&workers| {
         let measured = measure(&job, workers, args)?;
         let bytes = args.wire.bytes() * values;
-        let raw = raw::round(&measured.address, workers, args.rounds, bytes);
+        let raw = raw::round(measured.addresses.coordinator(), workers, args.rounds, bytes);
         let raw = raw.context("cannot measure plain sockets")?;
         Ok(Row::new((workers, args.wire, args.compute), bytes, measured, raw))
     });
@@ -159,8 +165,8 @@ fn set_units(job: &mut Job, wanted: usize) {
 
 /// What a cluster did.
 struct Measured {
-    /// Where the server listened.
-    address: Address,
+    /// Where the servers listened.
+    addresses: Addresses,
     /// The times of all rounds of all workers, without those of the start.
     rounds: Vec<Duration>,
     server: ServerUse,
@@ -184,17 +190,17 @@ impl ServerUse {
 }
 
 fn measure(job: &Job, workers: u16, args: &WireArgs) -> anyhow::Result<Measured> {
-    let dir = SocketDir::new()?;
-    let address = args.listen.as_ref().unwrap_or(dir.address()).clone();
+    let dir = SocketDir::new(args.shards.unwrap_or(1).into())?;
+    let addresses = args.listen.as_ref().unwrap_or(dir.addresses()).clone();
     let reports = dir.file("reports");
     std::fs::create_dir(&reports)?;
-    let mut plan = plan(job, &dir, &address, (workers, args.compute), &reports)?;
+    let mut plan = plan(job, &dir, &addresses, (workers, args.compute), &reports)?;
     plan.server.extend(trace_flags(args.trace.as_deref()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut watch = Watch::default();
     match runtime.block_on(cluster::run(&plan, &mut watch))? {
         Outcome::Finished => {
-            Ok(Measured { address, rounds: read_reports(&reports)?, server: watch.server })
+            Ok(Measured { addresses, rounds: read_reports(&reports)?, server: watch.server })
         }
         Outcome::Interrupted => bail!("interrupted"),
         Outcome::Failed(reason) => bail!("{reason}\n{}", watch.lines.join("\n")),
@@ -204,7 +210,7 @@ fn measure(job: &Job, workers: u16, args: &WireArgs) -> anyhow::Result<Measured>
 fn plan(
     job: &Job,
     dir: &SocketDir,
-    address: &Address,
+    addresses: &Addresses,
     (workers, compute): (u16, f64),
     reports: &Path,
 ) -> anyhow::Result<Plan> {
@@ -214,19 +220,17 @@ fn plan(
         replicas: workers.into(),
         data: card.display().to_string(),
         run_dir: dir.file("run").display().to_string(),
-        listen: address.to_string(),
         ..job.config.clone()
     };
     let config_file = dir.file("config.toml");
     std::fs::write(&config_file, config.to_toml()).context("cannot write the config")?;
-    let listen = address.to_string();
-    let server = ["server", "--lifeline", "--config"].map(OsString::from);
+    let ps = addresses.to_string();
     let compute = compute.to_string();
-    let worker = ["bench", "wire-worker", "--ps", &listen, "--compute", &compute, "--report"];
+    let worker = ["bench", "wire-worker", "--ps", &ps, "--compute", &compute, "--report"];
     let worker = worker.map(OsString::from);
     Ok(Plan {
-        address: address.clone(),
-        server: server.into_iter().chain([config_file.into()]).collect(),
+        addresses: addresses.clone(),
+        server: vec!["--config".into(), config_file.into()],
         workers: vec![worker.into_iter().chain([reports.into()]).collect(); workers.into()],
         log_dir: dir.file("logs"),
         grace: Duration::from_secs(20),
@@ -284,6 +288,8 @@ struct Row {
     /// f32 or bf16.
     wire: String,
     workers: u16,
+    /// Servers.
+    shards: usize,
     /// Of each round, and in its time.
     compute_ms: f64,
     /// Of all workers, without those of the start.
@@ -312,7 +318,7 @@ impl Row {
         measured: Measured,
         raw: Duration,
     ) -> Self {
-        let Measured { address, mut rounds, server } = measured;
+        let Measured { addresses, mut rounds, server } = measured;
         rounds.sort();
         let at = |part: f64| match rounds.len() {
             0 => f64::NAN,
@@ -321,7 +327,7 @@ impl Row {
         let all_bytes = 2 * usize::from(workers) * bytes;
         let raw_ms = raw.as_secs_f64() * 1e3;
         Self {
-            transport: match address {
+            transport: match addresses.coordinator() {
                 Address::Tcp(_) => "tcp",
                 Address::Unix(_) => "unix",
             },
@@ -329,6 +335,7 @@ impl Row {
             raw_ms,
             ratio_to_raw: at(0.5) / raw_ms,
             workers,
+            shards: addresses.all().len(),
             compute_ms,
             rounds: rounds.len(),
             ms_per_round: at(0.5),
@@ -347,6 +354,7 @@ impl Report for Wire {
             "socket",
             "wire",
             "workers",
+            "shards",
             "rounds",
             "median ms",
             "10 %",
@@ -363,6 +371,7 @@ impl Report for Wire {
                 row.transport.to_owned(),
                 row.wire.clone(),
                 row.workers.to_string(),
+                row.shards.to_string(),
                 count(row.rounds as u64),
                 format!("{:.1}", row.ms_per_round),
                 format!("{:.1}", row.p10_ms),
@@ -414,12 +423,13 @@ mod tests {
     #[test]
     fn the_median_and_the_rate_belong_together() {
         let measured = Measured {
-            address: "unix:/a.sock".parse().unwrap(),
+            addresses: "unix:/a.sock,unix:/b.sock".parse().unwrap(),
             rounds: (1..=11).map(Duration::from_millis).collect(),
             server: ServerUse { first: Some((2, 10)), last: (4, 17), peak_memory_bytes: 5 << 20 },
         };
         let raw = Duration::from_millis(3);
         let row = Row::new((2, WireFormat::F32, 0.0), 4_000_000, measured, raw);
+        assert_eq!(row.shards, 2);
         assert_eq!((row.transport, row.raw_ms, row.ratio_to_raw), ("unix", 3.0, 2.0));
         assert_eq!((row.p10_ms, row.ms_per_round, row.p90_ms), (2.0, 6.0, 10.0));
         assert_eq!((row.gb_per_s * 1e3).round(), 2667.0);
