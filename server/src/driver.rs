@@ -259,7 +259,7 @@ impl Driver {
         let other = &mut self.remotes[place];
         let shard = other.shard;
         match report {
-            FromShard::Ready => {}
+            FromShard::Ready | FromShard::Unfit(_) => {}
             FromShard::PushBegins { id, worker, assignment } => {
                 let answer = self.coordinator.admit(now, worker, assignment);
                 let _ = other.orders.send(ToShard::Admission { id, answer });

@@ -263,10 +263,16 @@ async fn begin_all(
             report = remote.reports.recv() => report,
             () = shutdown.cancelled() => None,
         };
-        if !matches!(report, Some(FromShard::Ready)) {
-            begun = Err(remote.shard);
-            break;
+        match report {
+            Some(FromShard::Ready) => continue,
+            Some(FromShard::Unfit(reason)) => {
+                tracing::warn!("{}: {reason}", remote.shard);
+                let _ = remote.orders.send(ToShard::Stop { finished: false, reason });
+            }
+            _ => {}
         }
+        begun = Err(remote.shard);
+        break;
     }
     // It has done what it was there for.
     let _ = std::fs::remove_file(&file);

@@ -109,7 +109,7 @@ enum ChildState {
     /// In good order, and before the run is over: told to by the server, which is then about to
     /// end, or by somebody else. Patience tells which.
     Left,
-    /// The server has told it that the run is over, and ends when it has written the last state.
+    /// The server has told it that the run is over, and ends too.
     Finished,
     Gone,
 }
@@ -187,12 +187,6 @@ impl Supervisor {
         if self.phase == Phase::Running && ending.is_accident() && self.server.may_restart(lived) {
             let reason =
                 format!("the server {ending}: starting it again from its newest checkpoint");
-            // What they have finished is to be done again.
-            for child in &mut self.workers {
-                if child.state == ChildState::Finished {
-                    child.state = ChildState::Waiting(Some(now + RESTART_DELAY));
-                }
-            }
             return Decision::new(Action::Start(Role::Server), reason);
         }
         self.server.state = ChildState::Gone;

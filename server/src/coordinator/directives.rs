@@ -115,8 +115,10 @@ impl Coordinator {
     fn directive(&mut self, now: Now, worker: WorkerId) -> Option<Directive> {
         let step = self.progress.global_step;
         match &mut self.phase {
+            // Whoever is told that it is over does not come back: not before the state is safe.
+            Phase::Ended(Ending::Finished, _) if self.saves.are_pending() => None,
             Phase::Ended(ending, reason) => Some(Directive::Stop {
-                finished: *ending == Ending::Finished,
+                finished: *ending == Ending::Finished && self.saves.failure.is_none(),
                 reason: reason.clone(),
             }),
             Phase::Saving | Phase::Committing { .. } => None,

@@ -200,6 +200,13 @@ struct Saves {
     failure: Option<String>,
 }
 
+impl Saves {
+    /// Whether a state is still to be written.
+    fn are_pending(&self) -> bool {
+        self.due || self.writing.is_some()
+    }
+}
+
 impl Coordinator {
     /// A server that just started: no worker yet.
     pub(crate) fn new(now: Now, start: Start) -> Self {
@@ -249,9 +256,7 @@ impl Coordinator {
     /// How and why the run ended, once nothing is left to be written.
     pub(crate) fn over(&self) -> Option<(Ending, &str)> {
         match &self.phase {
-            Phase::Ended(ending, reason) if self.saves.writing.is_none() && !self.saves.due => {
-                Some((*ending, reason))
-            }
+            Phase::Ended(ending, reason) if !self.saves.are_pending() => Some((*ending, reason)),
             _ => None,
         }
     }

@@ -50,6 +50,7 @@ impl Coordinator {
             self.effects.push(Effect::Notice(Level::Error, text));
         }
         self.save(now);
+        self.serve(now);
     }
 
     /// The server shall stop: the current step is dropped, its state saved, every worker stopped.

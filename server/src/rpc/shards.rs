@@ -50,8 +50,9 @@ impl Shards for ShardsService {
             Status::failed_precondition("this server is not the first of several (--shard 0/COUNT)")
         })?;
         let mut messages = request.into_inner();
-        let first = messages.message().await?.and_then(|message| message.report);
-        let Some(WireReport::Enlistment(enlistment)) = first else {
+        let first = messages.message().await?;
+        let first = first.ok_or_else(|| Status::cancelled("a server that said nothing"))?;
+        let Some(WireReport::Enlistment(enlistment)) = first.report else {
             return Err(Status::invalid_argument("a server begins with its enlistment"));
         };
         check_program(enlistment.protocol_version, &enlistment.build)?;
@@ -182,6 +183,7 @@ fn write_report(report: FromShard) -> WireReport {
             Err(error) => v1::PartSaved { id, error, ..v1::PartSaved::default() },
         }),
         FromShard::Leaving(reason) => WireReport::Leaving(reason),
+        FromShard::Unfit(reason) => WireReport::Unfit(reason),
     }
 }
 
@@ -215,6 +217,7 @@ fn read_report(shard: Shard, report: WireReport) -> Option<FromShard> {
             FromShard::Saved { id, saved }
         }
         WireReport::Leaving(reason) => FromShard::Leaving(reason),
+        WireReport::Unfit(reason) => FromShard::Unfit(reason),
     })
 }
 

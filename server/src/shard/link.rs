@@ -53,6 +53,8 @@ pub(crate) enum FromShard {
     },
     /// It was asked to stop.
     Leaving(String),
+    /// It cannot have the state of the term; the answer is [`ToShard::Stop`].
+    Unfit(String),
 }
 
 /// How a term begins.

@@ -62,11 +62,22 @@ pub async fn serve_shard(setup: ShardSetup) -> anyhow::Result<String> {
             () = shutdown.cancelled() => break "it was asked to stop".to_owned(),
         };
         match enlisted {
-            Ok((welcome, reports, link)) => {
+            Ok((welcome, reports, mut link)) => {
                 complained = None;
-                let begun = begin(shard, welcome, run_dir.as_deref(), &desk, reports).await;
-                let (member, commands, grace) = begun?;
-                let end = member.run(commands, link, &shutdown, grace).await;
+                let dir = run_dir.as_deref();
+                let end = match begin(shard, welcome, dir, &desk, reports.clone()).await {
+                    Ok((member, commands, grace)) => {
+                        member.run(commands, link, &shutdown, grace).await
+                    }
+                    Err(error) => {
+                        let _ = reports.send(FromShard::Unfit(format!("{error:#}")));
+                        // If the term ended meanwhile, that may be why.
+                        match link.next().await {
+                            Ok(Some(_)) => return Err(error),
+                            Ok(None) | Err(_) => End::Over(format!("{error:#}")),
+                        }
+                    }
+                };
                 desk.close(waiting(shard));
                 match end {
                     End::Stop(reason) => break reason,

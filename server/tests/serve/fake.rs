@@ -11,6 +11,7 @@ use hw2_common::job::{BUILD, Card, Job, PROTOCOL_VERSION};
 use hw2_common::layout::ParamLayout;
 use hw2_common::model::{Block, ConvSpec, ModelSpec};
 use hw2_common::rng::philox4x32;
+use hw2_common::shard::Shard;
 use hw2_common::wire::{self, Assembly, Cut};
 use hw2_proto::v1::control_client::ControlClient;
 use hw2_proto::v1::data_client::DataClient;
@@ -106,6 +107,8 @@ pub(crate) fn digest(outcome: &Outcome) -> String {
 pub(crate) struct Worker {
     pub(crate) control: ControlClient<Channel>,
     pub(crate) data: DataClient<Channel>,
+    /// To the other servers, in their order.
+    others: Vec<DataClient<Channel>>,
     pub(crate) job: Job,
     pub(crate) layout: ParamLayout,
     pub(crate) term: u64,
@@ -117,25 +120,47 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) async fn join(address: &Address) -> Result<Self, Status> {
-        let mut control = control(address).await;
-        let data = DataClient::new(connect(address).await);
+        Self::join_all(std::slice::from_ref(address)).await
+    }
+
+    /// Of a run on several servers.
+    pub(crate) async fn join_all(addresses: &[Address]) -> Result<Self, Status> {
+        let mut control = control(&addresses[0]).await;
         let hello = v1::HelloRequest { protocol_version: PROTOCOL_VERSION, build: BUILD.into() };
-        let hello = control.hello(hello).await?.into_inner();
-        let job: Job = serde_json::from_str(&hello.job_json).unwrap();
+        let reply = control.hello(hello.clone()).await?.into_inner();
+        let mut others = Vec::new();
+        for (shard, address) in (1..).zip(&addresses[1..]) {
+            let channel = connect(address).await;
+            let mut control = ControlClient::new(channel.clone());
+            let other = control.hello(hello.clone()).await?.into_inner();
+            assert_eq!((other.shard, other.shards as usize), (shard, addresses.len()));
+            if other.term != reply.term {
+                return Err(Status::aborted("not in the coordinator's term"));
+            }
+            others.push(DataClient::new(channel));
+        }
+        let job: Job = serde_json::from_str(&reply.job_json).unwrap();
         let layout = job.layout().unwrap();
-        let join = introduction(hello.term, &job);
+        let join = introduction(reply.term, &job);
         let worker = control.join(join).await?.into_inner().worker;
         Ok(Self {
             weights: (None, vec![0.0; layout.params.len()]),
             ema: (None, vec![0.0; layout.params.len()]),
             buffers: vec![0.0; layout.buffers.len()],
-            term: hello.term,
+            term: reply.term,
             control,
-            data,
+            data: DataClient::new(connect(&addresses[0]).await),
+            others,
             job,
             layout,
             worker,
         })
+    }
+
+    /// What a server has of the parameters.
+    fn cut(&self, index: usize) -> Cut {
+        let shard = Shard { index, count: 1 + self.others.len() };
+        Cut::params(&self.layout).shard(shard).unwrap()
     }
 
     /// Asks what to do; what the directive needs is then held.
@@ -173,14 +198,35 @@ impl Worker {
         if held {
             return Ok(true);
         }
-        let mut stream = self.begin_pull(version).await?;
+        let (mut all, mut is_there) = (Vec::new(), true);
+        for shard in 0..=self.others.len() {
+            let params = self.fetch_from(shard, version).await?;
+            is_there &= params.is_some();
+            all.extend(params.into_iter().flatten());
+        }
+        match version {
+            _ if !is_there => {}
+            pull_request::Version::WeightsStep(step) => self.weights = (Some(step), all),
+            pull_request::Version::EmaStep(step) => self.ema = (Some(step), all),
+        }
+        Ok(is_there)
+    }
+
+    /// The parameters that one server has, and all buffers from the first.
+    async fn fetch_from(
+        &mut self,
+        shard: usize,
+        version: pull_request::Version,
+    ) -> Result<Option<Vec<f32>>, Status> {
         let wire = self.job.config.wire;
         let vector = |cut: Cut| {
             let room = vec![f32::NAN; cut.values().len()];
             Assembly::new(cut, wire, room)
         };
-        let mut params = vector(Cut::params(&self.layout));
+        let mut params = vector(self.cut(shard));
         let mut buffers = vector(Cut::whole(self.layout.buffers.len()));
+        let request = v1::PullRequest { term: self.term, version: Some(version) };
+        let mut stream = self.server(shard).pull(request).await?.into_inner();
         while let Some(message) = stream.message().await? {
             match message.message.unwrap() {
                 Pulled::Chunk(chunk) => match chunk.part() {
@@ -188,23 +234,23 @@ impl Worker {
                     v1::Part::Weights | v1::Part::Ema => params.add(&chunk).unwrap(),
                     part => panic!("{part:?} in a pull"),
                 },
-                Pulled::Withdrawn(v1::Withdrawn {}) => return Ok(false),
+                Pulled::Withdrawn(v1::Withdrawn {}) => return Ok(None),
                 Pulled::Committed(v1::Committed {}) => {
-                    let params = params.finish().unwrap();
-                    match version {
-                        pull_request::Version::WeightsStep(step) => {
-                            self.weights = (Some(step), params);
-                        }
-                        pull_request::Version::EmaStep(step) => {
-                            self.ema = (Some(step), params);
-                            self.buffers = buffers.finish().unwrap();
-                        }
+                    if matches!(version, pull_request::Version::EmaStep(_)) && shard == 0 {
+                        self.buffers = buffers.finish().unwrap();
                     }
-                    return Ok(true);
+                    return Ok(Some(params.finish().unwrap()));
                 }
             }
         }
         panic!("a pull that just ends");
+    }
+
+    fn server(&mut self, shard: usize) -> &mut DataClient<Channel> {
+        match shard {
+            0 => &mut self.data,
+            _ => &mut self.others[shard - 1],
+        }
     }
 
     pub(crate) async fn begin_pull(
@@ -230,8 +276,12 @@ impl Worker {
         (gradient, statistics, result)
     }
 
-    /// The messages of a push.
+    /// The messages of a push to the first server.
     pub(crate) fn messages(&self, assignment: Assignment) -> Vec<v1::PushMessage> {
+        self.messages_to(0, assignment)
+    }
+
+    fn messages_to(&self, shard: usize, assignment: Assignment) -> Vec<v1::PushMessage> {
         let (gradient, statistics, result) = self.compute(assignment);
         let head = Pushed::Head(v1::PushHead {
             term: self.term,
@@ -239,13 +289,13 @@ impl Worker {
             step: assignment.step.0,
             replica: assignment.replica.0,
         });
-        let cut = Cut::params(&self.layout);
+        let cut = self.cut(shard);
         let gradient = cut.ranges().iter().flat_map(|range| {
             chunks(v1::Part::Gradient, range.start, gradient[range.clone()].to_vec())
         });
-        let chunks = gradient.chain(chunks(v1::Part::BatchStatistics, 0, statistics));
-        let all =
-            [head].into_iter().chain(chunks.map(Pushed::Chunk)).chain([Pushed::Result(result)]);
+        let rest = chunks(v1::Part::BatchStatistics, 0, statistics).map(Pushed::Chunk);
+        let rest = rest.chain([Pushed::Result(result)]).filter(|_| shard == 0);
+        let all = [head].into_iter().chain(gradient.map(Pushed::Chunk)).chain(rest);
         all.map(|message| v1::PushMessage { message: Some(message) }).collect()
     }
 
@@ -253,6 +303,10 @@ impl Worker {
         &mut self,
         assignment: Assignment,
     ) -> Result<v1::push_reply::Outcome, Status> {
+        for shard in 1..=self.others.len() {
+            let messages = self.messages_to(shard, assignment);
+            self.server(shard).push(tokio_stream::iter(messages)).await?;
+        }
         let messages = self.messages(assignment);
         self.push_messages(messages).await
     }
@@ -354,7 +408,7 @@ pub(crate) fn weights(step: u64) -> pull_request::Version {
     pull_request::Version::WeightsStep(step)
 }
 
-async fn connect(address: &Address) -> Channel {
+pub(crate) async fn connect(address: &Address) -> Channel {
     let uri = match address {
         Address::Tcp(address) => format!("http://{address}"),
         Address::Unix(path) => format!("unix:{}", path.display()),

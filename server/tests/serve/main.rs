@@ -7,4 +7,5 @@ mod folders;
 mod hostile;
 mod one_checksum;
 mod restarts;
+mod shards;
 mod streams;

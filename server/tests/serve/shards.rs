@@ -1,0 +1,256 @@
+//! A run on two servers, whose link is cut at each kind of message: one of the two might as well have
+//! been killed there.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hw2_common::address::Address;
+use hw2_common::checkpoint::Checkpoint;
+use hw2_common::job::Job;
+use hw2_common::model::Block;
+use hw2_common::shard::Shard;
+use hw2_proto::v1::shard_order::Order;
+use hw2_proto::v1::shard_report::Report;
+use hw2_proto::v1::shards_client::ShardsClient;
+use hw2_proto::v1::shards_server::{Shards, ShardsServer};
+use hw2_proto::v1::{ShardOrder, ShardReport};
+use hw2_server::{Clock, Listener, Outcome, ServerSetup, ShardSetup, serve, serve_shard};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::fake::{Worker, connect, digest, job, run};
+
+/// 2 replicas, 5 steps, an evaluation every 2, and vectors of some chunks.
+fn wide_job(run_dir: &Path) -> Job {
+    let mut job = job(run_dir);
+    job.config.replicas = 2;
+    job.config.max_steps = 5;
+    job.config.checkpoint_every = 2;
+    for block in &mut job.config.model.blocks {
+        if let Block::Dense { units, .. } = block {
+            *units = 3000;
+        }
+    }
+    job
+}
+
+/// Far above what a run takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where a link is cut: at the so-manieth message of a kind.
+#[derive(Clone, Copy, Debug)]
+struct Cutting {
+    kind: &'static str,
+    number: usize,
+    /// Whether the other side still gets it.
+    passes: bool,
+}
+
+/// Stands between the coordinator and another server, and cuts their link once.
+#[derive(Clone)]
+struct Proxy {
+    coordinator: Address,
+    cutting: Option<Cutting>,
+    seen: Arc<AtomicUsize>,
+    has_cut: Arc<AtomicBool>,
+}
+
+fn order_kind(order: &ShardOrder) -> &'static str {
+    match order.order.as_ref().unwrap() {
+        Order::Welcome(_) => "welcome",
+        Order::Begin(_) => "begin",
+        Order::Admission(_) => "admission",
+        Order::Count(_) => "count",
+        Order::Forget(_) => "forget",
+        Order::Commit(_) => "commit",
+        Order::Discard(_) => "discard",
+        Order::Save(_) => "save",
+        Order::Stop(_) => "stop",
+    }
+}
+
+fn report_kind(report: &ShardReport) -> &'static str {
+    match report.report.as_ref().unwrap() {
+        Report::Enlistment(_) => "enlistment",
+        Report::Ready(_) => "ready",
+        Report::PushBegins(_) => "push begins",
+        Report::ShareReceived(_) => "share received",
+        Report::PushFailed(_) => "push failed",
+        Report::UpdateMade(_) => "update made",
+        Report::PartSaved(_) => "part saved",
+        Report::Leaving(_) => "leaving",
+        Report::Unfit(_) => "unfit",
+    }
+}
+
+impl Proxy {
+    /// Passes messages on until one side has gone or the link is to be cut.
+    async fn pass<T>(
+        self,
+        mut from: Streaming<T>,
+        to: mpsc::UnboundedSender<T>,
+        kind: fn(&T) -> &'static str,
+        cut: CancellationToken,
+    ) {
+        let _cut = cut.clone().drop_guard();
+        loop {
+            let message = tokio::select! {
+                message = from.message() => message,
+                () = cut.cancelled() => return,
+            };
+            let Ok(Some(message)) = message else { return };
+            let is_it = self.cutting.filter(|cutting| cutting.kind == kind(&message));
+            let is_it = is_it
+                .filter(|cutting| self.seen.fetch_add(1, Ordering::SeqCst) + 1 == cutting.number);
+            if is_it.is_none_or(|cutting| cutting.passes) && to.send(message).is_err() {
+                return;
+            }
+            if is_it.is_some() {
+                self.has_cut.store(true, Ordering::SeqCst);
+                return;
+            }
+        }
+    }
+
+    async fn start(self) -> Address {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let incoming = futures_util::stream::unfold(listener, |listener| async {
+            let connection = listener.accept().await.map(|(connection, _)| connection);
+            Some((connection, listener))
+        });
+        let server = Server::builder().add_service(ShardsServer::new(self));
+        tokio::spawn(server.serve_with_incoming(Box::pin(incoming)));
+        address
+    }
+}
+
+#[tonic::async_trait]
+impl Shards for Proxy {
+    type EnlistStream = Pin<Box<dyn Stream<Item = Result<ShardOrder, Status>> + Send>>;
+
+    async fn enlist(
+        &self,
+        request: Request<Streaming<ShardReport>>,
+    ) -> Result<Response<Self::EnlistStream>, Status> {
+        let cut = CancellationToken::new();
+        let (reports, reported) = mpsc::unbounded_channel();
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let mut coordinator = ShardsClient::new(connect(&self.coordinator).await);
+        let from = request.into_inner();
+        tokio::spawn(self.clone().pass(from, reports, report_kind, cut.clone()));
+        let from = coordinator.enlist(UnboundedReceiverStream::new(reported)).await?.into_inner();
+        tokio::spawn(self.clone().pass(from, orders, order_kind, cut));
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(ordered).map(Ok))))
+    }
+}
+
+/// Runs a job on two servers whose link is cut so.
+async fn run_cut(cutting: Option<Cutting>) -> Outcome {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = || Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let listeners = [listen(), listen()];
+    let addresses = listeners.each_ref().map(|listener| listener.address().unwrap());
+    let [first, second] = listeners;
+    let shutdown = CancellationToken::new();
+    let coordinator = tokio::spawn(serve(ServerSetup {
+        job: wide_job(dir.path()),
+        listener: first,
+        shutdown: shutdown.clone(),
+        clock: Clock::monotonic(),
+        trace: None,
+        shards: 2,
+    }));
+    let (seen, has_cut) = (Arc::default(), Arc::<AtomicBool>::default());
+    let (coordinator_address, is_cut) = (addresses[0].clone(), Arc::clone(&has_cut));
+    let proxy = Proxy { coordinator: coordinator_address, cutting, seen, has_cut }.start().await;
+    let shard = tokio::spawn(serve_shard(ShardSetup {
+        shard: Shard { index: 1, count: 2 },
+        coordinator: proxy,
+        listener: second,
+        run_dir: None,
+        shutdown: shutdown.clone(),
+    }));
+    let worker = tokio::spawn(async move {
+        loop {
+            let Ok(mut worker) = Worker::join_all(&addresses).await else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            if worker.work().await.is_ok() {
+                worker.leave().await;
+                return;
+            }
+        }
+    });
+    let outcome = coordinator.await.unwrap().unwrap();
+    worker.await.unwrap();
+    shard.await.unwrap().unwrap();
+    assert_eq!(is_cut.load(Ordering::SeqCst), cutting.is_some(), "{cutting:?}");
+    assert_eq!(digest(&outcome), *expected().await, "{cutting:?}");
+    let checkpoint = Checkpoint::read(&outcome.last_checkpoint).unwrap();
+    assert_eq!(checkpoint.state.progress.global_step.0, 5);
+    outcome
+}
+
+/// The digest of the job on one server.
+async fn expected() -> &'static String {
+    static EXPECTED: tokio::sync::OnceCell<String> = tokio::sync::OnceCell::const_new();
+    EXPECTED
+        .get_or_init(|| async {
+            let dir = tempfile::tempdir().unwrap();
+            run(&wide_job(dir.path()), 1).await.1
+        })
+        .await
+}
+
+#[tokio::test]
+async fn two_servers_give_the_checksum_of_one() {
+    run_cut(None).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_lost_at_any_message_changes_nothing() {
+    let kinds = [
+        ("enlistment", 1),
+        ("welcome", 1),
+        ("ready", 1),
+        ("begin", 1),
+        ("begin", 2),
+        ("push begins", 1),
+        ("push begins", 4),
+        ("admission", 1),
+        ("admission", 4),
+        ("share received", 1),
+        ("share received", 4),
+        ("count", 1),
+        ("count", 4),
+        ("commit", 1),
+        ("commit", 2),
+        ("commit", 5),
+        ("update made", 1),
+        ("update made", 2),
+        ("update made", 5),
+        ("save", 1),
+        ("save", 2),
+        ("save", 4),
+        ("part saved", 1),
+        ("part saved", 2),
+        ("part saved", 4),
+    ];
+    for (kind, number) in kinds {
+        for passes in [false, true] {
+            let cutting = Cutting { kind, number, passes };
+            let ended = tokio::time::timeout(PATIENCE, run_cut(Some(cutting))).await;
+            assert!(ended.is_ok(), "{cutting:?} has no end");
+        }
+    }
+}
