@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde::Deserialize;
@@ -31,6 +32,9 @@ pub(crate) struct Job {
 pub(crate) struct Run<'a> {
     job: &'a Job,
     name: String,
+    dir: PathBuf,
+    /// Steps after which it ends, if not after those of the job.
+    until: Option<u64>,
     /// Where its servers listen, the coordinator first.
     addresses: Vec<String>,
 }
@@ -105,19 +109,31 @@ impl Job {
 
     /// A run in the folder `name`, which need not exist.
     pub(crate) fn run(&self, name: &str) -> Run<'_> {
+        self.run_in(&self.dir().join(name))
+    }
+
+    /// A run in any folder.
+    pub(crate) fn run_in(&self, dir: &Path) -> Run<'_> {
+        let name = dir.file_name().unwrap().to_str().unwrap();
         // Free, and not given to anybody else for a while.
         let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let address = |shard: usize| match self.tcp {
             true => port().to_string(),
             false => format!("unix:{}-{shard}.sock", self.dir().join(name).display()),
         };
-        Run { job: self, name: name.into(), addresses: (0..self.shards).map(address).collect() }
+        let addresses = (0..self.shards).map(address).collect();
+        Run { job: self, name: name.into(), dir: dir.to_owned(), until: None, addresses }
     }
 }
 
 impl Run<'_> {
     pub(crate) fn dir(&self) -> PathBuf {
-        self.job.dir().join(&self.name)
+        self.dir.clone()
+    }
+
+    /// It ends after so many steps.
+    pub(crate) fn until(self, steps: u64) -> Self {
+        Self { until: Some(steps), ..self }
     }
 
     /// Where its server listens; of several, the one that decides.
@@ -125,9 +141,9 @@ impl Run<'_> {
         self.addresses[0].clone()
     }
 
-    /// Where all of them listen, as workers are told.
-    pub(crate) fn addresses(&self) -> String {
-        self.addresses.join(",")
+    /// Where each of them listens.
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
     }
 
     /// Starts its server, or the first of several, which goes on with the run if there is one.
@@ -139,15 +155,23 @@ impl Run<'_> {
         for setting in &self.job.settings {
             command.args(["--set", setting]);
         }
+        if let Some(steps) = self.until {
+            command.args(["--set", &format!("max_steps={steps}")]);
+        }
         Process::start(&format!("{}-server", self.name), command, self.job.dir())
     }
 
     /// Starts another server.
     pub(crate) fn other_server(&self, shard: usize) -> Process {
+        let command = self.other_server_command(shard);
+        Process::start(&format!("{}-server-{shard}", self.name), command, self.job.dir())
+    }
+
+    pub(crate) fn other_server_command(&self, shard: usize) -> Command {
         let mut command = hw2_command(["server", "--listen", &self.addresses[shard]]);
         command.args(["--shard", &format!("{shard}/{}", self.job.shards)]);
         command.args(["--coordinator", &self.addresses[0]]);
-        Process::start(&format!("{}-server-{shard}", self.name), command, self.job.dir())
+        command
     }
 
     /// Starts all of its servers.
@@ -158,7 +182,7 @@ impl Run<'_> {
 
     /// Starts worker `number` with so many compute threads.
     pub(crate) fn worker(&self, number: usize, threads: usize) -> Process {
-        let mut command = hw2_command(["worker", "--ps", &self.addresses()]);
+        let mut command = hw2_command(["worker", "--ps", &self.addresses.join(",")]);
         command.args(&self.job.device);
         command.args(["--threads", &threads.to_string(), "--patience-s", "60"]);
         Process::start(&format!("{}-worker-{number}", self.name), command, self.job.dir())

@@ -14,6 +14,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The answer of `hw2 status --json`, as far as the tests read it.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Status {
+    pub(crate) phase: String,
     pub(crate) global_step: u64,
     pub(crate) workers: Vec<WorkerStatus>,
     pub(crate) last_checkpoint: String,

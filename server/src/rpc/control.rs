@@ -127,8 +127,11 @@ impl Control for ControlService {
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::StatusReply> {
-        let (status, run_dir, last_checkpoint) =
-            self.desk.coordinating()?.driver.call(|driver| driver.status()).await?;
+        if let Some(phase) = self.desk.why_closed() {
+            return Ok(Response::new(v1::StatusReply { phase, ..v1::StatusReply::default() }));
+        }
+        let driver = self.desk.coordinating()?.driver;
+        let (status, run_dir, last_checkpoint) = driver.call(|driver| driver.status()).await?;
         Ok(Response::new(convert::status(
             status,
             &run_dir,

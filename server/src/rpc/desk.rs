@@ -67,6 +67,14 @@ impl Desk {
         }
     }
 
+    /// Why there is no term; none if there is one.
+    pub(super) fn why_closed(&self) -> Option<String> {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            Standing::Open(_) => None,
+            Standing::Closed(why) => Some(why.clone()),
+        }
+    }
+
     /// What the coordinator answers with.
     pub(super) fn coordinating(&self) -> Result<Coordinating, Status> {
         let served = self.served()?;

@@ -102,6 +102,28 @@ fn a_run_that_goes_on_with_more_steps_equals_one_that_never_stopped() {
     assert!(expected.halvings > 0, "{expected:?}");
 }
 
+/// A worker that was told so has gone, and does not come back when the state turns out to be lost.
+#[test]
+fn no_worker_is_told_that_the_run_is_over_before_its_state_is_safe() {
+    for (result, finished) in [(Ok(()), true), (Err("disk full".to_owned()), false)] {
+        let mut job = job();
+        job.config.max_steps = 1;
+        let (mut world, workers) = World::training(job, 1);
+        world.saves_at_once = false;
+        world.step(&workers);
+        world.evaluate(workers[0]);
+        let waiter = world.next(workers[0]);
+        assert_eq!(world.directed.get(&waiter), None);
+        world.coordinator.saved(world.now, result);
+        world.carry_out();
+        let told = &world.directed[&waiter];
+        assert!(
+            matches!(told, Directive::Stop { finished: it, .. } if *it == finished),
+            "{told:?}"
+        );
+    }
+}
+
 #[test]
 fn training_ends_at_stop_patience_and_stays_ended() {
     let mut job = job();
