@@ -31,8 +31,8 @@ use crate::shard::Muster;
 const THREADS_MIN: usize = 3;
 const THREADS_MAX: usize = 9;
 /// Receive windows: what a worker may send before it is read.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// Calls that one connection may have under way; a worker has two or three.
 const CALLS_MAX: u32 = 64;
 /// A connection whose other end is gone without a word is closed after these two together.

@@ -38,7 +38,7 @@ impl Exchange {
         is_last: bool,
     ) {
         if *credit == Credit::Push {
-            self.push = Some(session.begin_push(assignment));
+            // Before the push, which would be in its way on a slow link.
             if is_last {
                 self.asked = Some(session.ask(Some(assignment)));
                 let next = assignment.step.next();
@@ -46,6 +46,7 @@ impl Exchange {
                 self.pull =
                     (!session.eval_due(next)).then(|| session.begin_pull(VersionId::Weights(next)));
             }
+            self.push = Some(session.begin_push(assignment));
         }
     }
 
