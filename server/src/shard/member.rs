@@ -120,6 +120,7 @@ pub(crate) struct Member {
     store: Store,
     /// The parameters that are here.
     params: Range<usize>,
+    replicas: u32,
     run_dir: PathBuf,
     reports: mpsc::UnboundedSender<FromShard>,
     /// What to do with the coordinator's answers to [`FromShard::PushBegins`].
@@ -184,6 +185,7 @@ async fn begin(
         shard,
         store: Store::new(plane),
         params,
+        replicas: job.config.replicas,
         run_dir,
         reports,
         admissions: HashMap::new(),
@@ -299,8 +301,14 @@ impl Member {
         }
         self.asked += 1;
         let id = self.asked;
-        self.admissions.insert(id, Box::new(admitted));
         self.report(FromShard::PushBegins { id, worker, assignment });
+        if self.store.takes(assignment.step) && assignment.replica.0 < self.replicas {
+            // Most likely it is wanted, and the answer may be behind much else on a slow link. If it is
+            // not, the coordinator says so when it is complete.
+            admitted(Ok(Admission::Receive));
+        } else {
+            self.admissions.insert(id, Box::new(admitted));
+        }
     }
 
     /// A push is complete here.

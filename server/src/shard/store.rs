@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use hw2_common::ids::{Assignment, WorkerId};
+use hw2_common::ids::{Assignment, GlobalStep, WorkerId};
 
 use crate::coordinator::Order;
 use crate::plane::{Plane, Snapshot, Tensors};
@@ -12,12 +12,18 @@ pub(crate) struct Store {
     plane: Plane,
     /// Contributions that are complete here, and of which it is not decided whether they count.
     complete: HashMap<(WorkerId, Assignment), Tensors>,
+    under_way: Option<GlobalStep>,
 }
 
 impl Store {
     /// Of a plane that has just been started.
     pub(crate) fn new(plane: Plane) -> Self {
-        Self { plane, complete: HashMap::new() }
+        Self { plane, complete: HashMap::new(), under_way: None }
+    }
+
+    /// Whether contributions to `step` can be used, if they are wanted.
+    pub(crate) fn takes(&self, step: GlobalStep) -> bool {
+        self.under_way == Some(step)
     }
 
     /// A contribution is complete here. One that was sent again takes the place of the first.
@@ -30,6 +36,7 @@ impl Store {
         match order {
             Order::Begin { step, update } => {
                 self.complete.clear();
+                self.under_way = Some(step);
                 self.plane.begin(step, update);
             }
             Order::Count(worker, assignment) => {
@@ -37,8 +44,12 @@ impl Store {
                 self.plane.count(tensors.expect("what counts is complete"));
             }
             Order::Forget(worker, assignment) => drop(self.complete.remove(&(worker, assignment))),
-            Order::Commit { step, makes_update } => self.plane.commit(step, makes_update),
+            Order::Commit { step, makes_update } => {
+                self.under_way = None;
+                self.plane.commit(step, makes_update);
+            }
             Order::Discard => {
+                self.under_way = None;
                 self.complete.clear();
                 self.plane.discard();
             }
