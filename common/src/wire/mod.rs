@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use hw2_proto::v1::{Chunk, Part};
 use nix::sys::socket::{setsockopt, sockopt};
+use socket2::SockRef;
 
 use crate::config::WireFormat;
 use crate::state::Flat;
@@ -41,6 +42,20 @@ pub const FRAME_BYTES: u32 = 1 << 18;
 /// Bytes that a Unix socket should take before its sender waits. By default it takes less than a
 /// chunk, so that the two sides wake each other several times for each.
 const SEND_BUFFER_BYTES: usize = 2 << 20;
+
+/// Bytes that a TCP connection should hold unsent. Behind a slow link it would else hold megabytes, and
+/// what is more urgent would wait for all of them.
+const UNSENT_BYTES: u32 = 256 << 10;
+
+/// Has a TCP connection send what it is given without delay, and take little in advance.
+///
+/// # Errors
+/// It is no such socket.
+pub fn set_urgent(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)
+}
 
 /// Has a Unix socket take some chunks at once, or as much as the system allows.
 ///

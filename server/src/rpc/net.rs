@@ -217,7 +217,7 @@ impl Connection for TcpStream {
 
     async fn accept(listener: &TcpListener) -> io::Result<Self::Std> {
         let (connection, _) = listener.accept().await?;
-        connection.set_nodelay(true)?;
+        wire::set_urgent(&connection)?;
         connection.into_std()
     }
 

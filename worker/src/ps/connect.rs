@@ -36,11 +36,15 @@ pub(super) async fn connect(address: Address) -> Result<Channel, PsError> {
         .keep_alive_while_idle(true);
     Ok(match address {
         Address::Tcp(_) => {
-            let mut connector = HttpConnector::new();
-            connector.set_nodelay(true);
-            let in_turns =
-                |connection: TokioIo<TcpStream>| TokioIo::new(Turns::new(connection.into_inner()));
-            endpoint.connect_with_connector(connector.map_response(in_turns)).await?
+            let in_turns = |connection: TokioIo<TcpStream>| {
+                let connection = connection.into_inner();
+                // Without it, it is slower.
+                if let Err(error) = wire::set_urgent(&connection) {
+                    tracing::warn!("cannot set up a connection: {error}");
+                }
+                TokioIo::new(Turns::new(connection))
+            };
+            endpoint.connect_with_connector(HttpConnector::new().map_response(in_turns)).await?
         }
         Address::Unix(path) => {
             let connector = service_fn(move |_| {

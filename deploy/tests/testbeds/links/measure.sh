@@ -47,7 +47,7 @@ for ((i = 0; i < servers_max; i++)); do
   # Both ways: each end limits what it sends.
   for end in "$worker hw2w$i" "$server hw2s"; do
     read -r name device <<<"$end"
-    tc -n "$name" qdisc add dev "$device" root tbf rate "$rate" burst 256kb latency 20ms
+    tc -n "$name" qdisc add dev "$device" root tbf rate "$rate" burst 256kb latency 5ms
   done
   # To the first server, where the others look for the coordinator.
   if [ "$i" -gt 0 ]; then
