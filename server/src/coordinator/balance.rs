@@ -12,9 +12,10 @@ pub(crate) struct Candidate {
 }
 
 /// A holder for every replica: shares differ by at most one, and a replica stays with its worker
-/// unless the shares force it away. With more workers than replicas the rest are spares; when
-/// `rotate` is set, those who contributed least get the replicas, since a spare that never ran is
-/// no spare.
+/// unless the shares force it away. Those of a worker lie among those of the others, as far as that
+/// leaves where they are: contributions are wanted in replica order, and a worker with many in a row
+/// would keep the others waiting. With more workers than replicas the rest are spares; when `rotate`
+/// is set, those who contributed least get the replicas, since a spare that never ran is no spare.
 ///
 /// # Panics
 /// If there is no candidate.
@@ -24,31 +25,59 @@ pub(crate) fn balance(
     rotate: bool,
 ) -> Vec<WorkerId> {
     assert!(!candidates.is_empty(), "somebody must hold the replicas");
-    let load = |worker| holders.iter().filter(|holder| **holder == Some(worker)).count();
+    let held = |worker| holders.iter().filter(|holder| **holder == Some(worker)).count();
     let mut order = candidates.to_vec();
     if rotate && candidates.len() > holders.len() {
         order.sort_by_key(|candidate| (candidate.contributions, candidate.worker));
     } else {
-        order.sort_by_key(|candidate| (usize::MAX - load(candidate.worker), candidate.worker));
+        order.sort_by_key(|candidate| (usize::MAX - held(candidate.worker), candidate.worker));
     }
     let (each, extra) = (holders.len() / order.len(), holders.len() % order.len());
-    let mut shares: Vec<(WorkerId, usize)> = (0..)
+    let mut shares: Vec<Share> = (0..)
         .zip(&order)
-        .map(|(place, candidate)| (candidate.worker, each + usize::from(place < extra)))
+        .map(|(place, Candidate { worker, .. })| {
+            let share = each + usize::from(place < extra);
+            let held = held(*worker);
+            Share { worker: *worker, held, kept: held.min(share), seen: 0, lacks: share }
+        })
         .collect();
-
-    let mut take = |wanted: Option<WorkerId>| {
-        let fits = |(worker, left): &&mut (WorkerId, usize)| {
-            *left > 0 && wanted.is_none_or(|wanted| wanted == *worker)
-        };
-        let (worker, left) = shares.iter_mut().find(fits)?;
-        *left -= 1;
-        Some(*worker)
+    let keep = |holder: &Option<WorkerId>| {
+        shares.iter_mut().find(|share| Some(share.worker) == *holder)?.keep()
     };
-    let kept: Vec<Option<WorkerId>> =
-        holders.iter().map(|holder| holder.and_then(|worker| take(Some(worker)))).collect();
-    let filled = kept.into_iter().map(|holder| holder.or_else(|| take(None)));
-    filled.map(|holder| holder.expect("the shares add up to the replicas")).collect()
+    let kept: Vec<Option<WorkerId>> = holders.iter().map(keep).collect();
+    let mut next = 0;
+    let mut fill = || {
+        let places = (0..shares.len()).map(|place| (next + place) % shares.len());
+        let place = places.into_iter().find(|place| shares[*place].lacks > 0);
+        let place = place.expect("the shares add up to the replicas");
+        shares[place].lacks -= 1;
+        next = place + 1;
+        shares[place].worker
+    };
+    kept.into_iter().map(|holder| holder.unwrap_or_else(&mut fill)).collect()
+}
+
+/// Of one worker.
+struct Share {
+    worker: WorkerId,
+    /// Replicas that it holds, that it keeps of those, and that were looked at.
+    held: usize,
+    kept: usize,
+    seen: usize,
+    /// Replicas that it still is to get.
+    lacks: usize,
+}
+
+impl Share {
+    /// The worker, if it keeps the next of what it holds: those that it gives away lie evenly among
+    /// the others.
+    fn keep(&mut self) -> Option<WorkerId> {
+        let before = |seen: usize| (seen * self.kept).div_ceil(self.held);
+        let keeps = before(self.seen + 1) > before(self.seen);
+        self.seen += 1;
+        self.lacks -= usize::from(keeps);
+        keeps.then_some(self.worker)
+    }
 }
 
 #[cfg(test)]
@@ -69,12 +98,15 @@ mod tests {
     fn shares_differ_by_at_most_one_and_holders_keep_what_they_may() {
         let nobody = [None; 5];
         let two = candidates(&[(1, 0), (2, 0)]);
-        assert_eq!(balance(&nobody, &two, false), ids(&[1, 1, 1, 2, 2]));
+        assert_eq!(balance(&nobody, &two, false), ids(&[1, 2, 1, 2, 1]));
         let held = [1, 2, 1, 2, 1].map(|worker| Some(WorkerId(worker)));
         assert_eq!(balance(&held, &two, false), ids(&[1, 2, 1, 2, 1]));
         let three = candidates(&[(1, 9), (2, 9), (3, 0)]);
         assert_eq!(balance(&held, &three, false), ids(&[1, 2, 1, 2, 3]));
         assert_eq!(balance(&held, &three, true), ids(&[1, 2, 1, 2, 3]));
+        let all = [Some(WorkerId(1)); 6];
+        assert_eq!(balance(&all, &two, false), ids(&[1, 2, 1, 2, 1, 2]));
+        assert_eq!(balance(&all, &three, false), ids(&[1, 2, 3, 1, 2, 3]));
     }
 
     #[test]

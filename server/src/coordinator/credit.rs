@@ -3,7 +3,7 @@
 use hw2_common::ids::ReplicaId;
 
 /// Memory for contributions that wait, and how many may wait whatever they take.
-const HELD_BYTES: u64 = 1 << 30;
+const HELD_BYTES: u64 = 64 << 20;
 const HELD_MIN: u64 = 4;
 
 /// Bounds the contributions that wait on the server for a lower replica.
@@ -14,8 +14,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// As `cluster.push_window` says. 0 is what a fixed amount of memory holds, and that is much: a
-    /// worker that holds many replicas in a row waits when the window does not reach them.
+    /// As `cluster.push_window` says. 0 is what a fixed amount of memory holds: little, since leases are
+    /// dealt in turn.
     pub(crate) fn new(push_window: u32, contribution_bytes: u64) -> Self {
         let fitting = (HELD_BYTES / contribution_bytes.max(1)).max(HELD_MIN);
         let beyond_next = match push_window {
@@ -61,9 +61,9 @@ mod tests {
     #[test]
     fn by_default_it_is_what_some_memory_holds() {
         let beyond_next = |bytes| Window::new(0, bytes).beyond_next;
-        assert_eq!(beyond_next(12 << 20), 85);
+        assert_eq!(beyond_next(12 << 20), 5);
         assert_eq!(beyond_next(1 << 29), 4);
-        assert_eq!(beyond_next(0), 1 << 30);
+        assert_eq!(beyond_next(0), 64 << 20);
         assert_eq!(Window::new(1, 12 << 20).beyond_next, 1);
     }
 }

@@ -73,10 +73,12 @@ impl Leases {
         numbered.filter(|(_, unit)| wanted(unit)).map(|(number, _)| number).collect()
     }
 
-    /// Gives `worker` the first `count` orphans.
+    /// Gives `worker` `count` orphans, which lie evenly among the others, the first one too.
     pub(crate) fn grant(&mut self, worker: WorkerId, count: usize) -> Granted {
         let mut granted = Granted::default();
-        for unit in self.orphans().into_iter().take(count) {
+        let orphans = self.orphans();
+        let count = count.min(orphans.len());
+        for unit in (0..count).map(|place| orphans[place * orphans.len() / count]) {
             granted.units += 1;
             granted.releases += u64::from(self.assign(unit, worker));
         }

@@ -192,7 +192,7 @@ fn draining_drops_the_step_saves_the_state_and_stops_the_workers() {
     let (busy, idle) = (workers[0], workers[1]);
     world.replicas(busy);
     world.replicas(idle);
-    world.push(idle, 1, 2);
+    world.push(idle, 1, 1);
     let waiter = world.next(idle);
     world.saves_at_once = false;
     world.coordinator.drain(world.now, "SIGTERM");

@@ -23,14 +23,14 @@ fn one_worker_computes_all_replicas_in_order() {
 fn replicas_stay_with_their_workers_and_a_newcomer_gets_its_share_with_the_next_step() {
     let (mut world, mut workers) = World::training(job(), 2);
     world.step(&workers);
-    assert_eq!(world.replicas(workers[0]), [0, 1]);
-    assert_eq!(world.replicas(workers[1]), [2]);
+    assert_eq!(world.replicas(workers[0]), [0, 2]);
+    assert_eq!(world.replicas(workers[1]), [1]);
     let newcomer = world.join();
     assert!(world.replicas(newcomer).is_empty());
     workers.push(newcomer);
     world.step(&workers);
     let shares = workers.iter().map(|worker| world.replicas(*worker));
-    assert_eq!(shares.collect::<Vec<_>>(), [[0], [2], [1]]);
+    assert_eq!(shares.collect::<Vec<_>>(), [[0], [1], [2]]);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn the_first_contribution_counts_even_from_a_worker_that_was_lost() {
 fn a_worker_that_is_alive_but_stuck_loses_its_leases_until_it_pulls_again() {
     let (mut world, workers) = World::training(job(), 2);
     let stuck = workers[0];
-    world.push(workers[1], 0, 2);
+    world.push(workers[1], 0, 1);
     world.next(workers[1]);
     world.pass(ASSIGNMENT_MS);
     assert!(world.replicas(workers[1]).is_empty());
@@ -80,8 +80,8 @@ fn a_worker_that_is_alive_but_stuck_loses_its_leases_until_it_pulls_again() {
     // Up to its fair share of three replicas for two workers, and then the rest.
     assert_eq!(world.replicas(workers[1]), [0]);
     world.push(workers[1], 0, 0);
-    assert_eq!(world.replicas(workers[1]), [1]);
-    world.push(workers[1], 0, 1);
+    assert_eq!(world.replicas(workers[1]), [2]);
+    world.push(workers[1], 0, 2);
     assert_eq!(world.global_step(), 1);
     assert_eq!(world.replicas(workers[1]), [0, 1, 2], "nothing for the one that is stuck");
     assert!(world.replicas(stuck).is_empty());
@@ -285,13 +285,13 @@ fn only_work_keeps_a_lease() {
         },
         |world, worker| world.report(worker, 0, 0, 1),
         |world, worker| {
-            world.push(worker, 0, 2);
+            world.push(worker, 0, 1);
         },
     ];
     for noise in noises {
         let (mut world, workers) = World::training(job(), 2);
-        assert_eq!(world.replicas(workers[0]), [0, 1]);
-        world.push(workers[1], 0, 2);
+        assert_eq!(world.replicas(workers[0]), [0, 2]);
+        world.push(workers[1], 0, 1);
         world.next(workers[1]);
         for _ in 0..ASSIGNMENT_MS / 1000 {
             world.pass(1000);
@@ -330,12 +330,12 @@ fn one_that_is_stuck_is_given_nothing_by_a_pull_that_it_began_before() {
     let (mut world, workers) = World::training(job(), 2);
     let stuck = workers[0];
     let waiter = world.next_while_pushing(stuck, super::world::assignment(0, 0));
-    world.push(workers[1], 0, 2);
+    world.push(workers[1], 0, 1);
     world.next(workers[1]);
     world.pass(ASSIGNMENT_MS + 200);
     let Some(Directive::Wait(reason)) = world.directed.get(&waiter) else { panic!("it is told") };
     assert!(reason.contains("its leases expire"), "{reason}");
-    for replica in [0, 1] {
+    for replica in [0, 2] {
         world.push(workers[1], 0, replica);
     }
     assert_eq!(world.global_step(), 1);
