@@ -226,11 +226,12 @@ impl Driver {
         term: Term,
         worker: WorkerId,
         assignment: Assignment,
+        computing: bool,
     ) -> Result<(Waiter, oneshot::Receiver<Credit>), Refusal> {
         self.coordinator.check_term(term)?;
         let (answer, wait) = oneshot::channel();
         let waiter = self.waiter();
-        self.coordinator.credit(self.now(), worker, assignment, waiter)?;
+        self.coordinator.credit(self.now(), worker, assignment, computing, waiter)?;
         self.credits.insert(waiter, answer);
         Ok((waiter, wait))
     }

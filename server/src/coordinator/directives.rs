@@ -6,8 +6,8 @@ use super::leases::Granted;
 use super::step::StepBarrier;
 use super::workers::not_a_member;
 use super::{
-    Asking, Coordinator, Credit, Directive, Effect, Ending, Leased, Level, Now, Phase, Refusal,
-    Waiter,
+    Asking, Coordinator, Credit, Directive, Effect, Ending, Leased, Level, Now, Phase, Question,
+    Refusal, Waiter,
 };
 
 /// Whether what a worker is `pushing` is wanted by `barrier`, which is that of `step`, and not in yet.
@@ -60,6 +60,7 @@ impl Coordinator {
         now: Now,
         worker: WorkerId,
         assignment: Assignment,
+        computing: bool,
         waiter: Waiter,
     ) -> Result<(), Refusal> {
         self.check_assignment(assignment)?;
@@ -68,9 +69,10 @@ impl Coordinator {
             self.effects.push(Effect::GiveCredit(waiter, credit));
             return Ok(());
         }
-        if let Some((older, ..)) = self.credits.insert(worker, (waiter, now, assignment)) {
+        let question = Question { waiter, asked: now, assignment, computing };
+        if let Some(older) = self.credits.insert(worker, question) {
             let credit = Credit::Wait("this worker asks again elsewhere".into());
-            self.effects.push(Effect::GiveCredit(older, credit));
+            self.effects.push(Effect::GiveCredit(older.waiter, credit));
         }
         self.serve(now);
         Ok(())
@@ -79,7 +81,7 @@ impl Coordinator {
     /// The connection of a call that waits is gone.
     pub(crate) fn forget(&mut self, waiter: Waiter) {
         self.asking.retain(|_, asking| asking.waiter != waiter);
-        self.credits.retain(|_, (waiting, ..)| *waiting != waiter);
+        self.credits.retain(|_, question| question.waiter != waiter);
     }
 
     /// Answers every call that can be answered now.
@@ -97,14 +99,14 @@ impl Coordinator {
                 self.effects.push(Effect::Direct(waiter, directive));
             }
         }
-        let asking: Vec<(WorkerId, Assignment)> =
-            self.credits.iter().map(|(worker, (.., assignment))| (*worker, *assignment)).collect();
-        for (worker, assignment) in asking {
-            if let Some(credit) = self.credit_now(now, worker, assignment)
-                && let Some((waiter, asked, _)) = self.credits.remove(&worker)
-            {
+        let questions: Vec<(WorkerId, Question)> =
+            self.credits.iter().map(|(worker, question)| (*worker, *question)).collect();
+        for (worker, question) in questions {
+            if let Some(credit) = self.credit_now(now, worker, question) {
+                self.credits.remove(&worker);
+                let Question { waiter, asked, computing, .. } = question;
                 // It waited for others until now: what it owes is not overdue.
-                if asked != now {
+                if asked != now && !computing {
                     self.members.progressed(now, worker);
                 }
                 self.effects.push(Effect::GiveCredit(waiter, credit));
@@ -178,7 +180,8 @@ impl Coordinator {
         }
     }
 
-    fn credit_now(&mut self, now: Now, worker: WorkerId, assignment: Assignment) -> Option<Credit> {
+    fn credit_now(&mut self, now: Now, worker: WorkerId, question: Question) -> Option<Credit> {
+        let Question { assignment, computing, .. } = question;
         let Phase::Training(barrier) = &self.phase else {
             return Some(Credit::Drop("no contribution is wanted now: ask what is".into()));
         };
@@ -189,6 +192,10 @@ impl Coordinator {
         let next = barrier.next().expect("a replica that is missing is at least the next");
         if self.window.admits(next, replica) {
             return Some(Credit::Push);
+        }
+        if computing {
+            // It may yet be wanted by the time it is made.
+            return None;
         }
         // A lower replica that only this worker can be asked for: it gives the higher one back.
         let mine = |(lower, holder): &(u32, Option<WorkerId>)| {

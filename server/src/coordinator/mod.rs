@@ -162,7 +162,7 @@ pub(crate) struct Coordinator {
     /// Whether the next step's leases rotate to the workers that contributed least.
     rotate: bool,
     asking: BTreeMap<WorkerId, Asking>,
-    credits: BTreeMap<WorkerId, (Waiter, Now, Assignment)>,
+    credits: BTreeMap<WorkerId, Question>,
     /// Why the run shall stop at the next opportunity.
     draining: Option<String>,
     saves: Saves,
@@ -186,6 +186,16 @@ struct Asking {
     since: Now,
     /// What it computes and pushes meanwhile.
     pushing: Option<Assignment>,
+}
+
+/// A worker that wants credit for a push.
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    waiter: Waiter,
+    asked: Now,
+    assignment: Assignment,
+    /// It is still computing what it wants to push, and does not wait for others yet.
+    computing: bool,
 }
 
 /// Which states are on their way to the disk.

@@ -7,7 +7,8 @@ use hw2_common::ids::WorkerId;
 use super::directives::is_awaited;
 use super::membership::Introduction;
 use super::{
-    Asking, Coordinator, Credit, Directive, Effect, Level, Now, Order, Phase, Refusal, Waiter,
+    Asking, Coordinator, Credit, Directive, Effect, Level, Now, Order, Phase, Question, Refusal,
+    Waiter,
 };
 
 /// Longest wait of a question for credit: it is a small call, and small calls have a deadline.
@@ -126,7 +127,7 @@ impl Coordinator {
         };
         let slow = |(worker, member): &(WorkerId, &super::membership::Member)| {
             let since = member.progressed.max(began);
-            let waits = self.credits.contains_key(worker);
+            let waits = self.credits.get(worker).is_some_and(|question| !question.computing);
             let owes = !leases.owed_by(*worker).is_empty();
             now.since(since) > self.limits.assignment && owes && !waits
         };
@@ -165,7 +166,7 @@ impl Coordinator {
             let directive = Directive::Rejoin(not_a_member(worker));
             self.effects.push(Effect::Direct(waiter, directive));
         }
-        if let Some((waiter, ..)) = self.credits.remove(&worker) {
+        if let Some(Question { waiter, .. }) = self.credits.remove(&worker) {
             let credit = Credit::Drop(not_a_member(worker));
             self.effects.push(Effect::GiveCredit(waiter, credit));
         }
@@ -194,16 +195,17 @@ impl Coordinator {
         let asking: Vec<(WorkerId, Waiter)> =
             asking.map(|(w, asking)| (*w, asking.waiter)).collect();
         let credit_wait = self.limits.wait.min(CREDIT_WAIT_MAX);
-        let credits = self.credits.iter().filter(|(_, (_, since, _))| long(since, credit_wait));
-        let credits: Vec<(WorkerId, Waiter)> =
-            credits.map(|(w, (waiter, ..))| (*w, *waiter)).collect();
+        let credits = self.credits.iter().filter(|(_, asked)| long(&asked.asked, credit_wait));
+        let credits: Vec<(WorkerId, Question)> = credits.map(|(w, asked)| (*w, *asked)).collect();
         for (worker, waiter) in asking {
             self.asking.remove(&worker);
             self.effects.push(Effect::Direct(waiter, Directive::Wait(self.waiting_for())));
         }
-        for (worker, waiter) in credits {
+        for (worker, Question { waiter, computing, .. }) in credits {
             self.credits.remove(&worker);
-            self.members.progressed(now, worker);
+            if !computing {
+                self.members.progressed(now, worker);
+            }
             self.effects.push(Effect::GiveCredit(waiter, Credit::Wait(self.waiting_for())));
         }
     }

@@ -86,10 +86,10 @@ impl Control for ControlService {
     }
 
     async fn credit(&self, request: Request<v1::CreditRequest>) -> Answer<v1::CreditReply> {
-        let v1::CreditRequest { term, worker, step, replica } = request.into_inner();
+        let v1::CreditRequest { term, worker, step, replica, computing } = request.into_inner();
         let (term, worker) = (Term(term), WorkerId(worker));
         let assignment = convert::assignment(step, replica);
-        let begin = move |driver: &mut Driver| driver.credit(term, worker, assignment);
+        let begin = move |driver: &mut Driver| driver.credit(term, worker, assignment, computing);
         let credit =
             Waiting::begin(&self.desk.coordinating()?.driver, begin).await?.answer().await?;
         Ok(Response::new(credit.into()))

@@ -374,6 +374,7 @@ impl Worker {
                 worker: self.worker,
                 step: assignment.step.0,
                 replica: assignment.replica.0,
+                computing: false,
             };
             match self.control.credit(request).await?.into_inner().answer() {
                 v1::credit_reply::Answer::Wait => {}

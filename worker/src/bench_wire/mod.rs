@@ -42,32 +42,32 @@ pub fn drive(ps: &Addresses, computing: Duration) -> Result<Vec<Duration>, PsErr
     let (buckets, mut rounds) = (layout.buckets(), Vec::new());
     let mut pace = Pace::new(&network, &layout, computing);
     let (mut directive, mut held) =
-        Exchange::new(None).finish(&session, &contribution, &mut pace)?;
+        Exchange::new(&session, None).finish(&contribution, &mut pace)?;
     loop {
         (directive, held) = match directive {
             Directive::Run { step, assignments } => {
                 let began = Instant::now();
-                let mut exchange = Exchange::new(held);
+                let mut exchange = Exchange::new(&session, held);
                 for (place, (replica, credit)) in assignments.iter().enumerate() {
                     let assignment = Assignment { step, replica: *replica };
-                    exchange.finish_push(&session, &contribution)?;
+                    exchange.finish_push(&contribution)?;
                     let is_last = place + 1 == assignments.len();
                     let next = match assignments.get(place + 1) {
                         Some((replica, _)) => Assignment { step, replica: *replica },
                         None => Assignment { step: step.next(), replica: assignments[0].0 },
                     };
-                    exchange.begin(&session, assignment, credit, is_last);
+                    exchange.begin(assignment, credit, is_last);
                     if !computing.is_zero() {
                         for (bucket, made) in buckets.iter().zip(pace.begin(assignment, next)) {
                             std::thread::sleep(made.saturating_duration_since(Instant::now()));
                             exchange.bucket_is_made(&contribution, bucket.start, &mut pace);
                         }
                     }
-                    if !exchange.await_credit(&session, assignment)? {
+                    if !exchange.await_credit()? {
                         break;
                     }
                 }
-                let next = exchange.finish(&session, &contribution, &mut pace)?;
+                let next = exchange.finish(&contribution, &mut pace)?;
                 if matches!(next.0, Directive::Run { .. }) {
                     rounds.push(began.elapsed());
                 }
@@ -78,9 +78,9 @@ pub fn drive(ps: &Addresses, computing: Duration) -> Result<Vec<Duration>, PsErr
                     let samples = hello.job.eval_range(block).len() as u32;
                     session.report(EvaluationReport { step, block, samples, ..nothing() })?;
                 }
-                Exchange::new(held).finish(&session, &contribution, &mut pace)?
+                Exchange::new(&session, held).finish(&contribution, &mut pace)?
             }
-            Directive::Wait(_) => Exchange::new(held).finish(&session, &contribution, &mut pace)?,
+            Directive::Wait(_) => Exchange::new(&session, held).finish(&contribution, &mut pace)?,
             Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason)),
             Directive::Stop { .. } => {
                 // The server ends whether or not it still hears this.

@@ -2,13 +2,16 @@
 
 use std::pin::Pin;
 
+use futures_util::FutureExt;
 use hw2_common::ids::{Assignment, VersionId};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Contribution, Credit, Destination, Directive, PsError, Pull, Push, Session};
 
 /// A push, a pull, and the question what comes next.
-pub struct Exchange {
+pub struct Exchange<'a> {
+    session: &'a Session,
+    working: Option<Working>,
     push: Option<Push>,
     pull: Option<Pull>,
     asked: Option<Asked>,
@@ -19,35 +22,62 @@ pub struct Exchange {
 /// A question that was put to the server.
 pub(super) type Asked = AbortOnDropHandle<Result<Directive, PsError>>;
 
+/// The question whether to push: yes, or it is not wanted any more.
+pub(super) type CreditAsked = AbortOnDropHandle<Result<bool, PsError>>;
+
+/// What is being computed.
+struct Working {
+    assignment: Assignment,
+    is_last: bool,
+    /// Buckets of its gradient that are made.
+    made: usize,
+    /// While there is no credit.
+    credit: Option<CreditAsked>,
+}
+
+impl Working {
+    /// Whether there is credit that was asked for, and that nobody knows of yet.
+    fn has_credit(&mut self) -> bool {
+        let answer = self.credit.take_if(|credit| credit.is_finished());
+        // What it is without credit, is asked again when all is made.
+        matches!(answer.and_then(FutureExt::now_or_never), Some(Ok(Ok(true))))
+    }
+}
+
 /// A push that is being finished.
 type Pushing<'a> = Pin<Box<dyn Future<Output = Result<(), PsError>> + 'a>>;
 
-impl Exchange {
+impl<'a> Exchange<'a> {
     /// Nothing yet; the destination has the vectors of `held`.
-    pub fn new(held: Option<VersionId>) -> Self {
-        Self { push: None, pull: None, asked: None, held }
+    pub fn new(session: &'a Session, held: Option<VersionId>) -> Self {
+        Self { session, working: None, push: None, pull: None, asked: None, held }
     }
 
     /// `assignment` begins to be computed. With credit its buckets go to the servers as they are
-    /// made, and if it is the last one, what comes after it is on its way from now on.
-    pub fn begin(
-        &mut self,
-        session: &Session,
-        assignment: Assignment,
-        credit: &Credit,
-        is_last: bool,
-    ) {
-        if *credit == Credit::Push {
-            // Before the push, which would be in its way on a slow link.
-            if is_last {
-                self.asked = Some(session.ask(Some(assignment)));
-                let next = assignment.step.next();
-                // Before an evaluation they would be in the way of its EMA.
-                self.pull =
-                    (!session.eval_due(next)).then(|| session.begin_pull(VersionId::Weights(next)));
+    /// made, and if it is the last one, what comes after it is on its way from now on; without, that
+    /// begins as soon as there is some.
+    pub fn begin(&mut self, assignment: Assignment, credit: &Credit, is_last: bool) {
+        let mut working = Working { assignment, is_last, made: 0, credit: None };
+        match credit {
+            Credit::Push => self.open(assignment, is_last),
+            Credit::Wait(_) | Credit::Drop(_) => {
+                working.credit = Some(self.session.ask_credit(assignment, true));
             }
-            self.push = Some(session.begin_push(assignment));
         }
+        self.working = Some(working);
+    }
+
+    /// There is credit for `assignment`.
+    fn open(&mut self, assignment: Assignment, is_last: bool) {
+        // Before the push, which would be in its way on a slow link.
+        if is_last {
+            self.asked = Some(self.session.ask(Some(assignment)));
+            let next = assignment.step.next();
+            // Before an evaluation they would be in the way of its EMA.
+            self.pull = (!self.session.eval_due(next))
+                .then(|| self.session.begin_pull(VersionId::Weights(next)));
+        }
+        self.push = Some(self.session.begin_push(assignment));
     }
 
     /// The next bucket of `contribution` is made, and nothing computes with the weights from number
@@ -58,26 +88,35 @@ impl Exchange {
         start: usize,
         destination: &mut impl Destination,
     ) {
+        let Some(working) = &mut self.working else { return };
+        working.made += 1;
+        let (assignment, is_last, made) = (working.assignment, working.is_last, working.made);
+        if working.has_credit() {
+            self.open(assignment, is_last);
+        }
         if let Some(push) = &mut self.push {
-            push.send_next_bucket(contribution);
+            push.send_buckets(contribution, made);
         }
         if let Some(pull) = &mut self.pull {
             pull.deliver(destination, start);
         }
     }
 
-    /// `assignment` is computed: what had no credit asks for it, and is pushed unless it is not
+    /// The assignment is computed: what had no credit asks for it, and is pushed unless it is not
     /// wanted. Says whether it is: if not, the server has something better to do.
     ///
     /// # Errors
     /// Any error ends the session.
-    pub fn await_credit(
-        &mut self,
-        session: &Session,
-        assignment: Assignment,
-    ) -> Result<bool, PsError> {
-        if self.push.is_none() && session.await_credit(assignment)? {
-            self.push = Some(session.begin_push(assignment));
+    pub fn await_credit(&mut self) -> Result<bool, PsError> {
+        if let Some(mut working) = self.working.take()
+            && self.push.is_none()
+        {
+            let is_wanted = working.has_credit() || {
+                // From now on it waits.
+                let credit = self.session.ask_credit(working.assignment, false);
+                self.session.call(async { credit.await.expect("asking does not panic") })?
+            };
+            self.push = is_wanted.then(|| self.session.begin_push(working.assignment));
         }
         Ok(self.push.is_some())
     }
@@ -86,13 +125,9 @@ impl Exchange {
     ///
     /// # Errors
     /// Any error ends the session.
-    pub fn finish_push(
-        &mut self,
-        session: &Session,
-        contribution: &Contribution,
-    ) -> Result<(), PsError> {
+    pub fn finish_push(&mut self, contribution: &Contribution) -> Result<(), PsError> {
         match self.push.take() {
-            Some(push) => session.call(session.finish_push(push, contribution)),
+            Some(push) => self.session.call(self.session.finish_push(push, contribution)),
             None => Ok(()),
         }
     }
@@ -109,10 +144,10 @@ impl Exchange {
     /// Any error ends the session, and with it the use of what was held.
     pub fn finish(
         mut self,
-        session: &Session,
         contribution: &Contribution,
         destination: &mut impl Destination,
     ) -> Result<(Directive, Option<VersionId>), PsError> {
+        let session = self.session;
         let assignment = self.push.as_ref().map(Push::assignment);
         let asked = self.asked.take().unwrap_or_else(|| session.ask(assignment));
         let pushing = self.push.take().map(|mut push| {
@@ -120,12 +155,11 @@ impl Exchange {
             push.send_all(contribution);
             Box::pin(session.finish_push(push, contribution)) as Pushing<'_>
         });
-        session.call(self.finishing(session, asked, pushing, destination))
+        session.call(self.finishing(asked, pushing, destination))
     }
 
     async fn finishing(
         mut self,
-        session: &Session,
         mut asked: Asked,
         mut pushing: Option<Pushing<'_>>,
         destination: &mut impl Destination,
@@ -136,12 +170,12 @@ impl Exchange {
             if matches!(directive, Directive::Stop { .. } | Directive::Rejoin(_)) {
                 return Ok((directive, None));
             }
-            if self.fetch(session, &directive, &mut pushing, destination).await? {
+            if self.fetch(&directive, &mut pushing, destination).await? {
                 done(&mut pushing).await?;
                 return Ok((directive, self.held));
             }
             // Its step is over, or will be computed again.
-            asked = session.ask(None);
+            asked = self.session.ask(None);
         }
     }
 
@@ -174,7 +208,6 @@ impl Exchange {
     /// version any more.
     async fn fetch(
         &mut self,
-        session: &Session,
         directive: &Directive,
         pushing: &mut Option<Pushing<'_>>,
         destination: &mut impl Destination,
@@ -193,7 +226,7 @@ impl Exchange {
         }
         self.held = None;
         let pull = pull.filter(|pull| pull.version() == needed);
-        let mut pull = pull.unwrap_or_else(|| session.begin_pull(needed));
+        let mut pull = pull.unwrap_or_else(|| self.session.begin_pull(needed));
         loop {
             pull.deliver(destination, 0);
             if !pull.is_over() && destination.work_ahead() {

@@ -21,8 +21,6 @@ use super::{Contribution, PsError};
 pub(super) struct Push {
     parts: Vec<PartPush>,
     assignment: Assignment,
-    /// Buckets so far.
-    sent: usize,
 }
 
 /// What of a push goes to one server.
@@ -57,7 +55,7 @@ struct Waiting {
 
 impl Push {
     pub(super) fn new(assignment: Assignment, parts: Vec<PartPush>) -> Self {
-        Self { parts, assignment, sent: 0 }
+        Self { parts, assignment }
     }
 
     /// What is pushed.
@@ -65,10 +63,9 @@ impl Push {
         self.assignment
     }
 
-    /// Sends the next bucket, which backward has finished.
-    pub(super) fn send_next_bucket(&mut self, whole: &Contribution) {
-        self.sent += 1;
-        self.parts.iter_mut().for_each(|part| part.send_buckets(whole, self.sent));
+    /// Sends those of the first `count` buckets that have not been sent yet.
+    pub(super) fn send_buckets(&mut self, whole: &Contribution, count: usize) {
+        self.parts.iter_mut().for_each(|part| part.send_buckets(whole, count));
     }
 
     /// Sends what has not been sent yet.

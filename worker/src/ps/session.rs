@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use tower_service::Service;
 
 use super::client::timed;
-use super::exchange::Asked;
+use super::exchange::{Asked, CreditAsked};
 use super::push::PartPush;
 use super::servers::Server;
 use super::spans::Spans;
@@ -128,35 +128,29 @@ impl Session {
         Pull::begin(&self.servers, self.term, version)
     }
 
-    /// Asks until `assignment` may be pushed (true) or is not wanted any more. Each question waits
-    /// at the server, so this does not spin.
-    ///
-    /// # Errors
-    /// Any error ends the session.
-    pub fn await_credit(&self, assignment: Assignment) -> Result<bool, PsError> {
-        loop {
-            match self.credit(assignment)? {
-                Credit::Push => return Ok(true),
-                Credit::Drop(reason) => {
-                    tracing::debug!("{assignment} is dropped: {reason}");
-                    return Ok(false);
-                }
-                Credit::Wait(reason) => tracing::debug!("{assignment} waits: {reason}"),
-            }
-        }
-    }
-
-    fn credit(&self, assignment: Assignment) -> Result<Credit, PsError> {
+    /// Asks until `assignment`, which may still be `computing`, may be pushed (true) or is not wanted
+    /// any more. Each question waits at the server, so this does not spin.
+    pub(super) fn ask_credit(&self, assignment: Assignment, computing: bool) -> CreditAsked {
         let request = v1::CreditRequest {
             term: self.term.0,
             worker: self.worker.0,
             step: assignment.step.0,
             replica: assignment.replica.0,
+            computing,
         };
         let mut control = self.client.control.clone();
-        self.client.control_io.call(&self.client.stop, async move {
-            Ok(Credit::from(control.credit(timed(request)).await?.into_inner()))
-        })
+        AbortOnDropHandle::new(self.client.control_io.spawn(async move {
+            loop {
+                match Credit::from(control.credit(timed(request)).await?.into_inner()) {
+                    Credit::Push => return Ok(true),
+                    Credit::Drop(reason) => {
+                        tracing::debug!("{assignment} is dropped: {reason}");
+                        return Ok(false);
+                    }
+                    Credit::Wait(reason) => tracing::debug!("{assignment} waits: {reason}"),
+                }
+            }
+        }))
     }
 
     /// Opens a push for which there is credit.

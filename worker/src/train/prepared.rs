@@ -111,7 +111,7 @@ impl Prepared {
         assignment: Assignment,
         next: Assignment,
         contribution: &mut Contribution,
-        exchange: &mut Exchange,
+        exchange: &mut Exchange<'_>,
     ) -> Result<(), ComputeError> {
         if self.staged.as_ref().is_none_or(|staged| staged.assignment != assignment) {
             let began = Instant::now();

@@ -189,18 +189,18 @@ fn serve(
 ) -> Result<End, SessionError> {
     let wire = prepared.job.config.wire;
     let mut contribution = Contribution::new(&prepared.layout, wire);
-    let (mut directive, mut held) = Exchange::new(None).finish(session, &contribution, prepared)?;
+    let (mut directive, mut held) = Exchange::new(session, None).finish(&contribution, prepared)?;
     loop {
-        let mut exchange = Exchange::new(held);
+        let mut exchange = Exchange::new(session, held);
         match directive {
             Directive::Run { step, assignments } => {
                 for work in works(step, &assignments) {
-                    exchange.finish_push(session, &contribution)?;
+                    exchange.finish_push(&contribution)?;
                     if stop.is_cancelled() || session.is_lost() {
                         break;
                     }
                     let work = &work;
-                    if !contribute(session, prepared, work, &mut contribution, &mut exchange)? {
+                    if !contribute(prepared, work, &mut contribution, &mut exchange)? {
                         break;
                     }
                 }
@@ -225,7 +225,7 @@ fn serve(
             return Ok(End::Stopped);
         }
         let began = Instant::now();
-        (directive, held) = exchange.finish(session, &contribution, prepared)?;
+        (directive, held) = exchange.finish(&contribution, prepared)?;
         trace::span(TRACK, began, None, || "wait for the server".into());
     }
 }
@@ -272,16 +272,15 @@ fn evaluate(
 /// to be finished. With the last one begins the pull of what comes next. Says whether it was
 /// wanted.
 fn contribute(
-    session: &Session,
     prepared: &mut Prepared,
     work: &Work,
     contribution: &mut Contribution,
-    exchange: &mut Exchange,
+    exchange: &mut Exchange<'_>,
 ) -> Result<bool, SessionError> {
     let Work { assignment, credit, next, is_last } = work;
-    exchange.begin(session, *assignment, credit, *is_last);
+    exchange.begin(*assignment, credit, *is_last);
     prepared.train(*assignment, *next, contribution, exchange)?;
-    Ok(exchange.await_credit(session, *assignment)?)
+    Ok(exchange.await_credit()?)
 }
 
 #[cfg(test)]

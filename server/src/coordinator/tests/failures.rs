@@ -166,12 +166,14 @@ fn messages_that_cannot_be_change_nothing() {
     let stale = world.coordinator.check_term(Term(6)).unwrap_err();
     assert!(matches!(&stale, Refusal::Rejoin(_)));
     assert!(stale.message().contains("term 6") && stale.message().contains("term 7"));
-    let credit = world.coordinator.credit(world.now, workers[0], assignment(0, 9), Waiter(99));
+    let credit =
+        world.coordinator.credit(world.now, workers[0], assignment(0, 9), false, Waiter(99));
     assert!(matches!(credit, Err(Refusal::Invalid(_))));
     let pushing = Some(assignment(0, 9));
     let pull = world.coordinator.next(world.now, workers[0], pushing, Waiter(99));
     assert!(matches!(pull, Err(Refusal::Invalid(_))));
-    let credit = world.coordinator.credit(world.now, workers[0], assignment(9, 0), Waiter(99));
+    let credit =
+        world.coordinator.credit(world.now, workers[0], assignment(9, 0), false, Waiter(99));
     assert!(matches!(credit, Err(Refusal::NotNow(_))));
 }
 

@@ -235,6 +235,23 @@ fn a_worker_that_waits_for_credit_is_not_stuck() {
     assert!(!world.said(Level::Warn, "worker 3"));
 }
 
+/// With the question it only says that it would like to push while it computes.
+#[test]
+fn one_that_asks_for_credit_early_is_stuck_if_it_does_not_compute() {
+    let mut job = job();
+    job.config.cluster.push_window = 1;
+    let (mut world, workers) = World::training(job, 3);
+    let early = world.ask_credit_early(workers[2], 0, 2, true);
+    world.push(workers[0], 0, 0);
+    assert_eq!(world.credited.get(&early), Some(&Credit::Push), "as soon as there is room");
+    for _ in 0..ASSIGNMENT_MS / WAIT_MS + 2 {
+        world.ask_credit_early(workers[1], 0, 1, true);
+        world.ask_credit_early(workers[2], 0, 2, true);
+        world.pass(WAIT_MS);
+    }
+    assert!(world.said(Level::Warn, "worker 3 (host:2) got nothing done in 10000 ms"));
+}
+
 #[test]
 fn a_newer_pull_ends_the_older() {
     let (mut world, workers) = World::training(job(), 4);

@@ -261,9 +261,20 @@ impl World {
     }
 
     pub(super) fn ask_credit(&mut self, worker: WorkerId, step: u64, replica: u32) -> Waiter {
+        self.ask_credit_early(worker, step, replica, false)
+    }
+
+    /// The same, of a worker that may still be computing.
+    pub(super) fn ask_credit_early(
+        &mut self,
+        worker: WorkerId,
+        step: u64,
+        replica: u32,
+        computing: bool,
+    ) -> Waiter {
         let waiter = self.waiter();
         let assignment = assignment(step, replica);
-        self.coordinator.credit(self.now, worker, assignment, waiter).unwrap();
+        self.coordinator.credit(self.now, worker, assignment, computing, waiter).unwrap();
         self.carry_out();
         waiter
     }
