@@ -112,7 +112,8 @@ impl<'a> Exchange<'a> {
             && self.push.is_none()
         {
             let is_wanted = working.has_credit() || {
-                // From now on it waits.
+                // From now on it waits. Two questions would answer each other.
+                working.credit = None;
                 let credit = self.session.ask_credit(working.assignment, false);
                 self.session.call(async { credit.await.expect("asking does not panic") })?
             };
