@@ -91,9 +91,9 @@ fn each_server_is_killed_once() {
     }
 }
 
-/// One that is killed while it is waited for, with a worker: all others are there all the time.
+/// All others are there all the time.
 #[test]
-fn a_server_that_hangs_is_killed_and_a_worker_with_it() {
+fn a_server_and_a_worker_are_killed_together() {
     let job = job("f32").on_servers(2).set("cluster.heartbeat_timeout_ms", 2_000);
     let run = job.run("run");
     let mut servers = run.servers();

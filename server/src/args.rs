@@ -37,7 +37,8 @@ pub struct ServerArgs {
     pub run_dir: Option<String>,
 
     /// Which part of the vectors this server has, of a run on several: 0/COUNT decides for all and has
-    /// the config, the others are given --coordinator. All share the folder of the run
+    /// the config, the others are given --coordinator, and of all else only --listen, and --run-dir where
+    /// they have the run's folder, which all share, elsewhere
     #[arg(long, value_name = "NUMBER/COUNT", default_value = "0/1", hide_default_value = true)]
     pub shard: Shard,
 
@@ -98,7 +99,7 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
 fn serve_part(args: ServerArgs, coordinator: Address, listener: Listener) -> anyhow::Result<()> {
     let ServerArgs { shard, run_dir, trace, .. } = args;
     if trace.is_some() {
-        bail!("--trace is for the first server, which writes one file for all");
+        bail!("--trace is for the first server: what the others do is in no trace yet");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let reason = runtime.block_on(async {

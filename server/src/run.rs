@@ -80,12 +80,14 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     let run = Run { job, layout, cut, shards, clock, desk: desk.clone() };
     let mut opened = Some(opened);
     let ended = loop {
-        let Some(remotes) = gather(shards, &mut arrivals, &desk, &shutdown).await else {
-            bail!("asked to stop before all of the {shards} servers were there");
-        };
+        let remotes = gather(shards, &mut arrivals, &desk, &shutdown).await;
         let opened = match opened.take() {
             Some(opened) => opened,
             None => open_folder(&run.job).await?,
+        };
+        let Some(remotes) = remotes else {
+            edge.stop().await;
+            return stopped(opened);
         };
         let writer = trace.as_ref().map(TraceFile::writer);
         let end = run.term(opened, remotes, writer, &shutdown).await?;
@@ -104,6 +106,14 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
         tokio::task::spawn_blocking(|| trace.finish()).await?;
     }
     outcome(ended)
+}
+
+/// How a run stands whose server was asked to stop while it waited for others.
+fn stopped(opened: Opened) -> anyhow::Result<Outcome> {
+    let last_checkpoint = opened.resumed_from.context("asked to stop before the run began")?;
+    let progress = opened.checkpoint.state.progress;
+    let reason = "it was asked to stop while it waited for other servers".to_owned();
+    Ok(Outcome { finished: false, reason, progress, last_checkpoint })
 }
 
 async fn open_folder(job: &Job) -> anyhow::Result<Opened> {
@@ -135,10 +145,12 @@ async fn gather(
             // One that has gone again.
             place.take_if(|remote| remote.reports.is_closed());
         }
-        let Some(missing) = present.iter().position(Option::is_none) else {
+        if present.iter().all(Option::is_some) {
             return Some(present.into_iter().flatten().collect());
-        };
-        let text = format!("waiting for {}", Shard { index: missing + 1, count: shards });
+        }
+        let missing = (1..shards).filter(|index| present[index - 1].is_none());
+        let missing = missing.map(|index| Shard { index, count: shards }.to_string());
+        let text = format!("waiting for {}", missing.collect::<Vec<_>>().join(", "));
         tracing::info!("{text}");
         desk.close(text);
         tokio::select! {

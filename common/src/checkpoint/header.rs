@@ -1,7 +1,9 @@
 //! The header of a checkpoint file: what a checkpoint says of itself, and where its tensors lie.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::ops::Range;
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,7 @@ use crate::shard::Shard;
 use crate::state::{Evaluation, Flat, Progress, Vectors};
 
 /// Version of what [`About`] and the head comment of `file.rs` say.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// What every header begins with; the digits of the checksum follow.
 pub(super) const HEADER_START: &str = r#"{"__metadata__":{"checksum":""#;
 const CHECKSUM_DIGITS: usize = 64;
@@ -284,9 +286,13 @@ fn infos(tensors: impl IntoIterator<Item = Tensor>) -> BTreeMap<String, TensorIn
 }
 
 /// Whether the parts follow each other to the end, and lie beside their checkpoint.
-fn check_parts(parts: &[PartFile], len: usize) -> Result<(), String> {
+pub(super) fn check_parts(parts: &[PartFile], len: usize) -> Result<(), String> {
     let ends = parts.iter().skip(1).map(|next| next.start).chain([len]);
-    match parts.iter().zip(ends).all(|(part, end)| part.start < part.end && part.end == end) {
+    let is_beside = |file: &str| Path::new(file).file_name() == Some(OsStr::new(file));
+    let fits = |(part, end): (&PartFile, usize)| {
+        part.start < part.end && part.end == end && is_beside(&part.file)
+    };
+    match parts.iter().zip(ends).all(fits) {
         true => Ok(()),
         false => Err(format!("its parts do not make {len} parameters: {parts:?}")),
     }

@@ -135,6 +135,10 @@ impl From<EvaluationStatus> for Evaluation {
 
 impl Report for Status {
     fn text(&self) -> String {
+        if self.max_steps == 0 {
+            // It has no state yet.
+            return self.phase.clone();
+        }
         let mut lines = vec![
             format!("{}, step {} of {}", self.phase, self.global_step, self.max_steps),
             self.figures(),

@@ -33,12 +33,12 @@ pub(crate) fn balance(
         order.sort_by_key(|candidate| (usize::MAX - held(candidate.worker), candidate.worker));
     }
     let (each, extra) = (holders.len() / order.len(), holders.len() % order.len());
-    let mut shares: Vec<Share> = (0..)
+    let mut shares: Vec<Quota> = (0..)
         .zip(&order)
         .map(|(place, Candidate { worker, .. })| {
             let share = each + usize::from(place < extra);
             let held = held(*worker);
-            Share { worker: *worker, held, kept: held.min(share), seen: 0, lacks: share }
+            Quota { worker: *worker, held, kept: held.min(share), seen: 0, lacks: share }
         })
         .collect();
     let keep = |holder: &Option<WorkerId>| {
@@ -58,7 +58,7 @@ pub(crate) fn balance(
 }
 
 /// Of one worker.
-struct Share {
+struct Quota {
     worker: WorkerId,
     /// Replicas that it holds, that it keeps of those, and that were looked at.
     held: usize,
@@ -68,7 +68,7 @@ struct Share {
     lacks: usize,
 }
 
-impl Share {
+impl Quota {
     /// The worker, if it keeps the next of what it holds: those that it gives away lie evenly among
     /// the others.
     fn keep(&mut self) -> Option<WorkerId> {

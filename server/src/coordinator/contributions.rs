@@ -25,7 +25,7 @@ pub(crate) enum Admission {
 /// What became of a contribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Another server has not received its share yet.
+    /// In; it counts when every server has its share.
     Received,
     /// The first of its replica: its tensors go into the aggregate.
     Counted,
@@ -84,6 +84,13 @@ impl Coordinator {
         let (worker, assignment) = (share.worker, share.assignment);
         match self.shares.add(share) {
             Some(contribution) => self.contribute(now, contribution),
+            None if assignment.step < self.progress.global_step => {
+                self.shares.remove(worker, assignment);
+                self.effects.push(Effect::Order(Order::Forget(worker, assignment)));
+                self.push_ends(now, worker, assignment);
+                self.serve(now);
+                Ok(Outcome::Dropped)
+            }
             None => {
                 // Its worker goes on pushing.
                 if let Some(barrier) = self.barrier_of(assignment) {
@@ -120,7 +127,7 @@ impl Coordinator {
             return Outcome::Dropped;
         };
         if contribution.non_finite.is_some() && !barrier.has(replica) {
-            self.not_finite(contribution);
+            self.not_finite(now, contribution);
             return Outcome::Dropped;
         }
         match barrier.record(contribution) {
@@ -140,7 +147,7 @@ impl Coordinator {
                 self.credit_contributor(now, contribution.worker);
                 self.note_bad_images(contribution.worker, &contribution.bad_images);
                 if next.is_none() && matches!(self.phase, Phase::Training(_)) {
-                    self.commit(true);
+                    self.commit(now, true);
                 }
                 Outcome::Counted
             }
@@ -154,16 +161,16 @@ impl Coordinator {
         }
     }
 
-    fn commit(&mut self, makes_update: bool) {
+    fn commit(&mut self, now: Now, makes_update: bool) {
         let phase = std::mem::replace(&mut self.phase, Phase::Saving);
         let Phase::Training(barrier) = phase else { panic!("a step commits from training") };
         let made = vec![false; self.shards];
-        self.phase = Phase::Committing { barrier, skipped: !makes_update, made };
+        self.phase = Phase::Committing { barrier, skipped: !makes_update, made, since: now };
         self.effects
             .push(Effect::Order(Order::Commit { step: self.progress.global_step, makes_update }));
     }
 
-    fn not_finite(&mut self, contribution: &Contribution) {
+    fn not_finite(&mut self, now: Now, contribution: &Contribution) {
         let Contribution { worker, assignment, .. } = contribution;
         if !matches!(self.phase, Phase::Training(_)) {
             return;
@@ -183,7 +190,7 @@ impl Coordinator {
             NonFinite::Stop => self.fail(text),
             NonFinite::Skip => {
                 self.notice(Level::Error, format!("{text}; the step makes no update"));
-                self.commit(false);
+                self.commit(now, false);
             }
         }
     }

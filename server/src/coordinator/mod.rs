@@ -82,6 +82,7 @@ enum Phase {
         skipped: bool,
         /// Which servers have made it.
         made: Vec<bool>,
+        since: Now,
     },
     Ended(Ending, String),
 }
@@ -126,7 +127,7 @@ pub(crate) struct Start {
     pub(crate) resumed: bool,
     /// Steps that earlier terms had committed.
     pub(crate) committed_before: GlobalStep,
-    /// Of a contribution, in memory.
+    /// Of a contribution, in the memory of this server.
     pub(crate) contribution_bytes: u64,
     /// Servers that have the vectors.
     pub(crate) shards: usize,
@@ -145,7 +146,7 @@ pub(crate) fn check_term(ours: Term, theirs: Term) -> Result<(), Refusal> {
     }
 }
 
-/// The control plane of one server.
+/// The control plane of a run.
 pub(crate) struct Coordinator {
     term: Term,
     job: Job,

@@ -11,7 +11,7 @@ impl Coordinator {
     /// The update of [`Order::Commit`] is made by `shard`.
     pub(crate) fn committed(&mut self, now: Now, shard: usize) {
         let phase = std::mem::replace(&mut self.phase, Phase::Saving);
-        let Phase::Committing { barrier, skipped, mut made } = phase else {
+        let Phase::Committing { barrier, skipped, mut made, since } = phase else {
             // The run failed while the update was being made, and nothing of it will be saved.
             assert!(matches!(phase, Phase::Ended(Ending::Failed, _)), "{phase:?} has no commit");
             self.phase = phase;
@@ -19,7 +19,7 @@ impl Coordinator {
         };
         made[shard] = true;
         if made.contains(&false) {
-            self.phase = Phase::Committing { barrier, skipped, made };
+            self.phase = Phase::Committing { barrier, skipped, made, since };
             return;
         }
         let summary = (!skipped).then(|| barrier.summary());

@@ -57,6 +57,11 @@ impl Shares {
         Some(join(shares.collect()))
     }
 
+    /// A contribution is not wanted any more.
+    pub(crate) fn remove(&mut self, worker: WorkerId, assignment: Assignment) {
+        self.partial.remove(&(worker, assignment));
+    }
+
     /// The shares of `worker` are not wanted any more: those are.
     pub(crate) fn forget(&mut self, worker: WorkerId) -> Vec<Assignment> {
         let theirs =

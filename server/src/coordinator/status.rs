@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hw2_common::config::Config;
 use hw2_common::ids::{GlobalStep, Term, WorkerId};
+use hw2_common::shard::Shard;
 use hw2_common::state::Evaluation;
 
 use super::{Coordinator, Ending, Level, Now, Phase, StepSummary};
@@ -173,7 +174,16 @@ impl Coordinator {
             Phase::Training(_) => ("replica", &self.replicas),
             Phase::Evaluating(barrier) => ("block", &barrier.leases),
             Phase::Saving => return "an earlier checkpoint that is still being written".into(),
-            Phase::Committing { .. } | Phase::Ended(..) => return String::new(),
+            Phase::Committing { made, .. } => {
+                let others = Shard::all(made.len()).zip(made).skip(1);
+                let missing = others.filter(|(_, made)| !**made);
+                let names: Vec<_> = missing.map(|(shard, _)| shard.to_string()).collect();
+                return match names.is_empty() {
+                    true => String::new(),
+                    false => format!("{step}: the update of {}", names.join(", ")),
+                };
+            }
+            Phase::Ended(..) => return String::new(),
         };
         if self.members.is_empty() {
             return format!("a worker that joins, at {step}");
@@ -195,7 +205,8 @@ impl Coordinator {
             Phase::Training(barrier) => Some(barrier.began),
             Phase::Evaluating(barrier) => Some(barrier.began),
             Phase::Saving => self.saves.writing,
-            Phase::Committing { .. } | Phase::Ended(..) => None,
+            Phase::Committing { since, .. } => Some(*since),
+            Phase::Ended(..) => None,
         }
     }
 }

@@ -13,9 +13,9 @@ use crate::trace::TraceWriter;
 
 /// The term under way, or none. Clones are one.
 #[derive(Clone)]
-pub(crate) struct Desk(Arc<RwLock<Standing>>);
+pub(crate) struct Desk(Arc<RwLock<State>>);
 
-enum Standing {
+enum State {
     /// Why there is none, for people.
     Closed(String),
     Open(Arc<Served>),
@@ -42,36 +42,36 @@ pub(crate) struct Coordinating {
 impl Desk {
     /// Without a term, for this reason.
     pub(crate) fn closed(why: &str) -> Self {
-        Self(Arc::new(RwLock::new(Standing::Closed(why.into()))))
+        Self(Arc::new(RwLock::new(State::Closed(why.into()))))
     }
 
     /// A term begins.
     pub(crate) fn open(&self, served: Served) {
-        self.set(Standing::Open(Arc::new(served)));
+        self.set(State::Open(Arc::new(served)));
     }
 
     /// It ends, for this reason.
     pub(crate) fn close(&self, why: String) {
-        self.set(Standing::Closed(why));
+        self.set(State::Closed(why));
     }
 
-    fn set(&self, standing: Standing) {
+    fn set(&self, standing: State) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = standing;
     }
 
     /// What the term is served with.
     pub(super) fn served(&self) -> Result<Arc<Served>, Status> {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
-            Standing::Open(served) => Ok(Arc::clone(served)),
-            Standing::Closed(why) => Err(Status::unavailable(why)),
+            State::Open(served) => Ok(Arc::clone(served)),
+            State::Closed(why) => Err(Status::unavailable(why)),
         }
     }
 
     /// Why there is no term; none if there is one.
     pub(super) fn why_closed(&self) -> Option<String> {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
-            Standing::Open(_) => None,
-            Standing::Closed(why) => Some(why.clone()),
+            State::Open(_) => None,
+            State::Closed(why) => Some(why.clone()),
         }
     }
 

@@ -266,7 +266,7 @@ impl Member {
                 }
             }
         };
-        // A file that is begun is soon whole, and the next term may list it.
+        // The next term writes files of the same names.
         while self.writing.join_next().await.is_some() {}
         match end {
             // Who was asked to stop does not begin again.
@@ -288,7 +288,8 @@ impl Member {
         }
     }
 
-    /// Asks the coordinator whether a push may begin; `admitted` is called with the answer.
+    /// Tells the coordinator that a push begins. One to the step under way is let in at once, any other
+    /// when the answer is there.
     pub(crate) fn admit(
         &mut self,
         term: Term,
@@ -304,7 +305,7 @@ impl Member {
         self.report(FromShard::PushBegins { id, worker, assignment });
         if self.store.takes(assignment.step) && assignment.replica.0 < self.replicas {
             // Most likely it is wanted, and the answer may be behind much else on a slow link. If it is
-            // not, the coordinator says so when it is complete.
+            // not, it is forgotten when all of it is there, when its worker is lost, or with the step.
             admitted(Ok(Admission::Receive));
         } else {
             self.admissions.insert(id, Box::new(admitted));

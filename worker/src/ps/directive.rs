@@ -5,7 +5,7 @@ use hw2_proto::v1;
 
 use super::PsError;
 
-/// The end of every pull.
+/// The answer to the question what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Directive {
     /// Compute these replicas of `step`, in this order.
@@ -22,7 +22,7 @@ pub enum Directive {
         /// Blocks, in this order.
         blocks: Vec<BlockId>,
     },
-    /// Nothing to do for this worker now: pull again.
+    /// Nothing to do for this worker now: ask again.
     Wait(String),
     /// Drop everything and join again.
     Rejoin(String),
@@ -42,7 +42,7 @@ pub enum Credit {
     Push,
     /// Not yet; ask again.
     Wait(String),
-    /// No longer: forget the gradient and pull.
+    /// No longer: forget the gradient and ask what to do.
     Drop(String),
 }
 

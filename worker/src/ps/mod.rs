@@ -1,7 +1,7 @@
 //! The worker's side of the protocol: blocking calls for the thread that computes.
 //!
-//! Control messages and each server's bulk data have a connection and an I/O thread each, so that a heartbeat
-//! never waits behind a gradient. Only this module knows protobuf types.
+//! Control messages and each server's bulk data have a connection and an I/O thread each, so that a
+//! heartbeat never waits behind a gradient. Only this module knows protobuf types.
 
 mod client;
 mod connect;

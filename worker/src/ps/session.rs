@@ -285,7 +285,7 @@ fn heartbeats(session: &Session, every: Duration) -> impl Future<Output = ()> + 
                 () = lost.cancelled() => return,
             }
             match control.heartbeat(timed(request)).await {
-                // A run that has ended says so in the next pull.
+                // A run that has ended says so in the next directive.
                 Ok(reply) if reply.get_ref().standing() != Standing::Rejoin => {}
                 Ok(reply) => return tracing::debug!("heartbeat: {}", reply.get_ref().reason),
                 Err(status) => return tracing::debug!("heartbeat: {}", status.message()),

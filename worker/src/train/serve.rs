@@ -269,7 +269,7 @@ fn evaluate(
 }
 
 /// Computes one assignment and pushes what is made of it, when there is credit; the push is still
-/// to be finished. With the last one begins the pull of what comes next. Says whether it was
+/// to be finished. With the last one begin the question what comes next, and the pull of that. Says whether it was
 /// wanted.
 fn contribute(
     prepared: &mut Prepared,

@@ -131,8 +131,8 @@ fn what_another_program_wrote_is_refused_with_what_is_not_understood() {
         assert!(matches!(error, CheckpointError::Unsupported { .. }), "{error}");
         error.to_string()
     };
-    let format = error(r#"{\"format\":1"#, r#"{\"format\":2"#);
-    assert!(format.contains("its format is 2, this program's is 1"), "{format}");
+    let format = error(r#"{\"format\":2"#, r#"{\"format\":3"#);
+    assert!(format.contains("its format is 3, this program's is 2"), "{format}");
     let key = error("short_side", "shirt_side");
     assert!(key.contains("unknown field `shirt_side`"), "{key}");
     let layout = error(r#"units\":3"#, r#"units\":4"#);

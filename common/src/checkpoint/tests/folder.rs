@@ -40,7 +40,7 @@ fn the_newest_whole_checkpoint_is_taken() {
 #[test]
 fn a_checkpoint_of_another_version_is_never_passed_over() {
     let dir = folder_with(&[0]);
-    forge(dir.path(), r#"{\"format\":1"#, r#"{\"format\":2"#);
+    forge(dir.path(), r#"{\"format\":2"#, r#"{\"format\":3"#);
     let error = newest_valid(dir.path()).unwrap_err();
     assert!(matches!(error, CheckpointError::Unsupported { .. }), "{error}");
 }

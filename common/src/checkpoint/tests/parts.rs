@@ -100,3 +100,21 @@ fn parts_come_and_go_with_their_checkpoint() {
     recover(dir.path()).unwrap();
     assert_eq!(names(dir.path()).len(), kept.len() - 2);
 }
+
+#[test]
+fn parts_make_a_whole_and_lie_beside_their_checkpoint() {
+    let part = |file: &str, start, end| {
+        let (file, checksum) = (file.to_owned(), String::new());
+        PartFile { file, start, end, checksum }
+    };
+    let check = |parts: &[PartFile]| header::check_parts(parts, 9);
+    check(&[]).unwrap();
+    check(&[part("a", 3, 6), part("b", 6, 9)]).unwrap();
+    check(&[part("a", 3, 5), part("b", 6, 9)]).unwrap_err();
+    check(&[part("a", 3, 7), part("b", 6, 9)]).unwrap_err();
+    check(&[part("a", 3, 6)]).unwrap_err();
+    check(&[part("a", 9, 9)]).unwrap_err();
+    for elsewhere in ["../a", "/a", "b/a", "..", ""] {
+        check(&[part(elsewhere, 3, 9)]).unwrap_err();
+    }
+}

@@ -29,8 +29,8 @@ const VALUES_MAX: u64 = 500_000_000;
 /// Part of the rounds before which the cluster is still starting.
 const WARM_UP: f64 = 0.25;
 
-/// Measures a round of push, commit and pull of all parameters: 1 server, workers that compute
-/// nothing
+/// Measures a round of push, commit and pull of all parameters, with workers that compute nothing, or
+/// do as if
 #[derive(Args, Debug)]
 pub(crate) struct WireArgs {
     /// Numbers of workers to measure with, each pushing one replica a round
@@ -304,9 +304,9 @@ struct Row {
     /// Both ways, of all workers.
     #[serde(rename = "GB_per_s")]
     gb_per_s: f64,
-    /// Of all threads of the server, for a round; none if that ended too soon to tell.
+    /// Of all threads of the first server, for a round; none if that ended too soon to tell.
     server_cpu_ms: Option<f64>,
-    /// Of the server, evaluations and checkpoints included.
+    /// Of the first server, evaluations and checkpoints included.
     server_peak_mib: u64,
 }
 

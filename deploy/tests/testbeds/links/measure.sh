@@ -79,7 +79,7 @@ measure() {
   done
   pids=("${others[@]}")
   until ip netns exec "$worker" "$hw2" status --ps 10.77.0.2:50051 2>/dev/null |
-    grep -q '^waiting for workers'; do
+    grep -q '^waiting for workers,'; do
     # Not a wait for time to pass: hw2 status takes that long to find nobody.
     kill -0 "${others[0]}" || { cat "$dir"/*.log >&2; exit 1; }
   done

@@ -170,8 +170,8 @@ fn messages_that_cannot_be_change_nothing() {
         world.coordinator.credit(world.now, workers[0], assignment(0, 9), false, Waiter(99));
     assert!(matches!(credit, Err(Refusal::Invalid(_))));
     let pushing = Some(assignment(0, 9));
-    let pull = world.coordinator.next(world.now, workers[0], pushing, Waiter(99));
-    assert!(matches!(pull, Err(Refusal::Invalid(_))));
+    let asked = world.coordinator.next(world.now, workers[0], pushing, Waiter(99));
+    assert!(matches!(asked, Err(Refusal::Invalid(_))));
     let credit =
         world.coordinator.credit(world.now, workers[0], assignment(9, 0), false, Waiter(99));
     assert!(matches!(credit, Err(Refusal::NotNow(_))));

@@ -69,7 +69,7 @@ fn the_first_contribution_counts_even_from_a_worker_that_was_lost() {
 }
 
 #[test]
-fn a_worker_that_is_alive_but_stuck_loses_its_leases_until_it_pulls_again() {
+fn a_worker_that_is_alive_but_stuck_loses_its_leases_until_it_asks_again() {
     let (mut world, workers) = World::training(job(), 2);
     let stuck = workers[0];
     world.push(workers[1], 0, 1);
@@ -253,7 +253,7 @@ fn one_that_asks_for_credit_early_is_stuck_if_it_does_not_compute() {
 }
 
 #[test]
-fn a_newer_pull_ends_the_older() {
+fn a_newer_question_ends_the_older() {
     let (mut world, workers) = World::training(job(), 4);
     let spare = workers[3];
     let (older, newer) = (world.next(spare), world.next(spare));
@@ -264,14 +264,14 @@ fn a_newer_pull_ends_the_older() {
 }
 
 #[test]
-fn what_a_worker_pushes_while_it_pulls_is_not_asked_of_it_again() {
+fn what_a_worker_pushes_while_it_asks_is_not_asked_of_it_again() {
     let (mut world, workers) = World::training(job(), 1);
     let worker = workers[0];
     for replica in [0, 1] {
         world.push(worker, 0, replica);
     }
     let pushing = Assignment { step: GlobalStep(0), replica: ReplicaId(2) };
-    // The pull may overtake the head of the push.
+    // The question may overtake the head of the push.
     let waiter = world.next_while_pushing(worker, pushing);
     assert!(!world.directed.contains_key(&waiter));
     assert_eq!(world.coordinator.admit(world.now, worker, pushing), Ok(Admission::Receive));
@@ -328,7 +328,7 @@ fn contributions(world: &World) -> Vec<u64> {
 }
 
 #[test]
-fn a_worker_may_pull_when_it_begins_to_compute_however_long_that_takes() {
+fn a_worker_may_ask_when_it_begins_to_compute_however_long_that_takes() {
     let (mut world, workers) = World::training(job(), 3);
     let waiter = world.next_while_pushing(workers[0], super::world::assignment(0, 0));
     world.pass(3 * WAIT_MS);
@@ -343,7 +343,7 @@ fn a_worker_may_pull_when_it_begins_to_compute_however_long_that_takes() {
 }
 
 #[test]
-fn one_that_is_stuck_is_given_nothing_by_a_pull_that_it_began_before() {
+fn one_that_is_stuck_is_given_nothing_by_what_it_asked_before() {
     let (mut world, workers) = World::training(job(), 2);
     let stuck = workers[0];
     let waiter = world.next_while_pushing(stuck, super::world::assignment(0, 0));

@@ -5,6 +5,7 @@ mod failures;
 mod leasing;
 mod membership;
 mod schedule;
+mod shards;
 mod world;
 
 pub(super) use world::job;

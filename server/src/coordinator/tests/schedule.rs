@@ -212,7 +212,7 @@ impl Schedule {
             }
             Directive::Wait(_) | Directive::Stop { .. } => {}
             Directive::Rejoin(_) => {
-                self.world.alive.remove(&worker.id.expect("it pulled"));
+                self.world.alive.remove(&worker.id.expect("it asked"));
                 *worker = Worker::default();
             }
         }

@@ -109,6 +109,11 @@ impl World {
 
     /// A server that goes on from a checkpoint, or begins.
     pub(super) fn from(job: Job, progress: Progress, resumed: bool) -> Self {
+        Self::on_servers(1, job, progress, resumed)
+    }
+
+    /// The same with several servers.
+    pub(super) fn on_servers(shards: usize, job: Job, progress: Progress, resumed: bool) -> Self {
         let now = Now(Duration::ZERO);
         let start = Start {
             term: Term(7),
@@ -124,7 +129,7 @@ impl World {
             resumed,
             committed_before: GlobalStep(6),
             contribution_bytes: 0,
-            shards: 1,
+            shards,
         };
         let mut world = Self {
             coordinator: Coordinator::new(now, start),
