@@ -154,7 +154,12 @@ impl Driver {
             if let Some(shard) = self.lost
                 && self.coordinator.over().is_none()
             {
-                return self.lose(shard).await;
+                if !self.coordinator.has_failed() {
+                    return self.lose(shard).await;
+                }
+                // There is nothing to go on with; what is being written fails for want of a part.
+                self.remotes.clear();
+                self.lost = None;
             }
             self.carry_out();
             if self.coordinator.over().is_some() {
@@ -273,7 +278,13 @@ impl Driver {
                 }
             }
             FromShard::PushFailed(worker, assignment) => self.push_failed(worker, assignment),
-            FromShard::UpdateMade => self.coordinator.committed(now, shard.index),
+            FromShard::UpdateMade if self.coordinator.awaits_update_of(shard.index) => {
+                self.coordinator.committed(now, shard.index);
+            }
+            FromShard::UpdateMade => {
+                tracing::warn!("{shard} has made an update that nobody ordered");
+                self.lost = Some(shard);
+            }
             FromShard::Saved { id, saved } => {
                 if let Some(waiting) = other.saving.remove(&id) {
                     // Who has given the checkpoint up does not need its parts.
@@ -340,7 +351,8 @@ impl Driver {
             // The loss of one that is gone is about to be noticed.
             let _ = other.orders.send(ToShard::Order(order));
         }
-        self.store.obey(order);
+        // What counts was put there with the share that made it count.
+        self.store.obey(order).expect("what counts is here");
         match order {
             Order::Begin { .. } => self.began = Instant::now(),
             Order::Commit { step, .. } => {
@@ -352,11 +364,21 @@ impl Driver {
 
     /// Takes a checkpoint, and writes it while the run goes on.
     fn save(&mut self, progress: Progress) {
+        // Before other servers write into it.
+        if let Err(error) = self.folder.check_is_ours() {
+            return self.coordinator.saved(self.now(), Err(error));
+        }
         let folder = Arc::clone(&self.folder);
         let writing = self.take_state(progress, String::new());
         self.writing.spawn(async move {
-            let save = move |checkpoint, parts: &[PartFile]| folder.save(&checkpoint, parts);
-            Written::Checkpoint(writing.write(save).await)
+            let to = Arc::clone(&folder);
+            let save = move |checkpoint, parts: &[PartFile]| to.save(&checkpoint, parts);
+            let saved = writing.write(save).await;
+            if saved.is_err() {
+                // Of one that failed parts may be there.
+                let _ = tokio::task::spawn_blocking(move || folder.remove_orphans()).await;
+            }
+            Written::Checkpoint(saved)
         });
     }
 

@@ -106,6 +106,13 @@ impl RunFolder {
         Ok(path)
     }
 
+    /// Removes parts of checkpoints that were not completed.
+    pub(crate) fn remove_orphans(&self) {
+        if let Err(error) = checkpoint::remove_orphans(&self.path) {
+            tracing::warn!("parts of a checkpoint stay: {error}");
+        }
+    }
+
     /// Which folder in this one is for the bundle that replays a contribution.
     ///
     /// # Errors
@@ -149,7 +156,10 @@ impl RunFolder {
     }
 
     /// Whoever removes the folder may have started another server in its place.
-    fn check_is_ours(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// It is another one.
+    pub(crate) fn check_is_ours(&self) -> Result<(), String> {
         let named = fs::metadata(self.path.join(LOCK_FILE));
         match (named, self.lock.metadata()) {
             (Ok(named), Ok(ours)) if named.ino() == ours.ino() && named.dev() == ours.dev() => {

@@ -163,6 +163,15 @@ pub fn recover(dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     Ok(found)
 }
 
+/// Removes the files of shards in `dir` whose checkpoint is not there. Nobody may be writing one.
+///
+/// # Errors
+/// When the folder cannot be changed.
+pub fn remove_orphans(dir: &Path) -> Result<(), CheckpointError> {
+    let orphans = names(dir)?.into_iter().filter(|name| is_orphan(dir, name));
+    orphans.into_iter().try_for_each(|name| remove(&dir.join(name)))
+}
+
 /// Removes all checkpoints in `dir` but the one of the best evaluation and the newest `keep`.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Checkpoint, PartFile};
 use crate::config::Config;
 use crate::ids::GlobalStep;
-use crate::job::{BUILD, Card, Job};
+use crate::job::{Card, Job};
 use crate::layout::{ParamLayout, Tensors};
 use crate::shard::Shard;
 use crate::state::{Evaluation, Flat, Progress, Vectors};
@@ -57,11 +57,11 @@ struct About {
     parts: Vec<PartFile>,
 }
 
-/// All that the file of another shard says of itself; what it belongs to says which it is.
+/// All that the file of another shard says of itself; what it belongs to says the rest. The same
+/// values make the same file, whoever writes it, so that it fits a checkpoint that lists it already.
 #[derive(Serialize)]
 struct AboutPart {
     format: u32,
-    build: String,
     global_step: GlobalStep,
     shard: usize,
     shards: usize,
@@ -207,8 +207,7 @@ pub(super) fn render_part(
     length_bytes: usize,
 ) -> Vec<u8> {
     let Shard { index, count } = shard;
-    let about =
-        AboutPart { format: FORMAT, build: BUILD.into(), global_step, shard: index, shards: count };
+    let about = AboutPart { format: FORMAT, global_step, shard: index, shards: count };
     render_all(&about, slices(params), length_bytes)
 }
 

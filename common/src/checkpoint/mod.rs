@@ -17,7 +17,9 @@ use crate::state::State;
 
 pub use error::CheckpointError;
 pub use file::{PartFile, read_range, write_part};
-pub use folder::{Which, best, file_name, find, list, newest_valid, prune, recover};
+pub use folder::{
+    Which, best, file_name, find, list, newest_valid, prune, recover, remove_orphans,
+};
 
 /// A run at one committed step. Cloning shares the flat vectors.
 #[derive(Clone, Debug, PartialEq)]

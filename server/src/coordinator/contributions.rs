@@ -7,7 +7,7 @@ use super::step::{Recorded, StepBarrier};
 use super::workers::not_a_member;
 use super::{
     BlockReport, Contribution, Coordinator, Effect, Level, Now, Order, Phase, Refusal, Replay,
-    Share, samples,
+    Rest, Share, samples,
 };
 
 /// Longest name of an image that a worker may send, in bytes.
@@ -82,8 +82,14 @@ impl Coordinator {
     /// Its result cannot be: nothing is changed.
     pub(crate) fn receive(&mut self, now: Now, share: Share) -> Result<Outcome, Refusal> {
         let (worker, assignment) = (share.worker, share.assignment);
+        if let Err(refusal) = self.check_share(&share) {
+            self.effects.push(Effect::Order(Order::Forget(worker, assignment)));
+            self.push_ends(now, worker, assignment);
+            self.serve(now);
+            return Err(refusal);
+        }
         match self.shares.add(share) {
-            Some(contribution) => self.contribute(now, contribution),
+            Some(contribution) => Ok(self.contribute(now, contribution)),
             None if assignment.step < self.progress.global_step => {
                 self.shares.remove(worker, assignment);
                 self.effects.push(Effect::Order(Order::Forget(worker, assignment)));
@@ -102,14 +108,12 @@ impl Coordinator {
         }
     }
 
-    fn contribute(&mut self, now: Now, contribution: Contribution) -> Result<Outcome, Refusal> {
+    fn contribute(&mut self, now: Now, contribution: Contribution) -> Outcome {
         let Contribution { worker, assignment, .. } = contribution;
         self.push_ends(now, worker, assignment);
-        let outcome = self.check_contribution(&contribution).map(|()| {
-            self.members.saw(now, worker);
-            self.count(now, &contribution)
-        });
-        if outcome != Ok(Outcome::Counted) {
+        self.members.saw(now, worker);
+        let outcome = self.count(now, &contribution);
+        if outcome != Outcome::Counted {
             self.effects.push(Effect::Order(Order::Forget(worker, assignment)));
         }
         self.serve(now);
@@ -312,11 +316,12 @@ impl Coordinator {
         }
     }
 
-    fn check_contribution(&self, contribution: &Contribution) -> Result<(), Refusal> {
-        self.check_known(contribution.worker)?;
-        self.check_assignment(contribution.assignment)?;
-        self.check_bad_images(&contribution.bad_images)?;
-        let (result, batch_size) = (&contribution.result, self.job.config.batch_size);
+    fn check_share(&self, share: &Share) -> Result<(), Refusal> {
+        self.check_known(share.worker)?;
+        self.check_assignment(share.assignment)?;
+        let Some(Rest { result, bad_images, .. }) = &share.rest else { return Ok(()) };
+        self.check_bad_images(bad_images)?;
+        let batch_size = self.job.config.batch_size;
         if result.samples != batch_size || result.top1 > batch_size {
             return Err(Refusal::Invalid(format!(
                 "{} of {} samples are right in a batch of {batch_size}",

@@ -272,6 +272,11 @@ impl Coordinator {
         }
     }
 
+    /// Whether the run cannot go on, not even from its checkpoint.
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.phase, Phase::Ended(Ending::Failed, _))
+    }
+
     /// Whether every worker has left, or has had time to since it was told to stop.
     pub(crate) fn is_deserted(&self, now: Now) -> bool {
         let gone = |told: Now| now.since(told) >= FAREWELL;

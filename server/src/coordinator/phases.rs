@@ -8,6 +8,16 @@ use super::{Coordinator, Effect, Ending, Level, Now, Order, Phase, Update, balan
 use crate::curve::Line;
 
 impl Coordinator {
+    /// Whether [`Self::committed`] may be called for `shard`.
+    pub(crate) fn awaits_update_of(&self, shard: usize) -> bool {
+        match &self.phase {
+            Phase::Committing { made, .. } => !made[shard],
+            // Ordered before it failed.
+            Phase::Ended(Ending::Failed, _) => true,
+            _ => false,
+        }
+    }
+
     /// The update of [`Order::Commit`] is made by `shard`.
     pub(crate) fn committed(&mut self, now: Now, shard: usize) {
         let phase = std::mem::replace(&mut self.phase, Phase::Saving);

@@ -62,15 +62,6 @@ impl Shares {
         self.partial.remove(&(worker, assignment));
     }
 
-    /// The shares of `worker` are not wanted any more: those are.
-    pub(crate) fn forget(&mut self, worker: WorkerId) -> Vec<Assignment> {
-        let theirs =
-            |(of, assignment): &(WorkerId, Assignment)| (*of == worker).then_some(*assignment);
-        let forgotten: Vec<_> = self.partial.keys().filter_map(theirs).collect();
-        self.partial.retain(|(of, _), _| *of != worker);
-        forgotten
-    }
-
     /// Another step begins: nothing of the last one is wanted.
     pub(crate) fn clear(&mut self) {
         self.partial.clear();
@@ -123,8 +114,6 @@ mod tests {
         let whole = shares.add(share(1, 1)).unwrap();
         assert_eq!(whole.digest, Digest { gradient: vec![10, 11, 12], statistics: 7 });
         assert_eq!(whole.non_finite.as_deref(), Some("gradient of dense1"));
-        assert_eq!(shares.forget(WorkerId(1)), []);
-        assert_eq!(shares.forget(WorkerId(2)), [share(2, 1).assignment]);
-        assert_eq!(shares.forget(WorkerId(2)), []);
+        assert_eq!(shares.partial.len(), 1, "that of the other worker");
     }
 }

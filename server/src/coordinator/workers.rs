@@ -7,8 +7,7 @@ use hw2_common::ids::WorkerId;
 use super::directives::is_awaited;
 use super::membership::Introduction;
 use super::{
-    Asking, Coordinator, Credit, Directive, Effect, Level, Now, Order, Phase, Question, Refusal,
-    Waiter,
+    Asking, Coordinator, Credit, Directive, Effect, Level, Now, Phase, Question, Refusal, Waiter,
 };
 
 /// Longest wait of a question for credit: it is a small call, and small calls have a deadline.
@@ -154,9 +153,6 @@ impl Coordinator {
     fn lose(&mut self, worker: WorkerId, level: Level, why: &str) {
         let name = self.members.name(worker);
         self.members.remove(worker);
-        for assignment in self.shares.forget(worker) {
-            self.effects.push(Effect::Order(Order::Forget(worker, assignment)));
-        }
         self.revoke(worker);
         self.notice(level, format!("{name} {why}"));
         if self.members.is_empty() && !matches!(self.phase, Phase::Ended(..)) {

@@ -82,6 +82,16 @@ pub(crate) struct Tensors {
     pub(crate) statistics: Vec<f32>,
 }
 
+/// A plane that may be gone.
+pub(crate) struct PlaneRef(Weak<Shared>);
+
+impl PlaneRef {
+    /// As [`Plane::offer`].
+    pub(crate) fn offer(&self, version: VersionId) -> Offer {
+        self.0.upgrade().map_or(Offer::Nothing, |shared| Plane(shared).offer(version))
+    }
+}
+
 /// What there is of a version.
 pub(crate) enum Offer {
     /// It is part of the state.
@@ -234,6 +244,11 @@ impl Plane {
                 _ => Offer::Nothing,
             },
         }
+    }
+
+    /// For those that must not keep it, once its term is over.
+    pub(crate) fn downgrade(&self) -> PlaneRef {
+        PlaneRef(Arc::downgrade(&self.0))
     }
 
     /// Tells when [`Self::offer`] may have another answer.

@@ -41,7 +41,8 @@ impl Judge {
             Self::Member(member) => {
                 let (answer, wait) = oneshot::channel();
                 let answered = move |admission: Result<Admission, Refusal>| {
-                    drop(answer.send(admission.map(opened)));
+                    // What is opened for nobody would end a newer push.
+                    !answer.is_closed() && answer.send(admission.map(opened)).is_ok()
                 };
                 member.post(move |member| member.admit(term, worker, assignment, answered));
                 wait.await.map_err(|_| Gone)

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::Status;
 
-use crate::plane::{Next, Offer, Plane, Reading};
+use crate::plane::{Next, Offer, Plane, PlaneRef, Reading};
 
 /// Streams what `request` names.
 pub(super) fn pull(
@@ -23,7 +23,7 @@ pub(super) fn pull(
         Some(pull_request::Version::EmaStep(step)) => VersionId::Evaluation(GlobalStep(step)),
         None => return Err(Status::invalid_argument("a pull of nothing")),
     };
-    let (plane, changes) = (plane.clone(), plane.changes());
+    let (plane, changes) = (plane.downgrade(), plane.changes());
     let pulling = Pulling { plane, changes, version, reading: None };
     Ok(futures_util::stream::unfold(Some(pulling), |pulling| async {
         let mut pulling = pulling?;
@@ -35,7 +35,7 @@ pub(super) fn pull(
 
 /// One pull.
 struct Pulling {
-    plane: Plane,
+    plane: PlaneRef,
     changes: watch::Receiver<()>,
     version: VersionId,
     /// What is being streamed.
@@ -85,7 +85,7 @@ impl Pulling {
         };
         tokio::select! {
             () = made => {}
-            // This one holds the plane, so that it is there.
+            // An error says that there is no plane any more, and nothing to pull.
             _ = self.changes.changed() => {}
         }
     }

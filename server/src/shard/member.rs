@@ -1,6 +1,6 @@
 //! A server that is not the coordinator: it has a part of the vectors and does what it is told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use hw2_common::state::{State, Vectors};
 use hw2_common::wire::Cut;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
@@ -29,6 +30,8 @@ use crate::rpc::{Desk, Edge, Judge, Link, Receiver, Served, enlist};
 
 /// Pause between two attempts to enlist.
 const RETRY: Duration = Duration::from_millis(300);
+/// Time without a coordinator after which this server gives up.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Time between two words about a coordinator that is not there.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -55,7 +58,8 @@ pub async fn serve_shard(setup: ShardSetup) -> anyhow::Result<String> {
     let ShardSetup { shard, coordinator, listener, run_dir, shutdown } = setup;
     let desk = Desk::closed(&waiting(shard));
     let edge = Edge::start(listener, &desk, None).context("cannot serve connections")?;
-    let mut complained: Option<tokio::time::Instant> = None;
+    let mut complained: Option<Instant> = None;
+    let mut alone_since = Instant::now();
     let reason = loop {
         let enlisted = tokio::select! {
             enlisted = enlist(&coordinator, shard) => enlisted,
@@ -65,7 +69,11 @@ pub async fn serve_shard(setup: ShardSetup) -> anyhow::Result<String> {
             Ok((welcome, reports, mut link)) => {
                 complained = None;
                 let dir = run_dir.as_deref();
-                let end = match begin(shard, welcome, dir, &desk, reports.clone()).await {
+                let begun = tokio::select! {
+                    begun = begin(shard, welcome, dir, &desk, reports.clone()) => begun,
+                    () = shutdown.cancelled() => break "it was asked to stop".to_owned(),
+                };
+                let end = match begun {
                     Ok((member, commands, grace)) => {
                         member.run(commands, link, &shutdown, grace).await
                     }
@@ -79,6 +87,7 @@ pub async fn serve_shard(setup: ShardSetup) -> anyhow::Result<String> {
                     }
                 };
                 desk.close(waiting(shard));
+                alone_since = Instant::now();
                 match end {
                     End::Stop(reason) => break reason,
                     End::Over(why) => tracing::warn!("{shard}: the term is over: {why}"),
@@ -87,9 +96,15 @@ pub async fn serve_shard(setup: ShardSetup) -> anyhow::Result<String> {
             Err(status) if is_final(&status) => {
                 bail!("the coordinator at {coordinator} refuses {shard}: {}", status.message());
             }
+            Err(status) if alone_since.elapsed() >= PATIENCE => bail!(
+                "no coordinator at {coordinator} for {} s ({}): start the first server there, or \
+                 correct --coordinator",
+                PATIENCE.as_secs(),
+                status.message()
+            ),
             Err(status) => {
                 if complained.is_none_or(|before| before.elapsed() >= COMPLAINT_INTERVAL) {
-                    complained = Some(tokio::time::Instant::now());
+                    complained = Some(Instant::now());
                     let why = status.message();
                     tracing::warn!("{shard} waits for the coordinator at {coordinator}: {why}");
                 }
@@ -124,12 +139,23 @@ pub(crate) struct Member {
     run_dir: PathBuf,
     reports: mpsc::UnboundedSender<FromShard>,
     /// What to do with the coordinator's answers to [`FromShard::PushBegins`].
-    admissions: HashMap<u64, Admitted>,
+    admissions: HashMap<u64, Asked>,
+    /// Workers that it has let in.
+    known: HashSet<WorkerId>,
     asked: u64,
     writing: JoinSet<(u64, Result<PartFile, String>)>,
 }
 
-type Admitted = Box<dyn FnOnce(Result<Admission, Refusal>) + Send>;
+/// A push that the coordinator was told of.
+struct Asked {
+    worker: WorkerId,
+    assignment: Assignment,
+    /// Not while it was let in at once.
+    admitted: Option<Admitted>,
+}
+
+/// Takes the answer; whether somebody still waited for it.
+type Admitted = Box<dyn FnOnce(Result<Admission, Refusal>) -> bool + Send>;
 
 /// How a term ends for a member.
 enum End {
@@ -189,6 +215,7 @@ async fn begin(
         run_dir,
         reports,
         admissions: HashMap::new(),
+        known: HashSet::new(),
         asked: 0,
         writing: JoinSet::new(),
     };
@@ -237,8 +264,8 @@ impl Member {
         shutdown: &CancellationToken,
         grace: Duration,
     ) -> End {
-        let mut leave_by: Option<tokio::time::Instant> = None;
-        let patience = |by: Option<tokio::time::Instant>| async move {
+        let mut leave_by: Option<Instant> = None;
+        let patience = |by: Option<Instant>| async move {
             match by {
                 Some(by) => tokio::time::sleep_until(by).await,
                 None => std::future::pending().await,
@@ -249,7 +276,9 @@ impl Member {
                 Some(command) = commands.recv() => command(&mut self),
                 order = link.next() => match order {
                     Ok(Some(ToShard::Stop { reason, .. })) => break End::Stop(reason),
-                    Ok(Some(order)) => self.obey(order),
+                    Ok(Some(order)) => if let Err(why) = self.obey(order) {
+                        break End::Over(why);
+                    },
                     Ok(None) => break End::Over("the coordinator has ended it".into()),
                     Err(status) => break End::Over(status.message().to_owned()),
                 },
@@ -258,7 +287,7 @@ impl Member {
                     self.report(FromShard::Saved { id, saved });
                 }
                 () = shutdown.cancelled(), if leave_by.is_none() => {
-                    leave_by = Some(tokio::time::Instant::now() + grace);
+                    leave_by = Some(Instant::now() + grace);
                     self.report(FromShard::Leaving("a signal came".into()));
                 }
                 () = patience(leave_by) => {
@@ -275,41 +304,62 @@ impl Member {
         }
     }
 
-    fn obey(&mut self, order: ToShard) {
+    fn obey(&mut self, order: ToShard) -> Result<(), String> {
         match order {
-            ToShard::Order(order) => self.store.obey(order),
-            ToShard::Admission { id, answer } => {
-                if let Some(admitted) = self.admissions.remove(&id) {
-                    admitted(answer);
-                }
-            }
+            ToShard::Order(order) => self.store.obey(order)?,
+            ToShard::Admission { id, answer } => self.answered(id, answer),
             ToShard::Save { id, step, folder } => self.save(id, step, &folder),
             ToShard::Welcome(_) | ToShard::Stop { .. } => {}
         }
+        Ok(())
     }
 
-    /// Tells the coordinator that a push begins. One to the step under way is let in at once, any other
-    /// when the answer is there.
+    /// The coordinator has decided about a push.
+    fn answered(&mut self, id: u64, answer: Result<Admission, Refusal>) {
+        let Some(Asked { worker, assignment, admitted }) = self.admissions.remove(&id) else {
+            return;
+        };
+        match &answer {
+            Ok(_) => self.known.insert(worker),
+            Err(_) => self.known.remove(&worker),
+        };
+        let is_received = answer == Ok(Admission::Receive);
+        if let Some(admitted) = admitted
+            && !admitted(answer)
+            && is_received
+        {
+            // Its call is gone.
+            self.push_failed(worker, assignment);
+        }
+    }
+
+    /// Tells the coordinator that a push begins. One to the step under way, of a worker that it has let
+    /// in before, is let in at once, any other when the answer is there.
     pub(crate) fn admit(
         &mut self,
         term: Term,
         worker: WorkerId,
         assignment: Assignment,
-        admitted: impl FnOnce(Result<Admission, Refusal>) + Send + 'static,
+        admitted: impl FnOnce(Result<Admission, Refusal>) -> bool + Send + 'static,
     ) {
         if let Err(refusal) = check_term(self.term, term) {
-            return admitted(Err(refusal));
+            admitted(Err(refusal));
+            return;
         }
         self.asked += 1;
         let id = self.asked;
         self.report(FromShard::PushBegins { id, worker, assignment });
-        if self.store.takes(assignment.step) && assignment.replica.0 < self.replicas {
-            // Most likely it is wanted, and the answer may be behind much else on a slow link. If it is
-            // not, it is forgotten when all of it is there, when its worker is lost, or with the step.
-            admitted(Ok(Admission::Receive));
-        } else {
-            self.admissions.insert(id, Box::new(admitted));
-        }
+        let is_known = self.known.contains(&worker) && assignment.replica.0 < self.replicas;
+        let admitted: Option<Admitted> = match is_known && self.store.takes(assignment.step) {
+            // Most likely it is wanted, and the answer may be behind much else on a slow link. If it
+            // is not, it is forgotten when all of it is there, or with the step.
+            true => {
+                admitted(Ok(Admission::Receive));
+                None
+            }
+            false => Some(Box::new(admitted)),
+        };
+        self.admissions.insert(id, Asked { worker, assignment, admitted });
     }
 
     /// A push is complete here.

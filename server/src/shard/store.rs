@@ -32,7 +32,10 @@ impl Store {
     }
 
     /// Does it.
-    pub(crate) fn obey(&mut self, order: Order) {
+    ///
+    /// # Errors
+    /// What counts is not there: the coordinator and this server do not speak of the same.
+    pub(crate) fn obey(&mut self, order: Order) -> Result<(), String> {
         match order {
             Order::Begin { step, update } => {
                 self.complete.clear();
@@ -41,7 +44,8 @@ impl Store {
             }
             Order::Count(worker, assignment) => {
                 let tensors = self.complete.remove(&(worker, assignment));
-                self.plane.count(tensors.expect("what counts is complete"));
+                let missing = || format!("{assignment} from {worker} counts, and is not here");
+                self.plane.count(tensors.ok_or_else(missing)?);
             }
             Order::Forget(worker, assignment) => drop(self.complete.remove(&(worker, assignment))),
             Order::Commit { step, makes_update } => {
@@ -54,6 +58,7 @@ impl Store {
                 self.plane.discard();
             }
         }
+        Ok(())
     }
 
     /// The state as it is now.

@@ -97,7 +97,7 @@ fn parts_come_and_go_with_their_checkpoint() {
     assert_eq!(kept.len(), 2 * steps, "{kept:?}");
     // The first shard was killed before it wrote its own.
     fs::remove_file(path(dir.path(), 300)).unwrap();
-    recover(dir.path()).unwrap();
+    remove_orphans(dir.path()).unwrap();
     assert_eq!(names(dir.path()).len(), kept.len() - 2);
 }
 

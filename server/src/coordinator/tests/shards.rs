@@ -3,7 +3,7 @@
 use hw2_common::state::Progress;
 
 use super::world::{World, assignment, contribution, job, share};
-use crate::coordinator::{Directive, Effect, Ending, Order, Outcome, Share};
+use crate::coordinator::{Directive, Effect, Ending, Order, Outcome, Refusal, Share};
 
 /// Two servers, two workers that are to compute step 0, of one replica.
 fn world() -> (World, Vec<hw2_common::ids::WorkerId>) {
@@ -61,11 +61,10 @@ fn shares_of_two_workers_make_no_contribution() {
     assert_eq!(world.receive(first), Outcome::Received);
     assert_eq!(world.receive(second), Outcome::Received);
     assert!(world.held.is_empty());
-    world.coordinator.leave(world.now, workers[0], "test");
-    let forget = Effect::Order(Order::Forget(workers[0], assignment(0, 0)));
-    assert!(world.coordinator.take_effects().contains(&forget));
-    let [first, _] = shares(workers[1], 0);
-    assert_eq!(world.receive(first), Outcome::Counted);
+    // What is in counts, wherever its worker is.
+    world.leave(workers[0]);
+    let [_, second] = shares(workers[0], 0);
+    assert_eq!(world.receive(second), Outcome::Counted);
 }
 
 #[test]
@@ -79,6 +78,28 @@ fn a_second_contribution_that_differs_on_any_server_ends_the_run() {
     let other = Share { gradient: 78, ..second };
     assert_eq!(world.receive(other), Outcome::Dropped);
     assert_eq!(world.coordinator.over().unwrap().0, Ending::Failed);
+}
+
+#[test]
+fn a_result_that_cannot_be_is_refused_before_the_other_shares_are_in() {
+    let (mut world, workers) = world();
+    let [mut first, _] = shares(workers[0], 0);
+    first.rest.as_mut().unwrap().result.samples = 5;
+    let refused = world.coordinator.receive(world.now, first);
+    assert!(matches!(refused, Err(Refusal::Invalid(_))), "{refused:?}");
+    let forget = Effect::Order(Order::Forget(workers[0], assignment(0, 0)));
+    assert!(world.coordinator.take_effects().contains(&forget));
+}
+
+/// Only a server that does not keep to the protocol says so.
+#[test]
+fn an_update_is_awaited_while_a_step_commits() {
+    let (mut world, workers) = world();
+    assert!(!world.coordinator.awaits_update_of(1));
+    shares(workers[0], 0).into_iter().for_each(|share| _ = world.receive(share));
+    assert!(world.coordinator.awaits_update_of(1));
+    world.coordinator.committed(world.now, 1);
+    assert!(!world.coordinator.awaits_update_of(1) && world.coordinator.awaits_update_of(0));
 }
 
 #[test]
