@@ -115,10 +115,12 @@ impl Job {
     /// A run in any folder.
     pub(crate) fn run_in(&self, dir: &Path) -> Run<'_> {
         let name = dir.file_name().unwrap().to_str().unwrap();
-        // Free, and not given to anybody else for a while.
-        let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Free, and not given to anybody else for a while; held until all are known, so that no two are
+        // the same.
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let ports: Vec<TcpListener> = (0..self.shards).map(|_| free()).collect();
         let address = |shard: usize| match self.tcp {
-            true => port().to_string(),
+            true => ports[shard].local_addr().unwrap().to_string(),
             false => format!("unix:{}-{shard}.sock", self.dir().join(name).display()),
         };
         let addresses = (0..self.shards).map(address).collect();
