@@ -39,7 +39,7 @@ impl Working {
     /// Whether there is credit that was asked for, and that nobody knows of yet.
     fn has_credit(&mut self) -> bool {
         let answer = self.credit.take_if(|credit| credit.is_finished());
-        // What it is without credit, is asked again when all is made.
+        // Any other answer is asked for again when all is made.
         matches!(answer.and_then(FutureExt::now_or_never), Some(Ok(Ok(true))))
     }
 }
