@@ -183,9 +183,8 @@ impl Driver {
     fn ended(self) -> Ended {
         let (ending, reason) = self.coordinator.over().expect("the driver ends after the run");
         for other in &self.remotes {
-            let finished = ending == Ending::Finished;
             // One that is gone needs not be told.
-            let _ = other.orders.send(ToShard::Stop { finished, reason: reason.to_owned() });
+            let _ = other.orders.send(ToShard::Stop { reason: reason.to_owned() });
         }
         Ended {
             ending,

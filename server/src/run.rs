@@ -279,7 +279,7 @@ async fn begin_all(
             Some(FromShard::Ready) => continue,
             Some(FromShard::Unfit(reason)) => {
                 tracing::warn!("{}: {reason}", remote.shard);
-                let _ = remote.orders.send(ToShard::Stop { finished: false, reason });
+                let _ = remote.orders.send(ToShard::Stop { reason });
             }
             _ => {}
         }

@@ -268,7 +268,7 @@ impl From<ToShard> for ShardOrder {
             ToShard::Save { id, step, folder } => {
                 WireOrder::Save(v1::SavePart { id, step: step.0, folder })
             }
-            ToShard::Stop { finished, reason } => WireOrder::Stop(v1::Stop { reason, finished }),
+            ToShard::Stop { reason } => WireOrder::Stop(reason),
         };
         Self { order: Some(order) }
     }
@@ -317,7 +317,7 @@ fn read_order(order: WireOrder) -> Option<ToShard> {
         WireOrder::Save(v1::SavePart { id, step, folder }) => {
             ToShard::Save { id, step: GlobalStep(step), folder }
         }
-        WireOrder::Stop(v1::Stop { reason, finished }) => ToShard::Stop { finished, reason },
+        WireOrder::Stop(reason) => ToShard::Stop { reason },
     })
 }
 

@@ -28,7 +28,6 @@ pub(crate) enum ToShard {
     },
     /// The term ends in good order.
     Stop {
-        finished: bool,
         reason: String,
     },
 }

@@ -275,7 +275,7 @@ impl Member {
             tokio::select! {
                 Some(command) = commands.recv() => command(&mut self),
                 order = link.next() => match order {
-                    Ok(Some(ToShard::Stop { reason, .. })) => break End::Stop(reason),
+                    Ok(Some(ToShard::Stop { reason })) => break End::Stop(reason),
                     Ok(Some(order)) => if let Err(why) = self.obey(order) {
                         break End::Over(why);
                     },
