@@ -45,7 +45,7 @@ const SEND_BUFFER_BYTES: usize = 2 << 20;
 
 /// Bytes that a TCP connection should hold unsent. Behind a slow link it would else hold megabytes, and
 /// what is more urgent would wait for all of them.
-const UNSENT_BYTES: u32 = 256 << 10;
+const UNSENT_BYTES: u32 = 512 << 10;
 
 /// Has a TCP connection send what it is given without delay, and take little in advance.
 ///
