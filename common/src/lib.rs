@@ -16,6 +16,7 @@ pub mod logging;
 pub mod model;
 pub mod rng;
 pub mod shard;
+pub mod spans;
 pub mod state;
 pub mod trace;
 pub mod turns;

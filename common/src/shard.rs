@@ -7,7 +7,7 @@ use std::str::FromStr;
 const COUNT_MAX: usize = 256;
 
 /// One of the servers that hold the vectors of a run together: a contiguous range each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shard {
     /// From 0.
     pub index: usize,

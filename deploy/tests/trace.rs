@@ -62,34 +62,26 @@ impl Trace {
     }
 }
 
-#[test]
-fn a_gradient_travels_while_backward_goes_on() {
+/// Of a run of a dense layer that is a bucket of its own.
+fn traced(options: &[&str]) -> Trace {
     let job = Job::new();
-    // A dense layer that is a bucket of its own.
     std::fs::write(job.config(), TINY.replace("units = 16", "units = 256")).unwrap();
     let path = |name: &str| job.dir().join(name).display().to_string();
     let (config, data, out, file) =
         (path("job.toml"), path("data"), path("run"), path("trace.json"));
     let steps = STEPS.to_string();
-    let ended = hw2([
-        "train",
-        "--config",
-        &config,
-        "--data",
-        &data,
-        "--out",
-        &out,
-        "--trace",
-        &file,
-        "--steps",
-        &steps,
-        "--replicas",
-        "1",
-        "--device",
-        "cpu",
-    ]);
+    let fixed = [
+        "train", "--config", &config, "--data", &data, "--out", &out, "--trace", &file, "--steps",
+        &steps, "--device", "cpu",
+    ];
+    let ended = hw2(fixed.iter().chain(options));
     assert_eq!(ended.code, Some(0), "{ended}");
-    let trace = Trace::read(&std::fs::read_to_string(&file).unwrap());
+    Trace::read(&std::fs::read_to_string(&file).unwrap())
+}
+
+#[test]
+fn a_gradient_travels_while_backward_goes_on() {
+    let trace = traced(&["--replicas", "1"]);
     let mut early = 0;
     for step in 0..STEPS {
         let find = |process, track, name| {
@@ -109,6 +101,21 @@ fn a_gradient_travels_while_backward_goes_on() {
         2 * early > STEPS,
         "dense1 was there before backward ended in {early} of {STEPS} steps"
     );
+}
+
+#[test]
+fn all_servers_of_a_run_are_in_one_trace() {
+    let trace = traced(&["--replicas", "2", "--workers", "2", "--shards", "2"]);
+    for step in 0..STEPS {
+        let find = |process, track, name| {
+            let found = trace.find(process, track, step, name);
+            found.unwrap_or_else(|| panic!("no {name} of step {step} on {track} of {process}"))
+        };
+        let (sent, _) = find("worker", "push, shard 1/2", "push");
+        let (_, received) = find("ps-server, shard 1/2", "from worker", "push");
+        assert!(sent <= received + CLOCK_ERROR_MS, "step {step}");
+        find("ps-server, shard 1/2", "hw2-sum", "update");
+    }
 }
 
 #[test]

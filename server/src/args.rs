@@ -99,7 +99,7 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
 fn serve_part(args: ServerArgs, coordinator: Address, listener: Listener) -> anyhow::Result<()> {
     let ServerArgs { shard, run_dir, trace, .. } = args;
     if trace.is_some() {
-        bail!("--trace is for the first server: what the others do is in no trace yet");
+        bail!("--trace is for the first server: its file has what the others do too");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let reason = runtime.block_on(async {

@@ -71,7 +71,8 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     let layout = job.layout()?;
     let cut = Cut::params(&layout).shard(Shard { index: 0, count: shards })?;
     let opened = open_folder(&job).await?;
-    let trace = trace.map(TraceFile::begin).transpose().context("cannot write the trace")?;
+    let trace = trace.map(|file| TraceFile::begin(file, shards)).transpose();
+    let trace = trace.context("cannot write the trace")?;
     warn_of_small_dataset(&job);
     let desk = Desk::closed("the server is starting");
     let (muster, mut arrivals) = Muster::new(shards);
@@ -199,6 +200,7 @@ impl Run {
             run_dir: absolute(folder.path()),
             probe,
             checkpoint: begins,
+            traces: trace.is_some(),
         };
         if let Err(shard) = begin_all(&mut remotes, folder.path(), term, welcome, shutdown).await? {
             return Ok(TermEnd::Lost(shard));

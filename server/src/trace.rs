@@ -1,4 +1,5 @@
-//! The trace of a server's life: one file for it and its workers, as Perfetto and Chrome read it.
+//! The trace of a server's life: one file for it, its workers and the other servers, as Perfetto and
+//! Chrome read it.
 //!
 //! The format is the "Trace Event Format" of the Chromium project: complete events (`X`) and names
 //! (`M`), times in microseconds.
@@ -12,13 +13,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hw2_common::ids::WorkerId;
+use hw2_common::shard::Shard;
 use hw2_common::trace::{self, Span};
 use serde_json::{Value, json};
 
 /// Time between two looks at what this process has recorded.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// Number of the server's process in the file; a worker has one more than its id.
-const SERVER: u64 = 0;
 
 /// A trace that is being written, by a thread of its own.
 #[derive(Debug)]
@@ -27,15 +27,31 @@ pub(crate) struct TraceFile {
     thread: JoinHandle<()>,
 }
 
-/// Takes what workers have recorded. Clones lead to the same file, which ends after the last one.
+/// Takes what others have recorded. Clones lead to the same file, which ends after the last one.
 #[derive(Clone, Debug)]
 pub(crate) struct TraceWriter(Sender<Recorded>);
 
-/// By a worker.
 struct Recorded {
-    worker: WorkerId,
+    by: Process,
     name: String,
     spans: Vec<Span>,
+}
+
+/// Who did something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Process {
+    Server(Shard),
+    Worker(WorkerId),
+}
+
+impl Process {
+    /// In the file of a run on so many `servers`, which come first.
+    fn number(self, servers: usize) -> u64 {
+        match self {
+            Self::Server(shard) => shard.index as u64,
+            Self::Worker(worker) => servers as u64 + worker.0,
+        }
+    }
 }
 
 impl TraceFile {
@@ -48,13 +64,13 @@ impl TraceFile {
         File::options().create(true).truncate(false).write(true).open(path)
     }
 
-    /// Begins a trace in `file`.
+    /// Begins a trace of a run on so many `servers` in `file`.
     ///
     /// # Errors
     /// It cannot be written, or the system has no thread left.
-    pub(crate) fn begin(file: File) -> io::Result<Self> {
+    pub(crate) fn begin(file: File, servers: usize) -> io::Result<Self> {
         file.set_len(0)?;
-        let mut events = Events::new(BufWriter::new(file))?;
+        let mut events = Events::new(BufWriter::new(file), servers)?;
         trace::begin();
         let (writer, recorded) = channel();
         let thread = std::thread::Builder::new().name("hw2-trace".into()).spawn(move || {
@@ -79,19 +95,20 @@ impl TraceFile {
 }
 
 impl TraceWriter {
-    /// `worker`, whose name is for people, did this.
-    pub(crate) fn add(&self, worker: WorkerId, name: String, spans: Vec<Span>) {
+    /// A process, whose name is for people, did this.
+    pub(crate) fn add(&self, by: Process, name: String, spans: Vec<Span>) {
         // A file that can be written no more has said so.
-        let _ = self.0.send(Recorded { worker, name, spans });
+        let _ = self.0.send(Recorded { by, name, spans });
     }
 }
 
 fn write_all(events: &mut Events<impl Write>, recorded: &Receiver<Recorded>) -> io::Result<()> {
+    let own = Process::Server(Shard { index: 0, count: events.servers });
     loop {
         let more = recorded.recv_timeout(INTERVAL);
-        events.add(SERVER, "ps-server", trace::take())?;
+        events.add(own, "ps-server", trace::take())?;
         match more {
-            Ok(Recorded { worker, name, spans }) => events.add(worker.0 + 1, &name, spans)?,
+            Ok(Recorded { by, name, spans }) => events.add(by, &name, spans)?,
             Err(RecvTimeoutError::Timeout) => events.file.flush()?,
             Err(RecvTimeoutError::Disconnected) => return events.end(),
         }
@@ -101,27 +118,29 @@ fn write_all(events: &mut Events<impl Write>, recorded: &Receiver<Recorded>) -> 
 /// An array of events.
 struct Events<W> {
     file: W,
+    servers: usize,
     /// The numbers of the tracks of each process, by their names.
-    tracks: HashMap<u64, HashMap<String, usize>>,
+    tracks: HashMap<Process, HashMap<String, usize>>,
     is_empty: bool,
 }
 
 impl<W: Write> Events<W> {
-    fn new(mut file: W) -> io::Result<Self> {
+    fn new(mut file: W, servers: usize) -> io::Result<Self> {
         file.write_all(b"[")?;
-        Ok(Self { file, tracks: HashMap::new(), is_empty: true })
+        Ok(Self { file, servers, tracks: HashMap::new(), is_empty: true })
     }
 
-    fn add(&mut self, process: u64, name: &str, spans: Vec<Span>) -> io::Result<()> {
+    fn add(&mut self, by: Process, name: &str, spans: Vec<Span>) -> io::Result<()> {
         if spans.is_empty() {
             return Ok(());
         }
-        if !self.tracks.contains_key(&process) {
+        let process = by.number(self.servers);
+        if !self.tracks.contains_key(&by) {
             self.name("process_name", process, 0, name)?;
-            self.tracks.insert(process, HashMap::new());
+            self.tracks.insert(by, HashMap::new());
         }
         for Span { track, name, start, end, step } in spans {
-            let tracks = self.tracks.entry(process).or_default();
+            let tracks = self.tracks.entry(by).or_default();
             let (next, known) = (tracks.len() + 1, tracks.get(&track).copied());
             let number = match known {
                 Some(number) => number,
@@ -176,20 +195,24 @@ mod tests {
             step: (start > 10).then_some(GlobalStep(7)),
         };
         let mut file = Vec::new();
-        let mut events = Events::new(&mut file).unwrap();
-        events.add(0, "server", Vec::new()).unwrap();
-        events.add(3, "worker 2", vec![span("compute", 10), span("push", 12)]).unwrap();
-        events.add(3, "worker 2", vec![span("compute", 20)]).unwrap();
+        let mut events = Events::new(&mut file, 2).unwrap();
+        let server = Process::Server(Shard { index: 1, count: 2 });
+        let worker = Process::Worker(WorkerId(1));
+        events.add(server, "server", Vec::new()).unwrap();
+        events.add(worker, "worker 1", vec![span("compute", 10), span("push", 12)]).unwrap();
+        events.add(worker, "worker 1", vec![span("compute", 20)]).unwrap();
+        events.add(server, "server", vec![span("sum", 30)]).unwrap();
         events.end().unwrap();
         let events: Vec<Value> = serde_json::from_slice(&file).unwrap();
         let names: Vec<&str> = events.iter().map(|event| event["name"].as_str().unwrap()).collect();
         let (process, track, span) = ("process_name", "thread_name", "a \"name\"");
-        assert_eq!(names, [process, track, span, track, span, span]);
+        assert_eq!(names, [process, track, span, track, span, span, process, track, span]);
         let last = json!({
             "ph": "X", "name": span, "ts": 20.0, "dur": 5.0, "pid": 3, "tid": 1,
             "args": { "step": 7 },
         });
         assert_eq!(events[5], last);
         assert_eq!(events[2]["args"], json!({}));
+        assert_eq!(events[8]["pid"], 1);
     }
 }

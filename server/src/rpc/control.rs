@@ -5,13 +5,15 @@ use hw2_common::shard::Shard;
 use hw2_common::trace;
 use hw2_proto::v1;
 use hw2_proto::v1::control_server::Control;
+use hw2_proto::v1::spans_report::Reporter;
 use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::desk::Desk;
 use super::waiting::Waiting;
-use crate::coordinator::{BlockReport, Coordinator, Introduction, Now, check_program};
+use crate::coordinator::{BlockReport, Coordinator, Introduction, Now, check_program, check_term};
 use crate::driver::Driver;
+use crate::trace::Process;
 use crate::usage::Usage;
 
 /// Serves Control.
@@ -107,11 +109,28 @@ impl Control for ControlService {
     }
 
     async fn report_spans(&self, request: Request<v1::SpansReport>) -> Answer<v1::SpansReply> {
-        let v1::SpansReport { term, worker, spans } = request.into_inner();
-        let worker = WorkerId(worker);
-        let name = self.event(Term(term), move |coordinator, _| coordinator.name(worker)).await?;
+        let v1::SpansReport { term, reporter, spans } = request.into_inner();
+        let term = Term(term);
+        let (by, name) = match reporter {
+            Some(Reporter::Worker(worker)) => {
+                let worker = WorkerId(worker);
+                let name = move |coordinator: &mut Coordinator, _| coordinator.name(worker);
+                (Process::Worker(worker), self.event(term, name).await?)
+            }
+            Some(Reporter::Shard(index)) => {
+                let served = self.desk.served()?;
+                check_term(served.term, term)?;
+                let Shard { count, .. } = served.shard;
+                let shard = Shard { index: index as usize, count };
+                if !(1..count).contains(&shard.index) {
+                    return Err(Status::invalid_argument(format!("there is no other {shard}")));
+                }
+                (Process::Server(shard), format!("ps-server, {shard}"))
+            }
+            None => return Err(Status::invalid_argument("spans of nobody")),
+        };
         if let Some(trace) = &self.desk.coordinating()?.trace {
-            trace.add(worker, name, spans.into_iter().map(convert::span).collect());
+            trace.add(by, name, spans.into_iter().map(convert::span).collect());
         }
         // A server without a trace has no clock for one, and no worker asks it.
         let now_ns = trace::now().unwrap_or_default().as_nanos() as u64;

@@ -17,4 +17,4 @@ pub(crate) use desk::{Coordinating, Desk, Served};
 pub(crate) use judge::Judge;
 pub(crate) use net::Edge;
 pub(crate) use push::Receiver;
-pub(crate) use shards::{Link, enlist};
+pub(crate) use shards::{Enlisted, Link, enlist};

@@ -8,11 +8,14 @@ use hw2_common::checkpoint::PartFile;
 use hw2_common::ids::{GlobalStep, Term, WorkerId};
 use hw2_common::job::{BUILD, PROTOCOL_VERSION};
 use hw2_common::shard::Shard;
+use hw2_common::spans::Spans;
+use hw2_proto::v1::control_client::ControlClient;
 use hw2_proto::v1::push_admission::Answer;
 use hw2_proto::v1::shard_order::Order as WireOrder;
 use hw2_proto::v1::shard_report::Report as WireReport;
 use hw2_proto::v1::shards_client::ShardsClient;
 use hw2_proto::v1::shards_server::Shards;
+use hw2_proto::v1::spans_report::Reporter;
 use hw2_proto::v1::{self, ShardOrder, ShardReport};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -93,15 +96,21 @@ async fn listen(
     }
 }
 
-/// Takes part in a run as `shard`. Returns how the term begins, where reports go, and what is ordered
-/// after that.
+/// A term that another server takes part in.
+pub(crate) struct Enlisted {
+    /// How it begins.
+    pub(crate) welcome: Welcome,
+    pub(crate) reports: mpsc::UnboundedSender<FromShard>,
+    pub(crate) link: Link,
+    /// If the coordinator writes a trace.
+    pub(crate) spans: Option<Spans>,
+}
+
+/// Takes part in a run as `shard`.
 ///
 /// # Errors
 /// There is no coordinator, it refuses, or it ended before a term began.
-pub(crate) async fn enlist(
-    coordinator: &Address,
-    shard: Shard,
-) -> Result<(Welcome, mpsc::UnboundedSender<FromShard>, Link), Status> {
+pub(crate) async fn enlist(coordinator: &Address, shard: Shard) -> Result<Enlisted, Status> {
     let unavailable = |error: tonic::transport::Error| Status::unavailable(chain(&error));
     let channel = Endpoint::from_shared(coordinator.uri())
         .map_err(unavailable)?
@@ -122,12 +131,16 @@ pub(crate) async fn enlist(
     let reported = UnboundedReceiverStream::new(reported).map(|report| Some(write_report(report)));
     let all = tokio_stream::once(Some(enlistment)).chain(reported);
     let messages = all.map(|report| ShardReport { report });
-    let orders = ShardsClient::new(channel).enlist(messages).await?.into_inner();
+    let orders = ShardsClient::new(channel.clone()).enlist(messages).await?.into_inner();
     let mut link = Link { orders };
-    match link.next().await? {
-        Some(ToShard::Welcome(welcome)) => Ok((welcome, reports, link)),
-        _ => Err(Status::unavailable("the coordinator has no term for it")),
-    }
+    let Some(ToShard::Welcome(welcome)) = link.next().await? else {
+        return Err(Status::unavailable("the coordinator has no term for it"));
+    };
+    let spans = welcome.traces.then(|| {
+        let reporter = Reporter::Shard(shard.index as u32);
+        Spans::begin(ControlClient::new(channel), welcome.term, reporter)
+    });
+    Ok(Enlisted { welcome, reports, link, spans })
 }
 
 /// What the coordinator orders.
@@ -229,7 +242,7 @@ impl From<ToShard> for ShardOrder {
             replica: assignment.replica.0,
         };
         let order = match order {
-            ToShard::Welcome(Welcome { term, job_json, run_dir, probe, checkpoint }) => {
+            ToShard::Welcome(Welcome { term, job_json, run_dir, probe, checkpoint, traces }) => {
                 WireOrder::Welcome(v1::Welcome {
                     term: term.0,
                     job_json,
@@ -237,6 +250,7 @@ impl From<ToShard> for ShardOrder {
                     probe_file: probe.file,
                     probe: probe.content,
                     checkpoint_step: checkpoint.map(|step| step.0),
+                    traces,
                 })
             }
             ToShard::Order(Order::Begin { step, update }) => WireOrder::Begin(v1::BeginStep {
@@ -285,6 +299,7 @@ fn read_order(order: WireOrder) -> Option<ToShard> {
             run_dir: welcome.run_dir,
             probe: Probe { file: welcome.probe_file, content: welcome.probe },
             checkpoint: welcome.checkpoint_step.map(GlobalStep),
+            traces: welcome.traces,
         }),
         WireOrder::Begin(v1::BeginStep { step, update, learning_rate }) => {
             let update = Update { number: update, learning_rate };

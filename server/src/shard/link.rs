@@ -66,6 +66,8 @@ pub(crate) struct Welcome {
     pub(crate) probe: Probe,
     /// Of the checkpoint to begin with, if there is one.
     pub(crate) checkpoint: Option<GlobalStep>,
+    /// Whether the coordinator writes a trace.
+    pub(crate) traces: bool,
 }
 
 /// A file in the run's folder that tells whether a server sees the same one.

@@ -13,12 +13,14 @@ use hw2_common::ids::{Assignment, GlobalStep, Term, WorkerId};
 use hw2_common::job::Job;
 use hw2_common::layout::ParamLayout;
 use hw2_common::shard::Shard;
+use hw2_common::spans::Spans;
 use hw2_common::state::{State, Vectors};
 use hw2_common::wire::Cut;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
 use super::{FromShard, Probe, Store, ToShard, Welcome};
@@ -26,12 +28,15 @@ use crate::coordinator::{Admission, Refusal, Share, check_term};
 use crate::handle::{Command, Handle};
 use crate::listener::Listener;
 use crate::plane::{Plane, Tensors};
-use crate::rpc::{Desk, Edge, Judge, Link, Receiver, Served, enlist};
+use crate::rpc::{Desk, Edge, Enlisted, Judge, Link, Receiver, Served, enlist};
 
 /// Pause between two attempts to enlist.
 const RETRY: Duration = Duration::from_millis(300);
 /// Time without a coordinator after which this server gives up.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Time between two reports for the trace, and for the last one before a checkpoint.
+const SPANS_INTERVAL: Duration = Duration::from_millis(500);
+const LAST_SPANS: Duration = Duration::from_secs(2);
 /// Time between two words about a coordinator that is not there.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -66,11 +71,11 @@ pub async fn serve_shard(setup: ShardSetup) -> anyhow::Result<String> {
             () = shutdown.cancelled() => break "it was asked to stop".to_owned(),
         };
         match enlisted {
-            Ok((welcome, reports, mut link)) => {
+            Ok(Enlisted { welcome, reports, mut link, spans }) => {
                 complained = None;
                 let dir = run_dir.as_deref();
                 let begun = tokio::select! {
-                    begun = begin(shard, welcome, dir, &desk, reports.clone()) => begun,
+                    begun = begin(shard, welcome, dir, &desk, (reports.clone(), spans)) => begun,
                     () = shutdown.cancelled() => break "it was asked to stop".to_owned(),
                 };
                 let end = match begun {
@@ -144,6 +149,7 @@ pub(crate) struct Member {
     known: HashSet<WorkerId>,
     asked: u64,
     writing: JoinSet<(u64, Result<PartFile, String>)>,
+    spans: Option<Spans>,
 }
 
 /// A push that the coordinator was told of.
@@ -171,9 +177,9 @@ async fn begin(
     welcome: Welcome,
     run_dir: Option<&Path>,
     desk: &Desk,
-    reports: mpsc::UnboundedSender<FromShard>,
+    (reports, spans): (mpsc::UnboundedSender<FromShard>, Option<Spans>),
 ) -> anyhow::Result<(Member, mpsc::UnboundedReceiver<Command<Member>>, Duration)> {
-    let Welcome { term, job_json, run_dir: theirs, probe, checkpoint } = welcome;
+    let Welcome { term, job_json, run_dir: theirs, probe, checkpoint, traces: _ } = welcome;
     let job: Job = serde_json::from_str(&job_json).context("the coordinator's job")?;
     let job = Job::new(job.config, job.dataset).context("the coordinator's job")?;
     let layout = job.layout()?;
@@ -218,6 +224,7 @@ async fn begin(
         known: HashSet::new(),
         asked: 0,
         writing: JoinSet::new(),
+        spans,
     };
     member.report(FromShard::Ready);
     Ok((member, commands, Duration::from_millis(job.config.cluster.grace_ms)))
@@ -264,6 +271,10 @@ impl Member {
         shutdown: &CancellationToken,
         grace: Duration,
     ) -> End {
+        let _reporting = self
+            .spans
+            .clone()
+            .map(|spans| AbortOnDropHandle::new(tokio::spawn(spans.report_every(SPANS_INTERVAL))));
         let mut leave_by: Option<Instant> = None;
         let patience = |by: Option<Instant>| async move {
             match by {
@@ -376,15 +387,21 @@ impl Member {
     /// Takes the state as it is now, and writes it while the run goes on.
     fn save(&mut self, id: u64, step: GlobalStep, folder: &str) {
         let (snapshot, shard, params) = (self.store.snapshot(), self.shard, self.params.clone());
-        let dir = self.run_dir.join(folder);
-        self.writing.spawn_blocking(move || {
-            let write = || -> anyhow::Result<PartFile> {
-                std::fs::create_dir_all(&dir)
-                    .with_context(|| format!("cannot create {}", dir.display()))?;
-                let vectors = snapshot.vectors();
-                Ok(checkpoint::write_part(&dir, step, shard, params, &vectors)?)
-            };
-            (id, write().map_err(|error| format!("{error:#}")))
+        let (dir, spans) = (self.run_dir.join(folder), self.spans.clone());
+        let write = move || -> anyhow::Result<PartFile> {
+            std::fs::create_dir_all(&dir)
+                .with_context(|| format!("cannot create {}", dir.display()))?;
+            let vectors = snapshot.vectors();
+            Ok(checkpoint::write_part(&dir, step, shard, params, &vectors)?)
+        };
+        let writing = tokio::task::spawn_blocking(write);
+        self.writing.spawn(async move {
+            let saved = writing.await.expect("what writes returns its errors");
+            if let Some(spans) = spans {
+                // The run may end with this checkpoint.
+                let _ = tokio::time::timeout(LAST_SPANS, spans.report()).await;
+            }
+            (id, saved.map_err(|error| format!("{error:#}")))
         });
     }
 

@@ -11,10 +11,12 @@ use hw2_common::layout::ParamLayout;
 use tokio_util::sync::CancellationToken;
 
 use crate::ps::{
-    Client, Contribution, Credentials, Directive, EvaluationReport, Exchange, PsError, StepResult,
+    Contribution, Credentials, Directive, EvaluationReport, Exchange, PsError, StepResult, reach,
 };
 use pace::Pace;
 
+/// Servers of large vectors take their time to begin.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Every value of the gradient that is pushed: anything finite will do.
 const GRADIENT: f32 = 1e-3;
 
@@ -24,11 +26,11 @@ const GRADIENT: f32 = 1e-3;
 /// pulled goes nowhere, where a worker copies it to its device: neither is in a round.
 ///
 /// # Errors
-/// As every call.
-pub fn drive(ps: &Addresses, computing: Duration) -> Result<Vec<Duration>, PsError> {
-    let client = Client::connect(ps, &CancellationToken::new())?;
-    let hello = client.hello()?;
-    let network = hello.job.network().map_err(|error| PsError::Protocol(error.to_string()))?;
+/// There are no such servers, or they are lost.
+pub fn drive(ps: &Addresses, computing: Duration) -> anyhow::Result<Vec<Duration>> {
+    let reached = reach(ps, PATIENCE, &CancellationToken::new())?;
+    let (client, hello) = reached.expect("nobody asks it to stop");
+    let network = hello.job.network()?;
     let layout = ParamLayout::new(&network);
     let credentials = Credentials {
         layout_fingerprint: layout.fingerprint(),
@@ -81,7 +83,7 @@ pub fn drive(ps: &Addresses, computing: Duration) -> Result<Vec<Duration>, PsErr
                 Exchange::new(&session, held).finish(&contribution, &mut pace)?
             }
             Directive::Wait(_) => Exchange::new(&session, held).finish(&contribution, &mut pace)?,
-            Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason)),
+            Directive::Rejoin(reason) => return Err(PsError::Rejoin(reason).into()),
             Directive::Stop { .. } => {
                 // The server ends whether or not it still hears this.
                 let _ = session.leave("bench over");

@@ -13,9 +13,9 @@ mod exchange;
 mod io_thread;
 mod pull;
 mod push;
+mod reach;
 mod servers;
 mod session;
-mod spans;
 
 pub use client::{Client, Credentials, Hello};
 pub use contribution::{Contribution, StepResult};
@@ -25,4 +25,5 @@ pub use error::PsError;
 pub use exchange::Exchange;
 use pull::Pull;
 use push::Push;
+pub use reach::{Backoff, reach};
 pub use session::{EvaluationReport, Session};

@@ -7,9 +7,11 @@ use futures_util::stream::Stream;
 use hw2_common::grpc::{self, Incoming, Parcel};
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, Term, VersionId, WorkerId};
 use hw2_common::job::Job;
+use hw2_common::spans::Spans;
 use hw2_proto::v1;
 use hw2_proto::v1::control_client::ControlClient;
 use hw2_proto::v1::heartbeat_reply::Standing;
+use hw2_proto::v1::spans_report::Reporter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
@@ -19,7 +21,6 @@ use super::client::timed;
 use super::exchange::{Asked, CreditAsked};
 use super::push::PartPush;
 use super::servers::Server;
-use super::spans::Spans;
 use super::{Client, Contribution, Credit, Directive, Hello, PsError, Pull, Push};
 
 /// Times a push is sent before its connection counts as lost.
@@ -72,7 +73,8 @@ impl Session {
         traces: bool,
     ) -> Self {
         let (lost, term) = (CancellationToken::new(), hello.term);
-        let spans = traces.then(|| Spans::begin(client.control.clone(), term, worker));
+        let spans =
+            traces.then(|| Spans::begin(client.control.clone(), term, Reporter::Worker(worker.0)));
         let job = hello.job.clone();
         let session = Self { client, servers, job, term, worker, lost, spans };
         let beat = heartbeats(&session, every);

@@ -13,16 +13,11 @@ use super::Tally;
 use super::prepared::{ComputeError, Prepared, TRACK};
 use crate::args::WorkerArgs;
 use crate::ps::{
-    Client, Contribution, Credit, Directive, EvaluationReport, Exchange, Hello, PsError, Session,
+    Backoff, Contribution, Credit, Directive, EvaluationReport, Exchange, PsError, Session, reach,
 };
 
-/// First and longest pause between two attempts to reach the server, or to join.
-const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(1);
 /// Time between two looks at whether to stop, while something else is waited for.
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
-/// Time between two lines about a server that is not there.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 /// A session that lasted this long was no failed attempt.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -61,7 +56,10 @@ pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Ended>
     let mut prepared: Option<Prepared> = None;
     let mut backoff = Backoff::default();
     loop {
-        let Some((client, hello)) = connect(args, stop)? else { return Ok(Ended::Early) };
+        let patience = Duration::from_secs(args.patience_s);
+        let Some((client, hello)) = reach(&args.ps, patience, stop)? else {
+            return Ok(Ended::Early);
+        };
         let kept = prepared.take().filter(|kept| kept.job == hello.job);
         let ready = match kept {
             Some(kept) => Some(kept),
@@ -112,24 +110,6 @@ pub fn run(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Ended>
     }
 }
 
-/// Longer and longer backoff between attempts.
-struct Backoff {
-    next: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { next: RETRY_MIN }
-    }
-}
-
-impl Backoff {
-    fn wait(&mut self) {
-        std::thread::sleep(self.next);
-        self.next = (self.next * 2).min(RETRY_MAX);
-    }
-}
-
 /// Prepares in a thread of its own, for that may take minutes; nothing when asked to stop
 /// meanwhile.
 fn prepare(
@@ -150,35 +130,6 @@ fn prepare(
             Err(RecvTimeoutError::Disconnected) => bail!("the preparation has panicked"),
         }
     }
-}
-
-/// Asks for the job until there is a server; nothing when asked to stop.
-fn connect(args: &WorkerArgs, stop: &CancellationToken) -> anyhow::Result<Option<(Client, Hello)>> {
-    let began = Instant::now();
-    let mut complained: Option<Instant> = None;
-    let mut backoff = Backoff::default();
-    while !stop.is_cancelled() {
-        let answer = Client::connect(&args.ps, stop)
-            .and_then(|client| client.hello().map(|hello| (client, hello)));
-        match answer {
-            Ok(answer) => return Ok(Some(answer)),
-            Err(PsError::Stopped) => return Ok(None),
-            Err(error @ PsError::Refused(_)) => return Err(error.into()),
-            Err(error) if began.elapsed() >= Duration::from_secs(args.patience_s) => bail!(
-                "no server at {} for {} s ({error}): start ps-server there, or correct --ps",
-                args.ps,
-                args.patience_s
-            ),
-            Err(error) => {
-                if complained.is_none_or(|before| before.elapsed() >= COMPLAINT_INTERVAL) {
-                    complained = Some(Instant::now());
-                    tracing::warn!("no server at {} yet, trying again: {error}", args.ps);
-                }
-            }
-        }
-        backoff.wait();
-    }
-    Ok(None)
 }
 
 /// Follows directives until the session ends.

@@ -1,33 +1,35 @@
-//! Tells the server, for its trace, what this process does when: in the server's time.
+//! Tells the first server, for its trace, what this process does when: in that server's time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hw2_common::ids::{Term, WorkerId};
-use hw2_common::trace::{self, Span};
 use hw2_proto::v1;
 use hw2_proto::v1::control_client::ControlClient;
+use hw2_proto::v1::spans_report::Reporter;
 use tokio::time::MissedTickBehavior;
 use tonic::transport::Channel;
+use tonic::{Request, Status};
 
-use super::PsError;
-use super::client::timed;
+use crate::ids::Term;
+use crate::trace::{self, Span};
 
 /// Spans of one message, which must stay small.
 const SPANS_MAX: usize = 4096;
+/// Time for one message and its answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A way to tell the server. Clones are one.
-#[derive(Clone)]
-pub(super) struct Spans {
+#[derive(Clone, Debug)]
+pub struct Spans {
     control: ControlClient<Channel>,
     term: Term,
-    worker: WorkerId,
+    reporter: Reporter,
     clock: Arc<Mutex<Option<Clock>>>,
 }
 
 /// What the server's clock shows, from the exchange that took the shortest time: it lies in the
 /// middle of that, give or take half of it (Cristian, "Probabilistic clock synchronization", 1989).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Clock {
     round_trip: Duration,
     /// The server's time less this process's, in nanoseconds.
@@ -35,14 +37,14 @@ struct Clock {
 }
 
 impl Spans {
-    /// Records from now on.
-    pub(super) fn begin(control: ControlClient<Channel>, term: Term, worker: WorkerId) -> Self {
+    /// Records from now on what `reporter` does in `term`.
+    pub fn begin(control: ControlClient<Channel>, term: Term, reporter: Reporter) -> Self {
         trace::begin();
-        Self { control, term, worker, clock: Arc::default() }
+        Self { control, term, reporter, clock: Arc::default() }
     }
 
     /// Reports again and again.
-    pub(super) async fn report_every(self, interval: Duration) {
+    pub async fn report_every(self, interval: Duration) {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -57,7 +59,7 @@ impl Spans {
     ///
     /// # Errors
     /// The server cannot be told.
-    pub(super) async fn report(&self) -> Result<(), PsError> {
+    pub async fn report(&self) -> Result<(), Status> {
         if self.clock().is_none() {
             // For what time it is.
             self.send(Vec::new()).await?;
@@ -71,12 +73,14 @@ impl Spans {
         Ok(())
     }
 
-    async fn send(&self, spans: Vec<v1::Span>) -> Result<(), PsError> {
-        let request = v1::SpansReport { term: self.term.0, worker: self.worker.0, spans };
+    async fn send(&self, spans: Vec<v1::Span>) -> Result<(), Status> {
+        let reporter = Some(self.reporter);
+        let mut request = Request::new(v1::SpansReport { term: self.term.0, spans, reporter });
+        request.set_timeout(TIMEOUT);
         let mut control = self.control.clone();
         let now = || trace::now().unwrap_or_default();
         let sent = now();
-        let reply = control.report_spans(timed(request)).await?.into_inner();
+        let reply = control.report_spans(request).await?.into_inner();
         let round_trip = now() - sent;
         let middle = (sent + round_trip / 2).as_nanos() as i128;
         let ahead = i128::from(reply.now_ns) - middle;
