@@ -13,6 +13,7 @@ pub mod job;
 pub mod layout;
 pub mod lifeline;
 pub mod logging;
+pub mod memory;
 pub mod model;
 pub mod rng;
 pub mod shard;

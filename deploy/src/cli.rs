@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use hw2_common::config::ConfigError;
 use hw2_common::logging::{self, LevelFilter};
+use hw2_common::memory;
 use hw2_worker::device_args::NoDevice;
 
 use crate::commands::{
@@ -63,6 +64,9 @@ enum Command {
 /// or config that means nothing, or a GPU that is not there.
 pub(crate) fn main() -> ExitCode {
     let command = Cli::parse().command;
+    if matches!(command, Command::Server(_) | Command::Worker(_)) {
+        memory::use_huge_pages();
+    }
     logging::start(match command {
         Command::Server(_) | Command::Worker(_) => LevelFilter::INFO,
         _ => LevelFilter::WARN,

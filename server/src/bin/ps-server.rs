@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use hw2_common::config::ConfigError;
 use hw2_common::logging::{self, LevelFilter};
+use hw2_common::memory;
 use hw2_server::args::{self, ServerArgs};
 
 /// The parameter server: all weights of a run, and who computes what.
@@ -18,6 +19,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    memory::use_huge_pages();
     let cli = Cli::parse();
     logging::start(LevelFilter::INFO);
     match args::main(cli.server) {

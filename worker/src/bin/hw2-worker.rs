@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hw2_common::logging::{self, LevelFilter};
+use hw2_common::memory;
 use hw2_worker::args::WorkerArgs;
 use hw2_worker::device_args::NoDevice;
 
@@ -18,6 +19,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    memory::use_huge_pages();
     let cli = Cli::parse();
     logging::start(LevelFilter::INFO);
     hw2_worker::args::main(cli.args, &[]).unwrap_or_else(|error| {

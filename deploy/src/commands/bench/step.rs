@@ -2,6 +2,7 @@
 
 use clap::Args;
 use hw2_common::config::Precision;
+use hw2_common::memory;
 use hw2_common::model::ModelSpec;
 use hw2_worker::bench_step::{PrimitiveTime, StepBench, StepBenchOptions, bench_step};
 use serde::Serialize;
@@ -48,6 +49,8 @@ pub(crate) struct StepArgs {
 
 /// Measures and prints.
 pub(crate) fn run(args: &StepArgs) -> anyhow::Result<()> {
+    // As a worker does.
+    memory::use_huge_pages();
     let spec = ModelSpec { image_size: args.image_size, ..ModelSpec::default() };
     let options = StepBenchOptions {
         device: args.compute.choice()?,

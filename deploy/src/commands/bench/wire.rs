@@ -11,6 +11,7 @@ use hw2_common::address::{Address, Addresses};
 use hw2_common::config::{Config, WireFormat};
 use hw2_common::job::{Card, Job};
 use hw2_common::lifeline;
+use hw2_common::memory;
 use hw2_common::model::Block;
 use hw2_proto::v1::StatusReply;
 use serde::Serialize;
@@ -120,6 +121,7 @@ pub(crate) fn run(args: &WireArgs) -> anyhow::Result<()> {
 
 /// Works for the server and leaves the times of the rounds in a file.
 pub(crate) fn work(args: &WorkerArgs) -> anyhow::Result<()> {
+    memory::use_huge_pages();
     lifeline::hold().context("cannot watch the parent process")?;
     let computing = Duration::from_secs_f64(args.compute / 1e3);
     let rounds = hw2_worker::bench_wire::drive(&args.ps, computing)?;
