@@ -24,6 +24,8 @@ pub struct Spans {
     control: ControlClient<Channel>,
     term: Term,
     reporter: Reporter,
+    /// One report at a time: who returns from one knows that all before it is there.
+    reporting: Arc<tokio::sync::Mutex<()>>,
     clock: Arc<Mutex<Option<Clock>>>,
 }
 
@@ -40,7 +42,7 @@ impl Spans {
     /// Records from now on what `reporter` does in `term`.
     pub fn begin(control: ControlClient<Channel>, term: Term, reporter: Reporter) -> Self {
         trace::begin();
-        Self { control, term, reporter, clock: Arc::default() }
+        Self { control, term, reporter, reporting: Arc::default(), clock: Arc::default() }
     }
 
     /// Reports again and again.
@@ -60,6 +62,7 @@ impl Spans {
     /// # Errors
     /// The server cannot be told.
     pub async fn report(&self) -> Result<(), Status> {
+        let _turn = self.reporting.lock().await;
         if self.clock().is_none() {
             // For what time it is.
             self.send(Vec::new()).await?;

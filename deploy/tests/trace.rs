@@ -1,4 +1,4 @@
-//! `--trace`: one file for the server and its workers, on one clock.
+//! `--trace`: one file for the servers and their workers, on one clock.
 
 use std::collections::HashMap;
 
@@ -114,7 +114,13 @@ fn all_servers_of_a_run_are_in_one_trace() {
         let (sent, _) = find("worker", "push, shard 1/2", "push");
         let (_, received) = find("ps-server, shard 1/2", "from worker", "push");
         assert!(sent <= received + CLOCK_ERROR_MS, "step {step}");
-        find("ps-server, shard 1/2", "hw2-sum", "update");
+        let (updated, _) = find("ps-server, shard 1/2", "hw2-sum", "update");
+        if step > 0 {
+            let (_, pulled) = find("worker", "pull, shard 1/2", "pull");
+            let before = trace.find("ps-server, shard 1/2", "hw2-sum", step - 1, "update");
+            assert!(before.unwrap().0 <= pulled + CLOCK_ERROR_MS, "step {step}");
+        }
+        assert!(sent <= updated + CLOCK_ERROR_MS, "step {step}");
     }
 }
 

@@ -37,7 +37,7 @@ pub struct ServerSetup {
     pub shutdown: CancellationToken,
     /// Tells the time.
     pub clock: Clock,
-    /// Where to write what the server and its workers do when, if anybody wants to know.
+    /// Where to write what servers and workers do when, if anybody wants to know.
     pub trace: Option<PathBuf>,
     /// Servers of the run, of which this one is the first: each has a part of the vectors.
     pub shards: usize,

@@ -132,7 +132,7 @@ impl Control for ControlService {
         if let Some(trace) = &self.desk.coordinating()?.trace {
             trace.add(by, name, spans.into_iter().map(convert::span).collect());
         }
-        // A server without a trace has no clock for one, and no worker asks it.
+        // A server without a trace has no clock for one, and nobody asks it.
         let now_ns = trace::now().unwrap_or_default().as_nanos() as u64;
         Ok(Response::new(v1::SpansReply { now_ns }))
     }

@@ -34,8 +34,9 @@ use crate::rpc::{Desk, Edge, Enlisted, Judge, Link, Receiver, Served, enlist};
 const RETRY: Duration = Duration::from_millis(300);
 /// Time without a coordinator after which this server gives up.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Time between two reports for the trace, and for the last one before a checkpoint.
+/// Time between two reports for the trace.
 const SPANS_INTERVAL: Duration = Duration::from_millis(500);
+/// Time for the one before a checkpoint counts as saved.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 /// Time between two words about a coordinator that is not there.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
@@ -396,11 +397,14 @@ impl Member {
         };
         let writing = tokio::task::spawn_blocking(write);
         self.writing.spawn(async move {
-            let saved = writing.await.expect("what writes returns its errors");
-            if let Some(spans) = spans {
-                // The run may end with this checkpoint.
-                let _ = tokio::time::timeout(LAST_SPANS, spans.report()).await;
-            }
+            let last = async {
+                if let Some(spans) = spans {
+                    // The run may end with this checkpoint.
+                    let _ = tokio::time::timeout(LAST_SPANS, spans.report()).await;
+                }
+            };
+            let (saved, ()) = tokio::join!(writing, last);
+            let saved = saved.expect("what writes returns its errors");
             (id, saved.map_err(|error| format!("{error:#}")))
         });
     }
