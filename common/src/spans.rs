@@ -17,6 +17,8 @@ use crate::trace::{self, Span};
 const SPANS_MAX: usize = 4096;
 /// Time for one message and its answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for the last report.
+const LAST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A way to tell the server. Clones are one.
 #[derive(Clone, Debug)]
@@ -74,6 +76,12 @@ impl Spans {
             self.send(spans.to_vec()).await?;
         }
         Ok(())
+    }
+
+    /// As [`Self::report`], by one that may be about to end: it has better to do than to complain, or to
+    /// wait for long.
+    pub async fn report_last(&self) {
+        let _ = tokio::time::timeout(LAST_TIMEOUT, self.report()).await;
     }
 
     async fn send(&self, spans: Vec<v1::Span>) -> Result<(), Status> {

@@ -36,8 +36,6 @@ const RETRY: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Time between two reports for the trace.
 const SPANS_INTERVAL: Duration = Duration::from_millis(500);
-/// Time for the one before a checkpoint counts as saved.
-const LAST_SPANS: Duration = Duration::from_secs(2);
 /// Time between two words about a coordinator that is not there.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -400,7 +398,7 @@ impl Member {
             let last = async {
                 if let Some(spans) = spans {
                     // The run may end with this checkpoint.
-                    let _ = tokio::time::timeout(LAST_SPANS, spans.report()).await;
+                    spans.report_last().await;
                 }
             };
             let (saved, ()) = tokio::join!(writing, last);

@@ -26,9 +26,6 @@ use super::{Client, Contribution, Credit, Directive, Hello, PsError, Pull, Push}
 /// Times a push is sent before its connection counts as lost.
 const PUSH_ATTEMPTS: u32 = 3;
 
-/// Time for the last spans of a trace when a worker leaves.
-const LAST_SPANS: Duration = Duration::from_secs(1);
-
 /// Joined. Dropping it ends the heartbeats; the server then takes the leases back.
 pub struct Session {
     client: Client,
@@ -243,8 +240,7 @@ impl Session {
         let (mut control, spans) = (self.client.control.clone(), self.spans.clone());
         self.client.control_io.call(&CancellationToken::new(), async move {
             if let Some(spans) = spans {
-                // Whoever leaves has better to do than to complain, or to wait.
-                let _ = tokio::time::timeout(LAST_SPANS, spans.report()).await;
+                spans.report_last().await;
             }
             control.leave(timed(request)).await?;
             Ok(())
