@@ -8,7 +8,7 @@ use crate::layout::ParamLayout;
 use crate::model::{ModelError, Network};
 
 /// Version of the rules in `ps.proto`; both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// What this program is: results are promised equal only within one build.
 pub const BUILD: &str = concat!("hw2 ", env!("CARGO_PKG_VERSION"));

@@ -123,6 +123,7 @@ impl Buckets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::WireFormat;
     use crate::layout::ParamLayout;
     use crate::model::ModelSpec;
 
@@ -130,7 +131,7 @@ mod tests {
     #[test]
     fn a_bucket_is_one_span_from_its_first_chunk_to_its_last() {
         let layout = ParamLayout::new(&ModelSpec::default().network(65).unwrap());
-        let cut = Cut::params(&layout);
+        let cut = Cut::params(&layout, WireFormat::F32);
         let of = || Buckets::new(&cut, "push", GlobalStep(3), || "a track".into());
         assert!(of().is_none() && now().is_none());
         begin();

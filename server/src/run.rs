@@ -69,7 +69,7 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     };
     let trace = trace.as_ref().map(open).transpose()?;
     let layout = job.layout()?;
-    let cut = Cut::params(&layout).shard(Shard { index: 0, count: shards })?;
+    let cut = Cut::params(&layout, job.config.wire).shard(Shard { index: 0, count: shards })?;
     let opened = open_folder(&job).await?;
     let trace = trace.map(|file| TraceFile::begin(file, shards)).transpose();
     let trace = trace.context("cannot write the trace")?;

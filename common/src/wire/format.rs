@@ -5,6 +5,7 @@ use std::ops::Range;
 use half::bf16;
 use hw2_proto::v1::Part;
 
+use super::CHUNK_BYTES;
 use crate::config::WireFormat;
 
 const F32_BYTES: usize = size_of::<f32>();
@@ -25,6 +26,11 @@ impl WireFormat {
             Part::Weights | Part::Gradient => self,
             Part::Unspecified | Part::Ema | Part::Buffers | Part::BatchStatistics => Self::F32,
         }
+    }
+
+    /// Most numbers of one chunk of a vector.
+    pub const fn chunk_values(self) -> usize {
+        CHUNK_BYTES / self.bytes()
     }
 
     /// Bytes of a number.

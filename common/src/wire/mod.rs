@@ -1,8 +1,8 @@
 //! Flat vectors on the wire: cut into chunks, checked, and put together again.
 //!
-//! The unit is a range of a flat vector. A chunk is at most [`CHUNK_VALUES`] values, a little less
-//! than one HTTP/2 frame of 256 KiB, so that its values are one frame and fit a core's cache: each
-//! side passes over them several times.
+//! The unit is a range of a flat vector. A chunk of weights or gradients is at most [`CHUNK_BYTES`], a
+//! little less than one HTTP/2 frame of 256 KiB, so that its values are one frame and fit a core's
+//! cache: each side passes over them several times.
 
 mod arrivals;
 mod cut;
@@ -30,8 +30,9 @@ pub use format::{Values, encode};
 #[cfg(target_endian = "big")]
 compile_error!("the wire and the checkpoints carry values as this machine lays them out");
 
-/// Most values of one chunk: 252 KiB in f32.
-pub const CHUNK_VALUES: usize = 63 * 1024;
+/// Most bytes of the values of one chunk, in the format of the run's weights and gradients. Its EMA is
+/// cut at the same values and always f32.
+pub const CHUNK_BYTES: usize = 252 << 10;
 
 /// Largest message either side accepts: a chunk, or the names of all bad images of a micro-batch.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -136,8 +137,8 @@ pub fn encoded_chunks(
 ) -> impl Iterator<Item = Chunk> + use<> {
     let (bytes, size) = (values.clone(), format.bytes());
     let len = values.len() / size;
-    assert_eq!(checksums.len(), len.div_ceil(CHUNK_VALUES), "a checksum for each chunk");
-    chunk_ranges(0..len).zip(checksums.to_vec()).map(move |(range, crc32c)| {
+    assert_eq!(checksums.len(), len.div_ceil(format.chunk_values()), "a checksum for each chunk");
+    chunk_ranges(0..len, format).zip(checksums.to_vec()).map(move |(range, crc32c)| {
         let values = bytes.slice(range.start * size..range.end * size);
         Chunk { part: part.into(), start: (start + range.start) as u64, crc32c, values }
     })
@@ -145,7 +146,7 @@ pub fn encoded_chunks(
 
 /// The checksums of the chunks of `values`, which are whole chunks of their flat vector, in f32.
 pub fn checksums(values: &[f32]) -> Vec<u32> {
-    chunk_ranges(0..values.len())
+    chunk_ranges(0..values.len(), WireFormat::F32)
         .map(|range| crc32c(bytemuck::cast_slice(&values[range])))
         .collect()
 }
@@ -165,7 +166,7 @@ pub fn encode_with_checksums(values: &[f32], to: &mut [u8], format: WireFormat) 
         );
         crc32c(to)
     };
-    chunk_ranges(0..values.len()).map(one).collect()
+    chunk_ranges(0..values.len(), format).map(one).collect()
 }
 
 /// A CRC32C that is made piece by piece.
@@ -209,6 +210,12 @@ mod tests {
     use crate::layout::ParamLayout;
     use crate::model::ModelSpec;
 
+    const CHUNK_VALUES: usize = WireFormat::F32.chunk_values();
+
+    fn whole(len: usize) -> Cut {
+        Cut::whole(len, WireFormat::F32)
+    }
+
     fn vector(len: usize) -> Flat {
         Arc::new((0..len).map(|i| i as f32).collect())
     }
@@ -224,7 +231,7 @@ mod tests {
         assert_eq!(chunks.len(), 3);
         chunks.reverse();
         let mut assembly =
-            Assembly::new(Cut::whole(vector.len()), WireFormat::F32, vec![f32::NAN; vector.len()]);
+            Assembly::new(whole(vector.len()), WireFormat::F32, vec![f32::NAN; vector.len()]);
         chunks.iter().for_each(|chunk| assembly.add(chunk).unwrap());
         assert_eq!(assembly.finish().unwrap(), *vector);
     }
@@ -233,18 +240,23 @@ mod tests {
     fn parameters_are_cut_at_their_buckets() {
         let network = ModelSpec::default().network(65).unwrap();
         let layout = ParamLayout::new(&network);
-        let cut = Cut::params(&layout);
-        let mut end = 0;
-        for range in cut.ranges() {
-            assert_eq!(range.start, end);
-            assert!((1..=CHUNK_VALUES).contains(&range.len()));
-            end = range.end;
-        }
-        assert_eq!((end, cut.values().len()), (layout.params.len(), layout.params.len()));
-        for bucket in layout.buckets() {
-            let values = Arc::new(vec![0.5; bucket.len()]);
-            for chunk in chunks(Part::Gradient, bucket.start, &values, &checksums(&values)) {
-                assert!(cut.find(&chunk, 4).is_some());
+        for wire in [WireFormat::F32, WireFormat::Bf16] {
+            let cut = Cut::params(&layout, wire);
+            let mut end = 0;
+            for range in cut.ranges() {
+                assert_eq!(range.start, end);
+                assert!((1..=CHUNK_BYTES / wire.bytes()).contains(&range.len()));
+                end = range.end;
+            }
+            assert_eq!((end, cut.values().len()), (layout.params.len(), layout.params.len()));
+            for bucket in layout.buckets() {
+                let mut bytes = vec![0; bucket.len() * wire.bytes()];
+                let checksums = encode_with_checksums(&vec![0.5; bucket.len()], &mut bytes, wire);
+                let values = Bytes::from(bytes);
+                for chunk in encoded_chunks(Part::Gradient, bucket.start, &values, wire, &checksums)
+                {
+                    assert!(cut.find(&chunk, wire.bytes()).is_some());
+                }
             }
         }
     }
@@ -252,7 +264,7 @@ mod tests {
     #[test]
     fn a_digest_depends_on_the_values_and_not_on_the_order_of_arrival() {
         let digest = |chunks: &mut dyn Iterator<Item = Chunk>| {
-            let mut arrivals = Arrivals::new(Cut::whole(2 * CHUNK_VALUES), WireFormat::F32);
+            let mut arrivals = Arrivals::new(whole(2 * CHUNK_VALUES), WireFormat::F32);
             chunks.for_each(|chunk| assert!(arrivals.add(&chunk).is_ok()));
             arrivals.digest()
         };
@@ -275,13 +287,14 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_what_arrives() {
-        let vector = vector(CHUNK_VALUES + 7);
         for wire in [WireFormat::F32, WireFormat::Bf16] {
+            let vector = vector(wire.chunk_values() + 7);
             let mut bytes = vec![0; vector.len() * wire.bytes()];
             let checksums = encode_with_checksums(&vector, &mut bytes, wire);
             assert_eq!(checksums == super::checksums(&vector), wire == WireFormat::F32);
             let bytes = Bytes::from(bytes);
-            let mut exact = Assembly::new(Cut::whole(vector.len()), wire, vec![0.0; vector.len()]);
+            let cut = Cut::whole(vector.len(), wire);
+            let mut exact = Assembly::new(cut, wire, vec![0.0; vector.len()]);
             for chunk in encoded_chunks(Part::Gradient, 0, &bytes, wire, &checksums) {
                 exact.add(&chunk).unwrap();
             }
@@ -294,7 +307,7 @@ mod tests {
                 chunk.part = Part::BatchStatistics.into();
                 chunk
             });
-            let mut exact = Assembly::new(Cut::whole(vector.len()), wire, vec![0.0; vector.len()]);
+            let mut exact = Assembly::new(whole(vector.len()), wire, vec![0.0; vector.len()]);
             statistics.for_each(|chunk| exact.add(&chunk).unwrap());
             assert_eq!(exact.finish().unwrap(), *vector);
         }
@@ -310,7 +323,7 @@ mod tests {
     fn what_is_wrong_with_a_chunk_is_named_and_changes_nothing() {
         let len = CHUNK_VALUES + 4;
         let good = chunks_of(&vector(len));
-        let mut assembly = Assembly::new(Cut::whole(len), WireFormat::F32, vec![0.0; len]);
+        let mut assembly = Assembly::new(whole(len), WireFormat::F32, vec![0.0; len]);
         assembly.add(&good[0]).unwrap();
         assert_eq!(assembly.add(&good[0]), Err(WireError::Twice { start: 0 }));
         let mut bad = good[1].clone();

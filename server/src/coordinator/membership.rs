@@ -259,7 +259,7 @@ mod tests {
     fn each_difference_is_refused_with_both_values() {
         type Change = fn(&mut Introduction);
         let cases: [(&str, &str, Change); 6] = [
-            ("protocol version 99", "2", |i| i.protocol_version = 99),
+            ("protocol version 99", "3", |i| i.protocol_version = 99),
             ("`hw2 9`", BUILD, |i| i.build = "hw2 9".into()),
             ("`other`", "`layout`", |i| i.layout_fingerprint = "other".into()),
             ("`other`", "`config`", |i| i.config_fingerprint = "other".into()),

@@ -226,7 +226,7 @@ impl<'a> Arriving<'a> {
     fn new(receiver: &'a Receiver, worker: WorkerId, assignment: Assignment) -> Self {
         let len = receiver.statistics;
         let wire = receiver.wire;
-        let statistics = Assembly::new(Cut::whole(len), wire, vec![0.0; len]);
+        let statistics = Assembly::new(Cut::whole(len, WireFormat::F32), wire, vec![0.0; len]);
         Self {
             receiver,
             assignment,

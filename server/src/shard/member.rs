@@ -182,7 +182,7 @@ async fn begin(
     let job: Job = serde_json::from_str(&job_json).context("the coordinator's job")?;
     let job = Job::new(job.config, job.dataset).context("the coordinator's job")?;
     let layout = job.layout()?;
-    let cut = Cut::params(&layout).shard(shard)?;
+    let cut = Cut::params(&layout, job.config.wire).shard(shard)?;
     let run_dir = run_dir.map_or_else(|| theirs.clone().into(), Path::to_owned);
     let params = cut.values();
     let vectors = {

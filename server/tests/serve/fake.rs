@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hw2_common::address::Address;
 use hw2_common::checkpoint::Checkpoint;
-use hw2_common::config::Config;
+use hw2_common::config::{Config, WireFormat};
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, ReplicaId};
 use hw2_common::job::{BUILD, Card, Job, PROTOCOL_VERSION};
 use hw2_common::layout::ParamLayout;
@@ -160,7 +160,7 @@ impl Worker {
     /// What a server has of the parameters.
     fn cut(&self, index: usize) -> Cut {
         let shard = Shard { index, count: 1 + self.others.len() };
-        Cut::params(&self.layout).shard(shard).unwrap()
+        Cut::params(&self.layout, self.job.config.wire).shard(shard).unwrap()
     }
 
     /// Asks what to do; what the directive needs is then held.
@@ -224,7 +224,7 @@ impl Worker {
             Assembly::new(cut, wire, room)
         };
         let mut params = vector(self.cut(shard));
-        let mut buffers = vector(Cut::whole(self.layout.buffers.len()));
+        let mut buffers = vector(Cut::whole(self.layout.buffers.len(), WireFormat::F32));
         let request = v1::PullRequest { term: self.term, version: Some(version) };
         let mut stream = self.server(shard).pull(request).await?.into_inner();
         while let Some(message) = stream.message().await? {

@@ -1,8 +1,8 @@
 //! Messages that are wrong in every way: refused with a name, and the state is unchanged.
 
+use hw2_common::config::WireFormat;
 use hw2_common::ids::{Assignment, GlobalStep, ReplicaId};
 use hw2_common::job::{BUILD, PROTOCOL_VERSION};
-use hw2_common::wire::CHUNK_VALUES;
 use hw2_proto::v1::directive::Directive;
 use hw2_proto::v1::push_message::Message;
 use hw2_proto::v1::push_reply::Outcome;
@@ -55,7 +55,10 @@ async fn bad_pushes_are_invalid_and_change_nothing() {
         ("CRC32C", vec![head.clone(), Message::Chunk(corrupt)]),
         ("no chunk", vec![head.clone(), Message::Chunk(odd)]),
         ("no chunk", vec![head.clone(), chunk(Part::Gradient, params, vec![1.0])]),
-        ("no chunk", vec![head.clone(), chunk(Part::Gradient, 0, vec![1.0; CHUNK_VALUES])]),
+        (
+            "no chunk",
+            vec![head.clone(), chunk(Part::Gradient, 0, vec![1.0; WireFormat::F32.chunk_values()])],
+        ),
         ("no chunk", vec![head.clone(), chunk(Part::Gradient, usize::MAX, vec![1.0; 2])]),
         ("came twice", vec![head.clone(), gradient.clone(), gradient.clone()]),
         ("does not belong", vec![head.clone(), chunk(Part::Weights, 0, vec![1.0])]),
