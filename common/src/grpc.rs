@@ -313,11 +313,11 @@ impl Buf for Received {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hw2_proto::v1::{self, Part};
+    use hw2_proto::v1::{self, VectorKind};
 
     fn chunk() -> Chunk {
         let values = Bytes::from((0..=255).cycle().take(600).collect::<Vec<u8>>());
-        Chunk { part: Part::Gradient.into(), start: 300, crc32c: 7, values }
+        Chunk { kind: VectorKind::Gradient.into(), start: 300, crc32c: 7, values }
     }
 
     fn push_message(message: push_message::Message) -> PushMessage {

@@ -78,5 +78,5 @@ pub enum VersionId {
     /// The weights, to train with.
     Weights(GlobalStep),
     /// EMA and running statistics, to evaluate with.
-    Evaluation(GlobalStep),
+    Ema(GlobalStep),
 }

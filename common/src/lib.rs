@@ -6,6 +6,7 @@ pub mod address;
 pub mod checkpoint;
 pub mod child;
 pub mod config;
+pub mod connection;
 pub mod dataset;
 pub mod grpc;
 pub mod ids;

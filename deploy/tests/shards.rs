@@ -84,7 +84,7 @@ fn each_server_is_killed_once() {
         for (victim, step) in [(1, 3), (0, 12), (2, 21)] {
             run.wait_until("a step", |status| status.global_step >= step);
             kill(servers.remove(victim));
-            let again = if victim == 0 { run.server() } else { run.other_server(victim) };
+            let again = if victim == 0 { run.server() } else { run.follower(victim) };
             servers.insert(victim, again);
         }
         assert_eq!(finish(&run, servers, workers), reference(wire), "{wire}");
@@ -104,7 +104,7 @@ fn a_server_and_a_worker_are_killed_together() {
     kill(servers.remove(1));
     kill(workers.remove(0));
     run.wait_until("to wait for it", |status| status.phase.starts_with("waiting for shard 1/2"));
-    servers.push(run.other_server(1));
+    servers.push(run.follower(1));
     run.wait_until("the run to go on", |status| status.global_step > before.global_step);
     assert_eq!(finish(&run, servers, workers), reference("f32"));
 }
@@ -130,6 +130,27 @@ fn any_number_of_servers_goes_on_with_the_checkpoints_of_any_other() {
     }
 }
 
+/// The run stops in good order, and goes on as if it had not.
+#[test]
+fn a_follower_is_asked_to_stop() {
+    let job = job("f32").on_servers(2);
+    let run = job.run("run");
+    let servers = run.servers();
+    let workers = run.workers(2);
+    run.wait_until("a step", |status| status.global_step >= 7);
+    servers[1].signal(Signal::SIGTERM);
+    servers.into_iter().for_each(|server| _ = server.succeed());
+    for worker in workers {
+        let ended = worker.end();
+        assert!(ended.stderr.contains("shard 1/2 was asked to stop"), "{ended}");
+    }
+    let stopped_at = run.digest().1;
+    assert!((7..STEPS).contains(&stopped_at), "{stopped_at}");
+    let servers = run.servers();
+    let workers = run.workers(2);
+    assert_eq!(finish(&run, servers, workers), reference("f32"));
+}
+
 fn kill(process: Process) {
     process.signal(Signal::SIGKILL);
     assert_eq!(process.end().signal, Some(Signal::SIGKILL as i32));
@@ -142,7 +163,7 @@ fn a_server_that_does_not_see_the_folder_of_the_run_says_so() {
     let first = run.server();
     let elsewhere = job.dir().join("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
-    let mut command = run.other_server_command(1);
+    let mut command = run.follower_command(1);
     command.arg("--run-dir").arg(&elsewhere);
     let ended = Process::start("blind", command, job.dir()).end();
     assert_eq!(ended.code, Some(1), "{ended}");
@@ -168,8 +189,8 @@ fn servers_that_are_none_of_the_run_are_refused() {
     };
     let [first, second] = [0, 1].map(|shard| run.addresses()[shard].clone());
     let free = format!("unix:{}", job.dir().join("free.sock").display());
-    let other = |shard| ["server", "--listen", &free, "--shard", shard, "--coordinator", &first];
-    refused(&other("2/3"), &["shard 2/3 in a run on 2 servers"]);
+    let follower = |shard| ["server", "--listen", &free, "--shard", shard, "--coordinator", &first];
+    refused(&follower("2/3"), &["shard 2/3 in a run on 2 servers"]);
     refused(&["server", "--listen", &free, "--shard", "1/2"], &["--coordinator"]);
     refused(&["server", "--listen", &free, "--shard", "2/2"], &["there is no 2 of 2"]);
     let worker = |ps: &str| -> Vec<String> {

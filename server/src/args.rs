@@ -11,7 +11,7 @@ use hw2_common::shard::Shard;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Clock, Listener, ServerSetup, ShardSetup, serve, serve_shard};
+use crate::{Clock, FollowerSetup, Listener, ServerSetup, follow, serve};
 
 /// Serves a job's weights to its workers, until the run ends.
 #[derive(Args, Clone, Debug)]
@@ -105,7 +105,7 @@ fn serve_part(args: ServerArgs, coordinator: Address, listener: Listener) -> any
     let reason = runtime.block_on(async {
         tracing::info!("{shard} listening on {}", listener.address()?);
         let (run_dir, shutdown) = (run_dir.map(PathBuf::from), cancelled_by_signals()?);
-        serve_shard(ShardSetup { shard, coordinator, listener, run_dir, shutdown }).await
+        follow(FollowerSetup { shard, coordinator, listener, run_dir, shutdown }).await
     })?;
     tracing::info!("{shard} ends: {reason}");
     Ok(())

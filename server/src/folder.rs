@@ -24,7 +24,7 @@ const REPLAYS: &str = "replay";
 /// Bundles that a run keeps: where every step is not finite, they would fill the disk.
 const REPLAYS_MAX: usize = 8;
 
-/// A folder to which no other run writes, and the other servers of this one only their parts.
+/// A folder to which no other run writes, and the followers of this one only their parts.
 pub(crate) struct RunFolder {
     path: PathBuf,
     keep_checkpoints: u32,

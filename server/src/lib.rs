@@ -24,4 +24,4 @@ pub use clock::Clock;
 pub use folder::CONFIG_FILE;
 pub use listener::{ListenError, Listener};
 pub use run::{Outcome, ServerSetup, serve};
-pub use shard::{ShardSetup, serve_shard};
+pub use shard::{FollowerSetup, follow};

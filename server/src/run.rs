@@ -22,7 +22,7 @@ use crate::handle::Handle;
 use crate::listener::Listener;
 use crate::plane::Plane;
 use crate::rpc::{Coordinating, Desk, Edge, Judge, Receiver, Served};
-use crate::shard::{FromShard, Muster, Probe, Remote, Store, ToShard, Welcome};
+use crate::shard::{FollowerLink, FromFollower, Muster, Probe, Store, ToFollower, Welcome};
 use crate::trace::{TraceFile, TraceWriter};
 
 /// Everything a server is given from outside.
@@ -81,17 +81,17 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     let run = Run { job, layout, cut, shards, clock, desk: desk.clone() };
     let mut opened = Some(opened);
     let ended = loop {
-        let remotes = gather(shards, &mut arrivals, &desk, &shutdown).await;
+        let followers = gather(shards, &mut arrivals, &desk, &shutdown).await;
         let opened = match opened.take() {
             Some(opened) => opened,
             None => open_folder(&run.job).await?,
         };
-        let Some(remotes) = remotes else {
+        let Some(followers) = followers else {
             edge.stop().await;
             return stopped(opened);
         };
         let writer = trace.as_ref().map(TraceFile::writer);
-        let end = run.term(opened, remotes, writer, &shutdown).await?;
+        let end = run.term(opened, followers, writer, &shutdown).await?;
         match end {
             TermEnd::Run(ended) => break ended,
             TermEnd::Lost(shard) => {
@@ -133,18 +133,18 @@ fn warn_of_small_dataset(job: &Job) {
     }
 }
 
-/// Waits until all other servers are there; none when asked to stop before.
+/// Waits until all followers are there; none when asked to stop before.
 async fn gather(
     shards: usize,
-    arrivals: &mut mpsc::UnboundedReceiver<Remote>,
+    arrivals: &mut mpsc::UnboundedReceiver<FollowerLink>,
     desk: &Desk,
     shutdown: &CancellationToken,
-) -> Option<Vec<Remote>> {
-    let mut present: Vec<Option<Remote>> = (1..shards).map(|_| None).collect();
+) -> Option<Vec<FollowerLink>> {
+    let mut present: Vec<Option<FollowerLink>> = (1..shards).map(|_| None).collect();
     loop {
         for place in &mut present {
             // One that has gone again.
-            place.take_if(|remote| remote.reports.is_closed());
+            place.take_if(|follower| follower.reports.is_closed());
         }
         if present.iter().all(Option::is_some) {
             return Some(present.into_iter().flatten().collect());
@@ -155,9 +155,9 @@ async fn gather(
         tracing::info!("{text}");
         desk.close(text);
         tokio::select! {
-            Some(remote) = arrivals.recv() => {
-                let place = remote.shard.index - 1;
-                present[place] = Some(remote);
+            Some(follower) = arrivals.recv() => {
+                let place = follower.shard.index - 1;
+                present[place] = Some(follower);
             }
             () = shutdown.cancelled() => return None,
         }
@@ -180,7 +180,7 @@ impl Run {
     async fn term(
         &self,
         opened: Opened,
-        mut remotes: Vec<Remote>,
+        mut followers: Vec<FollowerLink>,
         trace: Option<TraceWriter>,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<TermEnd> {
@@ -202,7 +202,9 @@ impl Run {
             checkpoint: begins,
             traces: trace.is_some(),
         };
-        if let Err(shard) = begin_all(&mut remotes, folder.path(), term, welcome, shutdown).await? {
+        if let Err(shard) =
+            begin_all(&mut followers, folder.path(), term, welcome, shutdown).await?
+        {
             return Ok(TermEnd::Lost(shard));
         }
 
@@ -244,22 +246,22 @@ impl Run {
         let grace = Duration::from_millis(job.config.cluster.grace_ms);
         let store = Store::new(plane);
         let mut driver = Driver::new(coordinator, clock, job, store, folder, resumed_from);
-        driver.add(remotes, &handle);
+        driver.add(followers, &handle);
         desk.open(Served { term, job_json, shard, coordinating, receiver });
         Ok(driver.run(commands, shutdown, grace).await)
     }
 }
 
-/// Has the other servers load the state, and waits until all have it; one that is lost meanwhile is an
+/// Has the followers load the state, and waits until all have it; one that is lost meanwhile is an
 /// error.
 async fn begin_all(
-    remotes: &mut [Remote],
+    followers: &mut [FollowerLink],
     run_dir: &Path,
     term: Term,
     welcome: impl FnOnce(Probe) -> Welcome,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Result<(), Shard>> {
-    if remotes.is_empty() {
+    if followers.is_empty() {
         return Ok(Ok(()));
     }
     let probe = Probe { file: format!(".probe-{:016x}", term.0), content: format!("{term}\n") };
@@ -267,25 +269,25 @@ async fn begin_all(
     std::fs::write(&file, &probe.content)
         .with_context(|| format!("cannot write {}", file.display()))?;
     let welcome = welcome(probe);
-    for remote in &*remotes {
+    for follower in &*followers {
         // One that is gone is noticed below.
-        let _ = remote.orders.send(ToShard::Welcome(welcome.clone()));
+        let _ = follower.orders.send(ToFollower::Welcome(welcome.clone()));
     }
     let mut begun = Ok(());
-    for remote in remotes {
+    for follower in followers {
         let report = tokio::select! {
-            report = remote.reports.recv() => report,
+            report = follower.reports.recv() => report,
             () = shutdown.cancelled() => None,
         };
         match report {
-            Some(FromShard::Ready) => continue,
-            Some(FromShard::Unfit(reason)) => {
-                tracing::warn!("{}: {reason}", remote.shard);
-                let _ = remote.orders.send(ToShard::Stop { reason });
+            Some(FromFollower::Ready) => continue,
+            Some(FromFollower::Unfit(reason)) => {
+                tracing::warn!("{}: {reason}", follower.shard);
+                let _ = follower.orders.send(ToFollower::Stop { reason });
             }
             _ => {}
         }
-        begun = Err(remote.shard);
+        begun = Err(follower.shard);
         break;
     }
     // It has done what it was there for.

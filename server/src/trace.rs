@@ -1,4 +1,4 @@
-//! The trace of a server's life: one file for it, its workers and the other servers, as Perfetto and
+//! The trace of a server's life: one file for it, its workers and its followers, as Perfetto and
 //! Chrome read it.
 //!
 //! The format is the "Trace Event Format" of the Chromium project: complete events (`X`) and names

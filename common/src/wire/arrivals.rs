@@ -37,7 +37,7 @@ impl Arrivals {
     pub fn add(&mut self, chunk: &Chunk) -> Result<usize, WireError> {
         let Chunk { start, crc32c: sent, values, .. } = chunk;
         let (start, sent) = (*start, *sent);
-        let value_bytes = self.wire.of(chunk.part()).bytes();
+        let value_bytes = self.wire.of(chunk.kind()).bytes();
         let index = self.cut.find(chunk, value_bytes).ok_or(WireError::NoChunk {
             start,
             bytes: values.len(),
@@ -100,7 +100,7 @@ impl Assembly {
     pub fn add(&mut self, chunk: &Chunk) -> Result<(), WireError> {
         let index = self.arrivals.add(chunk)?;
         let (range, first) = (&self.arrivals.cut.ranges()[index], self.arrivals.cut.values().start);
-        let format = self.arrivals.wire.of(chunk.part());
+        let format = self.arrivals.wire.of(chunk.kind());
         let values = &mut self.values[range.start - first..range.end - first];
         Values::new(&chunk.values, format).copy_to(values);
         Ok(())

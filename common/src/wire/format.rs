@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use half::bf16;
-use hw2_proto::v1::Part;
+use hw2_proto::v1::VectorKind;
 
 use super::CHUNK_BYTES;
 use crate::config::WireFormat;
@@ -19,12 +19,15 @@ pub struct Values<'a> {
 }
 
 impl WireFormat {
-    /// In which `part` travels in a run whose format is this one: weights and gradients do. All
+    /// In which a vector travels in a run whose format is this one: weights and gradients do. All
     /// else is rare or small, and exact.
-    pub fn of(self, part: Part) -> Self {
-        match part {
-            Part::Weights | Part::Gradient => self,
-            Part::Unspecified | Part::Ema | Part::Buffers | Part::BatchStatistics => Self::F32,
+    pub fn of(self, kind: VectorKind) -> Self {
+        match kind {
+            VectorKind::Weights | VectorKind::Gradient => self,
+            VectorKind::Unspecified
+            | VectorKind::Ema
+            | VectorKind::Buffers
+            | VectorKind::BatchStatistics => Self::F32,
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
-use hw2_proto::v1::{Chunk, Part};
+use hw2_proto::v1::{Chunk, VectorKind};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::SockRef;
 
@@ -95,9 +95,9 @@ pub enum WireError {
         /// Index of the chunk's first value.
         start: u64,
     },
-    /// A part that does not belong in this stream.
-    #[error("part {0} does not belong in this stream")]
-    UnexpectedPart(i32),
+    /// Of a vector that does not belong in this stream.
+    #[error("a vector of kind {0} does not belong in this stream")]
+    UnexpectedKind(i32),
     /// The stream ended too early.
     #[error("only {found} of {len} values arrived")]
     Incomplete {
@@ -115,13 +115,13 @@ pub enum WireError {
 /// # Panics
 /// If there are more or fewer checksums than chunks.
 pub fn chunks(
-    part: Part,
+    kind: VectorKind,
     start: usize,
     values: &Flat,
     checksums: &[u32],
 ) -> impl Iterator<Item = Chunk> + use<> {
     let bytes = Bytes::from_owner(FlatBytes(Arc::clone(values)));
-    encoded_chunks(part, start, &bytes, WireFormat::F32, checksums)
+    encoded_chunks(kind, start, &bytes, WireFormat::F32, checksums)
 }
 
 /// The same of values that are encoded already.
@@ -129,7 +129,7 @@ pub fn chunks(
 /// # Panics
 /// As [`chunks`].
 pub fn encoded_chunks(
-    part: Part,
+    kind: VectorKind,
     start: usize,
     values: &Bytes,
     format: WireFormat,
@@ -140,7 +140,7 @@ pub fn encoded_chunks(
     assert_eq!(checksums.len(), len.div_ceil(format.chunk_values()), "a checksum for each chunk");
     chunk_ranges(0..len, format).zip(checksums.to_vec()).map(move |(range, crc32c)| {
         let values = bytes.slice(range.start * size..range.end * size);
-        Chunk { part: part.into(), start: (start + range.start) as u64, crc32c, values }
+        Chunk { kind: kind.into(), start: (start + range.start) as u64, crc32c, values }
     })
 }
 
@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn chunks_of(vector: &Flat) -> Vec<Chunk> {
-        chunks(Part::Weights, 0, vector, &checksums(vector)).collect()
+        chunks(VectorKind::Weights, 0, vector, &checksums(vector)).collect()
     }
 
     #[test]
@@ -253,7 +253,8 @@ mod tests {
                 let mut bytes = vec![0; bucket.len() * wire.bytes()];
                 let checksums = encode_with_checksums(&vec![0.5; bucket.len()], &mut bytes, wire);
                 let values = Bytes::from(bytes);
-                for chunk in encoded_chunks(Part::Gradient, bucket.start, &values, wire, &checksums)
+                for chunk in
+                    encoded_chunks(VectorKind::Gradient, bucket.start, &values, wire, &checksums)
                 {
                     assert!(cut.find(&chunk, wire.bytes()).is_some());
                 }
@@ -295,7 +296,7 @@ mod tests {
             let bytes = Bytes::from(bytes);
             let cut = Cut::whole(vector.len(), wire);
             let mut exact = Assembly::new(cut, wire, vec![0.0; vector.len()]);
-            for chunk in encoded_chunks(Part::Gradient, 0, &bytes, wire, &checksums) {
+            for chunk in encoded_chunks(VectorKind::Gradient, 0, &bytes, wire, &checksums) {
                 exact.add(&chunk).unwrap();
             }
             let arrived = exact.finish().unwrap();
@@ -304,7 +305,7 @@ mod tests {
             assert_eq!(arrived == *vector, wire == WireFormat::F32);
             // What is exact in any run.
             let statistics = chunks_of(&vector).into_iter().map(|mut chunk| {
-                chunk.part = Part::BatchStatistics.into();
+                chunk.kind = VectorKind::BatchStatistics.into();
                 chunk
             });
             let mut exact = Assembly::new(whole(vector.len()), wire, vec![0.0; vector.len()]);

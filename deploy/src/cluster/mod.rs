@@ -91,7 +91,8 @@ pub(crate) async fn run(plan: &Plan, audience: &mut impl Audience) -> anyhow::Re
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let watch = tokio::spawn(watch_status(Control::new(plan.addresses.coordinator())?, sender));
     children.act(Action::Start(Role::Server))?;
-    (1..plan.shards()).try_for_each(|shard| children.act(Action::Start(Role::Shard(shard - 1))))?;
+    (1..plan.shards())
+        .try_for_each(|shard| children.act(Action::Start(Role::Follower(shard - 1))))?;
     let outcome = loop {
         if let Some(outcome) = supervisor.outcome() {
             break outcome.clone();
@@ -154,7 +155,7 @@ struct Children<'a> {
     program: PathBuf,
     messages: UnboundedSender<Message>,
     server: Option<Child>,
-    shards: Vec<Option<Child>>,
+    followers: Vec<Option<Child>>,
     workers: Vec<Option<Child>>,
 }
 
@@ -162,8 +163,8 @@ impl<'a> Children<'a> {
     fn new(plan: &'a Plan, messages: UnboundedSender<Message>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let none = |count| std::iter::repeat_with(|| None).take(count).collect();
-        let (shards, workers) = (none(plan.shards() - 1), none(plan.workers.len()));
-        Ok(Self { plan, program, messages, server: None, shards, workers })
+        let (followers, workers) = (none(plan.shards() - 1), none(plan.workers.len()));
+        Ok(Self { plan, program, messages, server: None, followers, workers })
     }
 
     fn act(&mut self, action: Action) -> anyhow::Result<()> {
@@ -188,7 +189,7 @@ impl<'a> Children<'a> {
     fn start(&mut self, role: Role) -> anyhow::Result<()> {
         let (arguments, place) = match role {
             Role::Server => (self.plan.server(0), &mut self.server),
-            Role::Shard(place) => (self.plan.server(place + 1), &mut self.shards[place]),
+            Role::Follower(place) => (self.plan.server(place + 1), &mut self.followers[place]),
             Role::Worker(place) => (self.plan.workers[place].clone(), &mut self.workers[place]),
         };
         let command = child::command(&self.program, &arguments, std::env::vars_os());
@@ -200,12 +201,12 @@ impl<'a> Children<'a> {
     fn forget(&mut self, role: Role) {
         match role {
             Role::Server => self.server = None,
-            Role::Shard(place) => self.shards[place] = None,
+            Role::Follower(place) => self.followers[place] = None,
             Role::Worker(place) => self.workers[place] = None,
         }
     }
 
     fn signal_others(&self, signal: Signal) {
-        self.workers.iter().chain(&self.shards).flatten().for_each(|child| child.signal(signal));
+        self.workers.iter().chain(&self.followers).flatten().for_each(|child| child.signal(signal));
     }
 }

@@ -20,10 +20,10 @@ const SIGTERM: i32 = nix::libc::SIGTERM;
 /// Who a child is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// The server, of several the one that decides.
+    /// The server; of several the one that decides.
     Server,
-    /// Another server by its place among those, from 0.
-    Shard(usize),
+    /// One of its followers by its place among those, from 0.
+    Follower(usize),
     /// A worker by its place, from 0.
     Worker(usize),
 }
@@ -82,8 +82,7 @@ pub(crate) enum Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct Supervisor {
     server: Child,
-    /// The other servers.
-    shards: Vec<Child>,
+    followers: Vec<Child>,
     workers: Vec<Child>,
     phase: Phase,
     /// Time for the server to end after it was asked to.
@@ -126,13 +125,13 @@ enum Phase {
 }
 
 impl Supervisor {
-    /// A server that has just been started with `shards` others, and workers to start once it
+    /// A server that has just been started with its followers, and workers to start once it
     /// answers.
-    pub(crate) fn new(shards: usize, workers: usize, grace: Duration) -> Self {
+    pub(crate) fn new(followers: usize, workers: usize, grace: Duration) -> Self {
         let child = |state| Child { state, restarts: 0 };
         Self {
             server: child(ChildState::Running),
-            shards: vec![child(ChildState::Running); shards],
+            followers: vec![child(ChildState::Running); followers],
             workers: vec![child(ChildState::Waiting(None)); workers],
             phase: Phase::Running,
             grace,
@@ -145,7 +144,7 @@ impl Supervisor {
     /// How the cluster ended; none while a child runs.
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
         let runs = |child: &Child| child.state == ChildState::Running;
-        let over = !runs(&self.server) && !self.shards.iter().chain(&self.workers).any(runs);
+        let over = !runs(&self.server) && !self.followers.iter().chain(&self.workers).any(runs);
         (over && self.phase != Phase::Running).then_some(&self.outcome)
     }
 
@@ -163,8 +162,8 @@ impl Supervisor {
         match event {
             Event::ServerAnswers => self.server_answers(),
             Event::Ended(Role::Server, ending, lived) => self.server_ended(now, ending, lived),
-            Event::Ended(Role::Shard(place), ending, lived) => {
-                self.shard_ended(now, place, ending, lived)
+            Event::Ended(Role::Follower(place), ending, lived) => {
+                self.follower_ended(now, place, ending, lived)
             }
             Event::Ended(Role::Worker(place), ending, lived) => {
                 self.worker_ended(now, place, ending, lived)
@@ -206,20 +205,20 @@ impl Supervisor {
         self.stop_others(now)
     }
 
-    fn shard_ended(
+    fn follower_ended(
         &mut self,
         now: Instant,
         place: usize,
         ending: Ending,
         lived: Duration,
     ) -> Decision {
-        let (role, shard) = (Role::Shard(place), &mut self.shards[place]);
-        if self.phase == Phase::Running && ending.is_accident() && shard.may_restart(lived) {
+        let (role, follower) = (Role::Follower(place), &mut self.followers[place]);
+        if self.phase == Phase::Running && ending.is_accident() && follower.may_restart(lived) {
             let reason =
                 format!("{role} {ending}: starting it again, all go on from the newest checkpoint");
             return Decision::new(Action::Start(role), reason);
         }
-        shard.state = ChildState::Gone;
+        follower.state = ChildState::Gone;
         // Told to, by a server that is about to end too.
         if self.phase != Phase::Running || ending == Ending::Exited(0) {
             return Decision::silent(Action::Nothing);
@@ -368,7 +367,7 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Server => write!(f, "server"),
-            Self::Shard(place) => write!(f, "server-{}", place + 1),
+            Self::Follower(place) => write!(f, "server-{}", place + 1),
             Self::Worker(place) => write!(f, "worker-{place}"),
         }
     }

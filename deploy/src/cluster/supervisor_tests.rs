@@ -17,12 +17,12 @@ struct Cluster {
 
 impl Cluster {
     fn running(workers: usize) -> Self {
-        Self::sharded(0, workers)
+        Self::with_followers(0, workers)
     }
 
-    /// With `shards` other servers.
-    fn sharded(shards: usize, workers: usize) -> Self {
-        let supervisor = Supervisor::new(shards, workers, GRACE);
+    /// With so many followers.
+    fn with_followers(followers: usize, workers: usize) -> Self {
+        let supervisor = Supervisor::new(followers, workers, GRACE);
         let mut cluster = Self { supervisor, now: Instant::now() };
         assert_eq!(cluster.decide(Event::ServerAnswers).action, Action::StartWorkers);
         cluster
@@ -220,23 +220,23 @@ fn an_interrupt_forgets_a_restart_that_was_due() {
 
 #[test]
 fn one_of_several_servers_starts_again_and_all_end_together() {
-    let mut cluster = Cluster::sharded(2, 1);
-    let decision = cluster.ended(Role::Shard(1), KILLED);
-    assert_eq!(decision.action, Action::Start(Role::Shard(1)));
+    let mut cluster = Cluster::with_followers(2, 1);
+    let decision = cluster.ended(Role::Follower(1), KILLED);
+    assert_eq!(decision.action, Action::Start(Role::Follower(1)));
     assert!(decision.reason.is_some_and(|reason| reason.starts_with("server-2 was killed")));
     assert_eq!(cluster.ended(Role::Server, KILLED).action, Action::Start(Role::Server));
     cluster.ended(Role::Worker(0), DONE);
-    assert_eq!(cluster.ended(Role::Shard(0), DONE).action, Action::Nothing);
+    assert_eq!(cluster.ended(Role::Follower(0), DONE).action, Action::Nothing);
     cluster.ended(Role::Server, DONE);
     assert_eq!(cluster.outcome(), None, "server-2 is still there");
-    cluster.ended(Role::Shard(1), DONE);
+    cluster.ended(Role::Follower(1), DONE);
     assert_eq!(cluster.outcome(), Some(Outcome::Finished));
 }
 
 #[test]
 fn without_one_of_several_servers_the_run_fails() {
-    let mut cluster = Cluster::sharded(1, 1);
-    assert_eq!(cluster.ended(Role::Shard(0), REFUSED).action, Action::DrainServer);
+    let mut cluster = Cluster::with_followers(1, 1);
+    assert_eq!(cluster.ended(Role::Follower(0), REFUSED).action, Action::DrainServer);
     cluster.ended(Role::Server, REFUSED);
     cluster.ended(Role::Worker(0), LEFT);
     assert_eq!(failed(&cluster), "server-1 ended with exit code 1");

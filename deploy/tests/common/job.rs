@@ -163,13 +163,13 @@ impl Run<'_> {
         Process::start(&format!("{}-server", self.name), command, self.job.dir())
     }
 
-    /// Starts another server.
-    pub(crate) fn other_server(&self, shard: usize) -> Process {
-        let command = self.other_server_command(shard);
+    /// Starts the follower that has this shard.
+    pub(crate) fn follower(&self, shard: usize) -> Process {
+        let command = self.follower_command(shard);
         Process::start(&format!("{}-server-{shard}", self.name), command, self.job.dir())
     }
 
-    pub(crate) fn other_server_command(&self, shard: usize) -> Command {
+    pub(crate) fn follower_command(&self, shard: usize) -> Command {
         let mut command = hw2_command(["server", "--listen", &self.addresses[shard]]);
         command.args(["--shard", &format!("{shard}/{}", self.job.shards)]);
         command.args(["--coordinator", &self.addresses[0]]);
@@ -178,8 +178,8 @@ impl Run<'_> {
 
     /// Starts all of its servers.
     pub(crate) fn servers(&self) -> Vec<Process> {
-        let others = (1..self.job.shards).map(|shard| self.other_server(shard));
-        std::iter::once(self.server()).chain(others).collect()
+        let followers = (1..self.job.shards).map(|shard| self.follower(shard));
+        std::iter::once(self.server()).chain(followers).collect()
     }
 
     /// Starts worker `number` with so many compute threads.

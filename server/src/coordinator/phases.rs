@@ -19,7 +19,7 @@ impl Coordinator {
     }
 
     /// The update of [`Order::Commit`] is made by `shard`.
-    pub(crate) fn committed(&mut self, now: Now, shard: usize) {
+    pub(crate) fn update_made(&mut self, now: Now, shard: usize) {
         let phase = std::mem::replace(&mut self.phase, Phase::Saving);
         let Phase::Committing { barrier, skipped, mut made, since } = phase else {
             // The run failed while the update was being made, and nothing of it will be saved.

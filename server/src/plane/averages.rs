@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hw2_common::wire::Checksum;
-use hw2_proto::v1::{Chunk, Part};
+use hw2_proto::v1::{Chunk, VectorKind};
 
 use super::block::{self, Block, Made};
 use super::pool::Buffer;
@@ -67,7 +67,7 @@ pub(super) fn ema_chunk(averages: &Arc<Averages>, start: usize) -> Chunk {
     checksum.update(bytemuck::cast_slice(&averages.ema));
     let crc32c = checksum.finish();
     let values = Bytes::from_owner(Sent(Arc::clone(averages)));
-    Chunk { part: Part::Ema.into(), start: start as u64, crc32c, values }
+    Chunk { kind: VectorKind::Ema.into(), start: start as u64, crc32c, values }
 }
 
 /// An EMA that the transport holds.

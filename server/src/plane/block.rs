@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hw2_common::config::{Config, WireFormat};
 use hw2_common::wire::{self, Checksum, Values};
-use hw2_proto::v1::{Chunk, Part};
+use hw2_proto::v1::{Chunk, VectorKind};
 
 use super::averages::Averages;
 use super::ema::Ema;
@@ -56,7 +56,12 @@ impl Block {
                 Bytes::from_owner(Sent(Arc::clone(rounded))).slice(..bytes)
             }
         };
-        Chunk { part: Part::Weights.into(), start: start as u64, crc32c: self.checksum, values }
+        Chunk {
+            kind: VectorKind::Weights.into(),
+            start: start as u64,
+            crc32c: self.checksum,
+            values,
+        }
     }
 }
 
@@ -426,12 +431,12 @@ mod tests {
     #[test]
     fn chunks_are_what_the_wire_expects() {
         let (block, averages, [weights, .., ema]) = state(&Pool::default(), WireFormat::F32);
-        let sent = |part, start, values: Vec<f32>| {
+        let sent = |kind, start, values: Vec<f32>| {
             let checksums = wire::checksums(&values);
-            wire::chunks(part, start, &Arc::new(values), &checksums).next()
+            wire::chunks(kind, start, &Arc::new(values), &checksums).next()
         };
-        assert_eq!(sent(Part::Weights, 0, weights), Some(block.weights_chunk(0)));
+        assert_eq!(sent(VectorKind::Weights, 0, weights), Some(block.weights_chunk(0)));
         let averages = Arc::new(averages);
-        assert_eq!(sent(Part::Ema, 3, ema), Some(ema_chunk(&averages, 3)));
+        assert_eq!(sent(VectorKind::Ema, 3, ema), Some(ema_chunk(&averages, 3)));
     }
 }

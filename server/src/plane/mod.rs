@@ -22,7 +22,7 @@ use hw2_common::job::Job;
 use hw2_common::state::{Flat, Vectors};
 use hw2_common::trace;
 use hw2_common::wire::{self, Cut};
-use hw2_proto::v1::Part;
+use hw2_proto::v1::VectorKind;
 use tokio::sync::watch;
 
 use crate::coordinator::Update;
@@ -237,7 +237,7 @@ impl Plane {
                 None => Offer::Later,
             },
             VersionId::Weights(_) => Offer::Nothing,
-            VersionId::Evaluation(step) => match evaluation {
+            VersionId::Ema(step) => match evaluation {
                 Some(evaluation) if evaluation.step == step => {
                     Offer::Committed(Arc::clone(evaluation))
                 }
@@ -329,7 +329,7 @@ fn versions(
             settle(&mut averages, block);
             averages::ema_chunk(&averages, start)
         });
-        let buffers = wire::chunks(Part::Buffers, 0, buffers, &wire::checksums(buffers));
+        let buffers = wire::chunks(VectorKind::Buffers, 0, buffers, &wire::checksums(buffers));
         Arc::new(Version::whole(step, ema.chain(buffers)))
     });
     Versions { weights, evaluation }

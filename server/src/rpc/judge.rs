@@ -1,4 +1,4 @@
-//! Who decides about pushes: the coordinator here, or another server's.
+//! Who decides about pushes: the coordinator here, or the one that this server follows.
 
 use hw2_common::ids::{Assignment, Term, WorkerId};
 use tokio::sync::oneshot;
@@ -7,13 +7,13 @@ use crate::coordinator::{Admission, Coordinator, Outcome, Refusal, Share};
 use crate::driver::Driver;
 use crate::handle::{Gone, Handle};
 use crate::plane::Tensors;
-use crate::shard::Member;
+use crate::shard::Follower;
 
 /// Decides which pushes are let in and which count.
 #[derive(Clone)]
 pub(crate) enum Judge {
     Coordinator(Handle<Driver>),
-    Member(Handle<Member>),
+    Follower(Handle<Follower>),
 }
 
 impl Judge {
@@ -38,13 +38,13 @@ impl Judge {
                 };
                 driver.call(move |driver| driver.in_term(term, admit)?.map(opened)).await
             }
-            Self::Member(member) => {
+            Self::Follower(follower) => {
                 let (answer, wait) = oneshot::channel();
                 let answered = move |admission: Result<Admission, Refusal>| {
                     // What is opened for nobody would end a newer push.
                     !answer.is_closed() && answer.send(admission.map(opened)).is_ok()
                 };
-                member.post(move |member| member.admit(term, worker, assignment, answered));
+                follower.post(move |follower| follower.admit(term, worker, assignment, answered));
                 wait.await.map_err(|_| Gone)
             }
         }
@@ -60,9 +60,9 @@ impl Judge {
             Self::Coordinator(driver) => {
                 driver.call(move |driver| driver.receive(share, tensors)).await
             }
-            Self::Member(member) => {
-                let receive = move |member: &mut Member| member.receive(share, tensors);
-                member.call(receive).await.map(|()| Ok(Outcome::Received))
+            Self::Follower(follower) => {
+                let receive = move |follower: &mut Follower| follower.receive(share, tensors);
+                follower.call(receive).await.map(|()| Ok(Outcome::Received))
             }
         }
     }
@@ -73,8 +73,8 @@ impl Judge {
             Self::Coordinator(driver) => {
                 driver.post(move |driver| driver.push_failed(worker, assignment));
             }
-            Self::Member(member) => {
-                member.post(move |member| member.push_failed(worker, assignment));
+            Self::Follower(follower) => {
+                follower.post(move |follower| follower.push_failed(worker, assignment));
             }
         }
     }

@@ -5,16 +5,16 @@ mod control;
 mod convert;
 mod data;
 mod desk;
+mod followers;
 mod guarded;
 mod judge;
 mod net;
 mod pull;
 mod push;
-mod shards;
 mod waiting;
 
 pub(crate) use desk::{Coordinating, Desk, Served};
+pub(crate) use followers::{Enlisted, Link, enlist};
 pub(crate) use judge::Judge;
 pub(crate) use net::Edge;
 pub(crate) use push::Receiver;
-pub(crate) use shards::{Enlisted, Link, enlist};

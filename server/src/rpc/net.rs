@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hw2_common::connection::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
 use hw2_common::wire::{self, FRAME_BYTES, MESSAGE_BYTES_MAX};
 use hw2_proto::v1::control_server::ControlServer;
-use hw2_proto::v1::shards_server::ShardsServer;
+use hw2_proto::v1::followers_server::FollowersServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -21,8 +22,8 @@ use tonic::transport::server::Connected;
 use super::control::ControlService;
 use super::data::DataService;
 use super::desk::Desk;
+use super::followers::FollowersService;
 use super::guarded::{self, Guarded};
-use super::shards::ShardsService;
 use crate::listener::{Listener, Socket};
 use crate::shard::Muster;
 
@@ -35,9 +36,6 @@ const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// Calls that one connection may have under way; a worker has two or three.
 const CALLS_MAX: u32 = 64;
-/// A connection whose other end is gone without a word is closed after these two together.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for answers that are on their way when the server ends.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Pause after the system refused a connection.
@@ -51,7 +49,7 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    /// Serves whoever connects to `listener`, with what lies on `desk`; other servers of the run
+    /// Serves whoever connects to `listener`, with what lies on `desk`; followers
     /// enlist with `muster`, if this one is their coordinator.
     ///
     /// # Errors
@@ -64,7 +62,7 @@ impl Edge {
         let services = Services {
             control: ControlService { desk: desk.clone() },
             data: DataService { desk: desk.clone() },
-            shards: ShardsService { muster },
+            shards: FollowersService { muster },
         };
         let stop = CancellationToken::new();
         match listener.socket {
@@ -160,7 +158,7 @@ async fn accept_all<C: Connection>(
 struct Services {
     control: ControlService,
     data: DataService,
-    shards: ShardsService,
+    shards: FollowersService,
 }
 
 /// Serves the connections of one thread until `stop`.
@@ -179,7 +177,7 @@ async fn serve<C: Connection>(
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(control)
         .add_service(services.data)
-        .add_service(ShardsServer::new(services.shards));
+        .add_service(FollowersServer::new(services.shards));
     let guard = |(connection, permit)| {
         C::from_std(connection).map(|connection| Guarded::new(connection, permit))
     };

@@ -20,7 +20,7 @@ pub(super) fn pull(
 ) -> Result<impl Stream<Item = PullMessage> + Send + use<>, Status> {
     let version = match request.version {
         Some(pull_request::Version::WeightsStep(step)) => VersionId::Weights(GlobalStep(step)),
-        Some(pull_request::Version::EmaStep(step)) => VersionId::Evaluation(GlobalStep(step)),
+        Some(pull_request::Version::EmaStep(step)) => VersionId::Ema(GlobalStep(step)),
         None => return Err(Status::invalid_argument("a pull of nothing")),
     };
     let (plane, changes) = (plane.downgrade(), plane.changes());

@@ -13,7 +13,7 @@ use hw2_common::shard::Shard;
 use hw2_common::trace;
 use hw2_common::wire::{Arrivals, Assembly, Cut, Values, WireError};
 use hw2_proto::v1::push_message::Message;
-use hw2_proto::v1::{self, Chunk, Part, PushMessage};
+use hw2_proto::v1::{self, Chunk, PushMessage, VectorKind};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -148,7 +148,7 @@ impl Receiver {
         let (mut values, mut messages) = (0, 0);
         while let Some(message) = self.next(stream).await? {
             values += match message {
-                Message::Chunk(chunk) => chunk.values.len() / self.wire.of(chunk.part()).bytes(),
+                Message::Chunk(chunk) => chunk.values.len() / self.wire.of(chunk.kind()).bytes(),
                 Message::Head(_) | Message::Result(_) => 0,
             };
             messages += 1;
@@ -243,18 +243,20 @@ impl<'a> Arriving<'a> {
 
     fn chunk(&mut self, chunk: Chunk) -> Result<(), Status> {
         let layout = &self.receiver.layout;
-        let (what, layout, added) = match chunk.part() {
-            Part::Gradient => ("gradient", &layout.params, self.gradient.add(&chunk).map(Some)),
-            Part::BatchStatistics => {
+        let (what, layout, added) = match chunk.kind() {
+            VectorKind::Gradient => {
+                ("gradient", &layout.params, self.gradient.add(&chunk).map(Some))
+            }
+            VectorKind::BatchStatistics => {
                 ("statistics", &layout.buffers, self.statistics.add(&chunk).map(|()| None))
             }
-            _ => return Err(invalid(&WireError::UnexpectedPart(chunk.part))),
+            _ => return Err(invalid(&WireError::UnexpectedKind(chunk.kind))),
         };
         let index = added.map_err(|error| invalid(&error))?;
         if let (Some(trace), Some(index)) = (&mut self.trace, index) {
             trace.passes(index);
         }
-        let format = self.receiver.wire.of(chunk.part());
+        let format = self.receiver.wire.of(chunk.kind());
         if let Some(tensor) = non_finite(&chunk, format, layout) {
             self.non_finite.get_or_insert_with(|| format!("{what} of {tensor}"));
         } else if let Some(index) = index

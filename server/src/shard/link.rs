@@ -1,4 +1,4 @@
-//! What the coordinator and another server say to each other, and the coordinator's list of those that
+//! What the coordinator and a follower say to each other, and the coordinator's list of those that
 //! are there.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +12,10 @@ use crate::coordinator::{Admission, Order, Refusal, Share};
 
 /// From the coordinator.
 #[derive(Debug)]
-pub(crate) enum ToShard {
+pub(crate) enum ToFollower {
     Welcome(Welcome),
     Order(Order),
-    /// Answers [`FromShard::PushBegins`].
+    /// Answers [`FromFollower::PushBegins`].
     Admission {
         id: u64,
         answer: Result<Admission, Refusal>,
@@ -34,7 +34,7 @@ pub(crate) enum ToShard {
 
 /// To the coordinator.
 #[derive(Debug)]
-pub(crate) enum FromShard {
+pub(crate) enum FromFollower {
     /// The state of the term is there.
     Ready,
     PushBegins {
@@ -52,7 +52,7 @@ pub(crate) enum FromShard {
     },
     /// It was asked to stop.
     Leaving(String),
-    /// It cannot have the state of the term; the answer is [`ToShard::Stop`].
+    /// It cannot have the state of the term; the answer is [`ToFollower::Stop`].
     Unfit(String),
 }
 
@@ -77,20 +77,20 @@ pub(crate) struct Probe {
     pub(crate) content: String,
 }
 
-/// Another server, for one term. Dropping it ends that.
-pub(crate) struct Remote {
+/// The coordinator's end of the link to a follower, for one term. Dropping it ends that.
+pub(crate) struct FollowerLink {
     pub(crate) shard: Shard,
-    pub(crate) orders: mpsc::UnboundedSender<ToShard>,
-    pub(crate) reports: mpsc::UnboundedReceiver<FromShard>,
+    pub(crate) orders: mpsc::UnboundedSender<ToFollower>,
+    pub(crate) reports: mpsc::UnboundedReceiver<FromFollower>,
 }
 
-/// Takes in the other servers as they come. Clones lead to the same one.
+/// Takes in the followers as they come. Clones lead to the same one.
 #[derive(Clone)]
 pub(crate) struct Muster {
     count: usize,
     /// By index.
     taken: Arc<Mutex<Vec<bool>>>,
-    arrived: mpsc::UnboundedSender<Remote>,
+    arrived: mpsc::UnboundedSender<FollowerLink>,
 }
 
 /// The place of a server; free again when it is dropped.
@@ -101,7 +101,7 @@ pub(crate) struct Place {
 
 impl Muster {
     /// Of a run on `count` servers, and where those that come can be had.
-    pub(crate) fn new(count: usize) -> (Self, mpsc::UnboundedReceiver<Remote>) {
+    pub(crate) fn new(count: usize) -> (Self, mpsc::UnboundedReceiver<FollowerLink>) {
         let (arrived, arrivals) = mpsc::unbounded_channel();
         let taken = Arc::new(Mutex::new(vec![false; count]));
         (Self { count, taken, arrived }, arrivals)
@@ -128,9 +128,9 @@ impl Muster {
     }
 
     /// The server in a place is there.
-    pub(crate) fn arrive(&self, remote: Remote) {
+    pub(crate) fn arrive(&self, follower: FollowerLink) {
         // A coordinator that is ending needs nobody.
-        let _ = self.arrived.send(remote);
+        let _ = self.arrived.send(follower);
     }
 
     fn taken(&self) -> std::sync::MutexGuard<'_, Vec<bool>> {

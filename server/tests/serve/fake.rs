@@ -229,10 +229,10 @@ impl Worker {
         let mut stream = self.server(shard).pull(request).await?.into_inner();
         while let Some(message) = stream.message().await? {
             match message.message.unwrap() {
-                Pulled::Chunk(chunk) => match chunk.part() {
-                    v1::Part::Buffers => buffers.add(&chunk).unwrap(),
-                    v1::Part::Weights | v1::Part::Ema => params.add(&chunk).unwrap(),
-                    part => panic!("{part:?} in a pull"),
+                Pulled::Chunk(chunk) => match chunk.kind() {
+                    v1::VectorKind::Buffers => buffers.add(&chunk).unwrap(),
+                    v1::VectorKind::Weights | v1::VectorKind::Ema => params.add(&chunk).unwrap(),
+                    kind => panic!("{kind:?} in a pull"),
                 },
                 Pulled::Withdrawn(v1::Withdrawn {}) => return Ok(None),
                 Pulled::Committed(v1::Committed {}) => {
@@ -291,9 +291,9 @@ impl Worker {
         });
         let cut = self.cut(shard);
         let gradient = cut.ranges().iter().flat_map(|range| {
-            chunks(v1::Part::Gradient, range.start, gradient[range.clone()].to_vec())
+            chunks(v1::VectorKind::Gradient, range.start, gradient[range.clone()].to_vec())
         });
-        let rest = chunks(v1::Part::BatchStatistics, 0, statistics).map(Pushed::Chunk);
+        let rest = chunks(v1::VectorKind::BatchStatistics, 0, statistics).map(Pushed::Chunk);
         let rest = rest.chain([Pushed::Result(result)]).filter(|_| shard == 0);
         let all = [head].into_iter().chain(gradient.map(Pushed::Chunk)).chain(rest);
         all.map(|message| v1::PushMessage { message: Some(message) }).collect()
@@ -462,10 +462,10 @@ pub(crate) async fn run(job: &Job, count: usize) -> (Outcome, String) {
 
 /// The chunks of `values`, which stand at `start` of their vector.
 pub(crate) fn chunks(
-    part: v1::Part,
+    kind: v1::VectorKind,
     start: usize,
     values: Vec<f32>,
 ) -> impl Iterator<Item = v1::Chunk> {
     let checksums = wire::checksums(&values);
-    wire::chunks(part, start, &Arc::new(values), &checksums)
+    wire::chunks(kind, start, &Arc::new(values), &checksums)
 }

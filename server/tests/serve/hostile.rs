@@ -6,7 +6,7 @@ use hw2_common::job::{BUILD, PROTOCOL_VERSION};
 use hw2_proto::v1::directive::Directive;
 use hw2_proto::v1::push_message::Message;
 use hw2_proto::v1::push_reply::Outcome;
-use hw2_proto::v1::{self, Part, PushMessage};
+use hw2_proto::v1::{self, PushMessage, VectorKind};
 use tonic::Code;
 
 use crate::fake::{Worker, chunks, control, digest, introduction, job, run, start};
@@ -25,8 +25,8 @@ async fn at_step_0(address: &hw2_common::address::Address) -> Worker {
     }
 }
 
-fn chunk(part: Part, start: usize, values: Vec<f32>) -> Message {
-    Message::Chunk(chunks(part, start, values).next().unwrap())
+fn chunk(kind: VectorKind, start: usize, values: Vec<f32>) -> Message {
+    Message::Chunk(chunks(kind, start, values).next().unwrap())
 }
 
 #[tokio::test]
@@ -54,15 +54,18 @@ async fn bad_pushes_are_invalid_and_change_nothing() {
         ("one head", vec![head.clone(), head.clone()]),
         ("CRC32C", vec![head.clone(), Message::Chunk(corrupt)]),
         ("no chunk", vec![head.clone(), Message::Chunk(odd)]),
-        ("no chunk", vec![head.clone(), chunk(Part::Gradient, params, vec![1.0])]),
+        ("no chunk", vec![head.clone(), chunk(VectorKind::Gradient, params, vec![1.0])]),
         (
             "no chunk",
-            vec![head.clone(), chunk(Part::Gradient, 0, vec![1.0; WireFormat::F32.chunk_values()])],
+            vec![
+                head.clone(),
+                chunk(VectorKind::Gradient, 0, vec![1.0; WireFormat::F32.chunk_values()]),
+            ],
         ),
-        ("no chunk", vec![head.clone(), chunk(Part::Gradient, usize::MAX, vec![1.0; 2])]),
+        ("no chunk", vec![head.clone(), chunk(VectorKind::Gradient, usize::MAX, vec![1.0; 2])]),
         ("came twice", vec![head.clone(), gradient.clone(), gradient.clone()]),
-        ("does not belong", vec![head.clone(), chunk(Part::Weights, 0, vec![1.0])]),
-        ("does not belong", vec![head.clone(), chunk(Part::Unspecified, 0, vec![1.0])]),
+        ("does not belong", vec![head.clone(), chunk(VectorKind::Weights, 0, vec![1.0])]),
+        ("does not belong", vec![head.clone(), chunk(VectorKind::Unspecified, 0, vec![1.0])]),
         ("without result", vec![head.clone(), gradient.clone(), statistics.clone()]),
         ("only 0 of", vec![head.clone(), statistics.clone(), result.clone()]),
         ("values arrived", vec![head.clone(), gradient.clone(), result.clone()]),
@@ -91,7 +94,7 @@ async fn a_message_that_is_too_large_is_refused_before_it_is_read() {
     let assignment = Assignment { step: GlobalStep(0), replica: ReplicaId(0) };
     let mut messages = worker.messages(assignment);
     let values = vec![0_u8; 2 << 20].into();
-    let chunk = v1::Chunk { part: Part::Gradient.into(), start: 0, crc32c: 0, values };
+    let chunk = v1::Chunk { kind: VectorKind::Gradient.into(), start: 0, crc32c: 0, values };
     messages.insert(1, PushMessage { message: Some(Message::Chunk(chunk)) });
     let status = worker.push_messages(messages).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{status}");
@@ -183,7 +186,7 @@ async fn a_nan_ends_the_run_names_its_samples_and_leaves_a_replay_bundle() {
     let (mut gradient, ..) = worker.compute(assignment);
     let dense = worker.layout.params.get("dense.weight").unwrap().range.clone();
     gradient[dense.start + 3] = f32::NAN;
-    messages[1] = PushMessage { message: Some(chunk(Part::Gradient, 0, gradient)) };
+    messages[1] = PushMessage { message: Some(chunk(VectorKind::Gradient, 0, gradient)) };
     assert_eq!(worker.push_messages(messages).await.unwrap(), Outcome::Dropped);
     let directive = worker.pull().await.unwrap();
     assert!(matches!(&directive, Directive::Stop(stop) if stop.reason.contains("NaN")));
@@ -202,7 +205,9 @@ async fn a_nan_ends_the_run_names_its_samples_and_leaves_a_replay_bundle() {
 
 #[tokio::test]
 async fn infinities_and_what_would_become_one_are_not_finite_either() {
-    for (value, part) in [(f32::INFINITY, Part::BatchStatistics), (1e20, Part::Gradient)] {
+    for (value, kind) in
+        [(f32::INFINITY, VectorKind::BatchStatistics), (1e20, VectorKind::Gradient)]
+    {
         let dir = tempfile::tempdir().unwrap();
         let mut job = job(dir.path());
         job.config.on_non_finite = hw2_common::config::NonFinite::Skip;
@@ -211,11 +216,11 @@ async fn infinities_and_what_would_become_one_are_not_finite_either() {
         let mut worker = at_step_0(&served.address).await;
         let assignment = Assignment { step: GlobalStep(0), replica: ReplicaId(0) };
         let mut messages = worker.messages(assignment);
-        let (index, len) = match part {
-            Part::Gradient => (1, worker.layout.params.len()),
+        let (index, len) = match kind {
+            VectorKind::Gradient => (1, worker.layout.params.len()),
             _ => (2, worker.layout.buffers.len()),
         };
-        messages[index] = PushMessage { message: Some(chunk(part, 0, vec![value; len])) };
+        messages[index] = PushMessage { message: Some(chunk(kind, 0, vec![value; len])) };
         assert_eq!(worker.push_messages(messages).await.unwrap(), Outcome::Dropped);
         worker.work().await.unwrap();
         let outcome = served.outcome().await;

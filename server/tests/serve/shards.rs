@@ -12,12 +12,12 @@ use hw2_common::checkpoint::Checkpoint;
 use hw2_common::job::Job;
 use hw2_common::model::Block;
 use hw2_common::shard::Shard;
-use hw2_proto::v1::shard_order::Order;
-use hw2_proto::v1::shard_report::Report;
-use hw2_proto::v1::shards_client::ShardsClient;
-use hw2_proto::v1::shards_server::{Shards, ShardsServer};
-use hw2_proto::v1::{ShardOrder, ShardReport};
-use hw2_server::{Clock, Listener, Outcome, ServerSetup, ShardSetup, serve, serve_shard};
+use hw2_proto::v1::follower_order::Order;
+use hw2_proto::v1::follower_report::Report;
+use hw2_proto::v1::followers_client::FollowersClient;
+use hw2_proto::v1::followers_server::{Followers, FollowersServer};
+use hw2_proto::v1::{FollowerOrder, FollowerReport};
+use hw2_server::{Clock, FollowerSetup, Listener, Outcome, ServerSetup, follow, serve};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -54,7 +54,7 @@ struct Cutting {
     passes: bool,
 }
 
-/// Stands between the coordinator and another server, and cuts their link once.
+/// Stands between the coordinator and a follower, and cuts their link once.
 #[derive(Clone)]
 struct Proxy {
     coordinator: Address,
@@ -63,7 +63,7 @@ struct Proxy {
     has_cut: Arc<AtomicBool>,
 }
 
-fn order_kind(order: &ShardOrder) -> &'static str {
+fn order_kind(order: &FollowerOrder) -> &'static str {
     match order.order.as_ref().unwrap() {
         Order::Welcome(_) => "welcome",
         Order::Begin(_) => "begin",
@@ -77,7 +77,7 @@ fn order_kind(order: &ShardOrder) -> &'static str {
     }
 }
 
-fn report_kind(report: &ShardReport) -> &'static str {
+fn report_kind(report: &FollowerReport) -> &'static str {
     match report.report.as_ref().unwrap() {
         Report::Enlistment(_) => "enlistment",
         Report::Ready(_) => "ready",
@@ -127,24 +127,24 @@ impl Proxy {
             let connection = listener.accept().await.map(|(connection, _)| connection);
             Some((connection, listener))
         });
-        let server = Server::builder().add_service(ShardsServer::new(self));
+        let server = Server::builder().add_service(FollowersServer::new(self));
         tokio::spawn(server.serve_with_incoming(Box::pin(incoming)));
         address
     }
 }
 
 #[tonic::async_trait]
-impl Shards for Proxy {
-    type EnlistStream = Pin<Box<dyn Stream<Item = Result<ShardOrder, Status>> + Send>>;
+impl Followers for Proxy {
+    type EnlistStream = Pin<Box<dyn Stream<Item = Result<FollowerOrder, Status>> + Send>>;
 
     async fn enlist(
         &self,
-        request: Request<Streaming<ShardReport>>,
+        request: Request<Streaming<FollowerReport>>,
     ) -> Result<Response<Self::EnlistStream>, Status> {
         let cut = CancellationToken::new();
         let (reports, reported) = mpsc::unbounded_channel();
         let (orders, ordered) = mpsc::unbounded_channel();
-        let mut coordinator = ShardsClient::new(connect(&self.coordinator).await);
+        let mut coordinator = FollowersClient::new(connect(&self.coordinator).await);
         let from = request.into_inner();
         tokio::spawn(self.clone().pass(from, reports, report_kind, cut.clone()));
         let from = coordinator.enlist(UnboundedReceiverStream::new(reported)).await?.into_inner();
@@ -172,7 +172,7 @@ async fn run_cut(cutting: Option<Cutting>) -> Outcome {
     let (seen, has_cut) = (Arc::default(), Arc::<AtomicBool>::default());
     let (coordinator_address, is_cut) = (addresses[0].clone(), Arc::clone(&has_cut));
     let proxy = Proxy { coordinator: coordinator_address, cutting, seen, has_cut }.start().await;
-    let shard = tokio::spawn(serve_shard(ShardSetup {
+    let shard = tokio::spawn(follow(FollowerSetup {
         shard: Shard { index: 1, count: 2 },
         coordinator: proxy,
         listener: second,

@@ -140,7 +140,7 @@ async fn provisional(
         messages.send(message).await.unwrap();
     }
     let first = next(&mut pull).await;
-    assert!(matches!(&first, Message::Chunk(chunk) if chunk.part() == v1::Part::Weights));
+    assert!(matches!(&first, Message::Chunk(chunk) if chunk.kind() == v1::VectorKind::Weights));
     (messages, push, pull)
 }
 
@@ -191,7 +191,7 @@ async fn a_step_that_is_skipped_withdraws_its_weights_and_keeps_the_old_ones() {
     let mut worker = Worker::join(&served.address).await.unwrap();
     let (messages, push, mut pull) = provisional(&mut worker).await;
     let infinite = vec![f32::INFINITY; worker.layout.buffers.len()];
-    let statistics = chunks(v1::Part::BatchStatistics, 0, infinite);
+    let statistics = chunks(v1::VectorKind::BatchStatistics, 0, infinite);
     let statistics = statistics.map(push_message::Message::Chunk).map(Some);
     let result = worker.messages(LAST).pop().unwrap();
     for message in statistics.map(|message| PushMessage { message }).chain([result]) {

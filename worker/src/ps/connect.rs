@@ -1,22 +1,19 @@
 //! A connection to a server, over TCP or a Unix socket.
 
 use std::io;
-use std::time::Duration;
 
 use hw2_common::address::Address;
+use hw2_common::connection;
 use hw2_common::turns::Turns;
 use hw2_common::wire::{self, FRAME_BYTES};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tower::{ServiceExt, service_fn};
 
 use super::PsError;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Room for a whole vector in flight, so that the sender never waits for a window.
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
@@ -26,14 +23,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 /// # Errors
 /// [`PsError::Lost`] when there is no server.
 pub(super) async fn connect(address: Address) -> Result<Channel, PsError> {
-    let endpoint = Endpoint::from_shared(address.uri())?
-        .connect_timeout(CONNECT_TIMEOUT)
+    let endpoint = connection::endpoint(&address)?
         .max_frame_size(FRAME_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true);
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     Ok(match address {
         Address::Tcp(_) => {
             let in_turns = |connection: TokioIo<TcpStream>| {

@@ -9,7 +9,7 @@ use hw2_common::ids::Assignment;
 use hw2_common::layout::ParamLayout;
 use hw2_common::state::Flat;
 use hw2_common::wire;
-use hw2_proto::v1::{self, Part, PushMessage, push_message};
+use hw2_proto::v1::{self, PushMessage, VectorKind, push_message};
 
 /// The memory of one contribution, used again for the next.
 pub struct Contribution {
@@ -98,7 +98,7 @@ impl Contribution {
         let wanted = values.clone();
         let Bucket { range, values, checksums, .. } = &self.buckets[index];
         let bytes = Bytes::from_owner(Sent(Arc::clone(values)));
-        wire::encoded_chunks(Part::Gradient, range.start, &bytes, self.wire, checksums)
+        wire::encoded_chunks(VectorKind::Gradient, range.start, &bytes, self.wire, checksums)
             .filter(move |chunk| wanted.contains(&(chunk.start as usize)))
             .map(message)
     }
@@ -118,7 +118,7 @@ impl Contribution {
         let result = v1::StepResult { loss, samples, top1, bad_images };
         let result = PushMessage { message: Some(push_message::Message::Result(result)) };
         let checksums = wire::checksums(&self.statistics);
-        wire::chunks(Part::BatchStatistics, 0, &self.statistics, &checksums)
+        wire::chunks(VectorKind::BatchStatistics, 0, &self.statistics, &checksums)
             .map(message)
             .chain([result])
     }

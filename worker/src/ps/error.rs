@@ -1,5 +1,6 @@
 //! What can go wrong between a worker and the server, by what the worker then does.
 
+use hw2_common::connection::with_causes;
 use tonic::{Code, Status};
 
 /// Why a call to the server failed.
@@ -39,17 +40,6 @@ impl From<Status> for PsError {
 
 impl From<tonic::transport::Error> for PsError {
     fn from(error: tonic::transport::Error) -> Self {
-        Self::Lost(chain(&error))
+        Self::Lost(with_causes(&error))
     }
-}
-
-/// The error and what caused it, in one line: tonic's own message is only "transport error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

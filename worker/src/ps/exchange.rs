@@ -219,7 +219,7 @@ impl<'a> Exchange<'a> {
         }
         let needed = match directive {
             Directive::Run { step, .. } => VersionId::Weights(*step),
-            Directive::Evaluate { step, .. } => VersionId::Evaluation(*step),
+            Directive::Evaluate { step, .. } => VersionId::Ema(*step),
             Directive::Wait(_) | Directive::Rejoin(_) | Directive::Stop { .. } => return Ok(true),
         };
         if self.held == Some(needed) {

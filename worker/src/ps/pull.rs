@@ -9,7 +9,7 @@ use hw2_common::ids::{Term, VersionId};
 use hw2_common::trace;
 use hw2_common::wire::{Arrivals, Values, WireError};
 use hw2_proto::v1::pull_message::Message;
-use hw2_proto::v1::{self, Chunk, Part, PullMessage, pull_request};
+use hw2_proto::v1::{self, Chunk, PullMessage, VectorKind, pull_request};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
@@ -53,7 +53,7 @@ impl Pull {
             term: term.0,
             version: Some(match version {
                 VersionId::Weights(step) => pull_request::Version::WeightsStep(step.0),
-                VersionId::Evaluation(step) => pull_request::Version::EmaStep(step.0),
+                VersionId::Ema(step) => pull_request::Version::EmaStep(step.0),
             }),
         };
         let stream = |server: &Server| {
@@ -64,7 +64,7 @@ impl Pull {
                         format!("pull{}", server.holding.label())
                     })
                 }
-                VersionId::Evaluation(_) => None,
+                VersionId::Ema(_) => None,
             };
             let receiving = receive(data, request, expected, arrived.clone(), trace);
             AbortOnDropHandle::new(server.io.spawn(receiving))
@@ -140,13 +140,13 @@ impl Expected {
 
     /// Checks a chunk. Says which of its vector it is, and of which vector.
     fn add(&mut self, chunk: &Chunk) -> Result<(usize, Vector), WireError> {
-        Ok(match (self.version, chunk.part()) {
-            (VersionId::Weights(_), Part::Weights) => (self.params.add(chunk)?, Vector::Weights),
-            (VersionId::Evaluation(_), Part::Ema) => (self.params.add(chunk)?, Vector::Ema),
-            (VersionId::Evaluation(_), Part::Buffers) => {
-                (self.buffers.add(chunk)?, Vector::Buffers)
+        Ok(match (self.version, chunk.kind()) {
+            (VersionId::Weights(_), VectorKind::Weights) => {
+                (self.params.add(chunk)?, Vector::Weights)
             }
-            _ => return Err(WireError::UnexpectedPart(chunk.part)),
+            (VersionId::Ema(_), VectorKind::Ema) => (self.params.add(chunk)?, Vector::Ema),
+            (VersionId::Ema(_), VectorKind::Buffers) => (self.buffers.add(chunk)?, Vector::Buffers),
+            _ => return Err(WireError::UnexpectedKind(chunk.kind)),
         })
     }
 
@@ -154,7 +154,7 @@ impl Expected {
         self.params.check_complete()?;
         match self.version {
             VersionId::Weights(_) => Ok(()),
-            VersionId::Evaluation(_) => self.buffers.check_complete(),
+            VersionId::Ema(_) => self.buffers.check_complete(),
         }
     }
 }
@@ -174,7 +174,7 @@ async fn receive(
             Some(Message::Chunk(chunk)) => {
                 let (number, vector) = expected.add(&chunk).map_err(wrong)?;
                 trace.iter_mut().for_each(|trace| trace.passes(number));
-                let format = expected.wire.of(chunk.part());
+                let format = expected.wire.of(chunk.kind());
                 let (start, values) = (chunk.start as usize, chunk.values);
                 // Nobody receives it any more when the session is being stopped.
                 let _ = arrived.send(Arrived { vector, start, values, format });
@@ -257,10 +257,10 @@ mod tests {
         ParamLayout::new(&spec.network(3).unwrap())
     }
 
-    fn chunks(layout: &ParamLayout, part: Part) -> Vec<Chunk> {
+    fn chunks(layout: &ParamLayout, kind: VectorKind) -> Vec<Chunk> {
         let of_bucket = |bucket: Range<usize>| {
             let values = Arc::new(vec![0.5; bucket.len()]);
-            wire::chunks(part, bucket.start, &values, &wire::checksums(&values))
+            wire::chunks(kind, bucket.start, &values, &wire::checksums(&values))
         };
         layout.buckets().into_iter().flat_map(of_bucket).collect()
     }
@@ -270,16 +270,17 @@ mod tests {
         let layout = layout();
         assert_eq!(layout.buffers.len(), 0, "it is whole without running statistics");
         let holding = Holding::whole(&layout, WireFormat::F32);
-        for (version, part) in
-            [(VersionId::Weights(STEP), Part::Weights), (VersionId::Evaluation(STEP), Part::Ema)]
-        {
+        for (version, kind) in [
+            (VersionId::Weights(STEP), VectorKind::Weights),
+            (VersionId::Ema(STEP), VectorKind::Ema),
+        ] {
             let mut expected = Expected::new(version, &holding);
-            let mut chunks = chunks(&layout, part);
+            let mut chunks = chunks(&layout, kind);
             let last = chunks.pop().unwrap();
             chunks.iter().for_each(|chunk| assert!(expected.add(chunk).is_ok()));
             expected.check_complete().unwrap_err();
-            let other = Chunk { part: Part::Gradient.into(), ..last.clone() };
-            assert_eq!(expected.add(&other), Err(WireError::UnexpectedPart(other.part)));
+            let other = Chunk { kind: VectorKind::Gradient.into(), ..last.clone() };
+            assert_eq!(expected.add(&other), Err(WireError::UnexpectedKind(other.kind)));
             expected.add(&last).unwrap();
             expected.check_complete().unwrap();
         }

@@ -220,7 +220,7 @@ fn draining_waits_for_an_update_that_is_being_made() {
     world.coordinator.drain(world.now, "SIGTERM");
     world.carry_out();
     assert!(world.coordinator.over().is_none());
-    world.coordinator.committed(world.now, 0);
+    world.coordinator.update_made(world.now, 0);
     world.carry_out();
     assert_eq!(world.saves.last().unwrap().global_step, GlobalStep(1));
     assert_eq!(world.coordinator.over().unwrap().0, Ending::Drained);

@@ -56,7 +56,7 @@ fn a_contribution_can_be_compared_while_the_update_is_being_made() {
     other.digest.statistics ^= 1;
     world.push_this(other).unwrap();
     assert_eq!(world.coordinator.over().unwrap().0, Ending::Failed);
-    world.coordinator.committed(world.now, 0);
+    world.coordinator.update_made(world.now, 0);
     assert_eq!(world.global_step(), 0, "nobody can tell which bits were right");
 }
 

@@ -96,7 +96,7 @@ impl Schedule {
     fn finish_aside(&mut self) {
         if self.commits_done < self.world.commits.len() {
             self.commits_done += 1;
-            self.world.coordinator.committed(self.world.now, 0);
+            self.world.coordinator.update_made(self.world.now, 0);
         }
         if self.saves_done < self.world.saves.len() {
             self.saves_done += 1;

@@ -43,11 +43,11 @@ fn a_step_goes_on_when_every_server_has_made_its_update() {
     assert!(!world.directed.contains_key(&waiter), "it is still pushing");
     assert_eq!(world.receive(first), Outcome::Counted);
     assert_eq!(world.commits.len(), 1);
-    world.coordinator.committed(world.now, 0);
+    world.coordinator.update_made(world.now, 0);
     assert_eq!(world.global_step(), 0);
     let waiting = world.coordinator.status(world.now).waiting_for;
     assert_eq!(waiting, "step 0: the update of shard 1/2");
-    world.coordinator.committed(world.now, 1);
+    world.coordinator.update_made(world.now, 1);
     world.carry_out();
     assert_eq!(world.global_step(), 1);
     assert!(matches!(&world.directed[&waiter], Directive::Run { step, .. } if step.0 == 1));
@@ -98,7 +98,7 @@ fn an_update_is_awaited_while_a_step_commits() {
     assert!(!world.coordinator.awaits_update_of(1));
     shares(workers[0], 0).into_iter().for_each(|share| _ = world.receive(share));
     assert!(world.coordinator.awaits_update_of(1));
-    world.coordinator.committed(world.now, 1);
+    world.coordinator.update_made(world.now, 1);
     assert!(!world.coordinator.awaits_update_of(1) && world.coordinator.awaits_update_of(0));
 }
 
@@ -110,8 +110,8 @@ fn a_share_of_a_step_that_is_over_is_forgotten() {
     for share in shares(workers[0], 0) {
         world.receive(share);
     }
-    world.coordinator.committed(world.now, 0);
-    world.coordinator.committed(world.now, 1);
+    world.coordinator.update_made(world.now, 0);
+    world.coordinator.update_made(world.now, 1);
     world.carry_out();
     assert_eq!(world.coordinator.receive(world.now, late_second), Ok(Outcome::Dropped));
     let forget = Effect::Order(Order::Forget(workers[1], assignment(0, 0)));

@@ -199,7 +199,7 @@ impl World {
                 self.held.clear();
                 self.commits.push((step.0, update));
                 if self.commits_at_once {
-                    self.coordinator.committed(self.now, 0);
+                    self.coordinator.update_made(self.now, 0);
                 }
             }
             Effect::Order(Order::Count(_, assignment)) => {

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
-use super::{FromShard, Probe, Store, ToShard, Welcome};
+use super::{FromFollower, Probe, Store, ToFollower, Welcome};
 use crate::coordinator::{Admission, Refusal, Share, check_term};
 use crate::handle::{Command, Handle};
 use crate::listener::Listener;
@@ -41,7 +41,7 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Everything that a server of a part is given from outside.
 #[derive(Debug)]
-pub struct ShardSetup {
+pub struct FollowerSetup {
     /// Which part.
     pub shard: Shard,
     /// Where the first server listens.
@@ -58,8 +58,8 @@ pub struct ShardSetup {
 ///
 /// # Errors
 /// The coordinator refuses this server, or it does not see the run's folder.
-pub async fn serve_shard(setup: ShardSetup) -> anyhow::Result<String> {
-    let ShardSetup { shard, coordinator, listener, run_dir, shutdown } = setup;
+pub async fn follow(setup: FollowerSetup) -> anyhow::Result<String> {
+    let FollowerSetup { shard, coordinator, listener, run_dir, shutdown } = setup;
     let desk = Desk::closed(&waiting(shard));
     let edge = Edge::start(listener, &desk, None).context("cannot serve connections")?;
     let mut complained: Option<Instant> = None;
@@ -78,11 +78,11 @@ pub async fn serve_shard(setup: ShardSetup) -> anyhow::Result<String> {
                     () = shutdown.cancelled() => break "it was asked to stop".to_owned(),
                 };
                 let end = match begun {
-                    Ok((member, commands, grace)) => {
-                        member.run(commands, link, &shutdown, grace).await
+                    Ok((follower, commands, grace)) => {
+                        follower.run(commands, link, &shutdown, grace).await
                     }
                     Err(error) => {
-                        let _ = reports.send(FromShard::Unfit(format!("{error:#}")));
+                        let _ = reports.send(FromFollower::Unfit(format!("{error:#}")));
                         // If the term ended meanwhile, that may be why.
                         match link.next().await {
                             Ok(Some(_)) => return Err(error),
@@ -133,7 +133,7 @@ fn is_final(status: &Status) -> bool {
 }
 
 /// A part of the vectors in one term.
-pub(crate) struct Member {
+pub(crate) struct Follower {
     term: Term,
     shard: Shard,
     store: Store,
@@ -141,8 +141,8 @@ pub(crate) struct Member {
     params: Range<usize>,
     replicas: u32,
     run_dir: PathBuf,
-    reports: mpsc::UnboundedSender<FromShard>,
-    /// What to do with the coordinator's answers to [`FromShard::PushBegins`].
+    reports: mpsc::UnboundedSender<FromFollower>,
+    /// What to do with the coordinator's answers to [`FromFollower::PushBegins`].
     admissions: HashMap<u64, Asked>,
     /// Workers that it has let in.
     known: HashSet<WorkerId>,
@@ -162,7 +162,7 @@ struct Asked {
 /// Takes the answer; whether somebody still waited for it.
 type Admitted = Box<dyn FnOnce(Result<Admission, Refusal>) -> bool + Send>;
 
-/// How a term ends for a member.
+/// How a term ends for a follower.
 enum End {
     /// For good, and why.
     Stop(String),
@@ -176,8 +176,8 @@ async fn begin(
     welcome: Welcome,
     run_dir: Option<&Path>,
     desk: &Desk,
-    (reports, spans): (mpsc::UnboundedSender<FromShard>, Option<Spans>),
-) -> anyhow::Result<(Member, mpsc::UnboundedReceiver<Command<Member>>, Duration)> {
+    (reports, spans): (mpsc::UnboundedSender<FromFollower>, Option<Spans>),
+) -> anyhow::Result<(Follower, mpsc::UnboundedReceiver<Command<Follower>>, Duration)> {
     let Welcome { term, job_json, run_dir: theirs, probe, checkpoint, traces: _ } = welcome;
     let job: Job = serde_json::from_str(&job_json).context("the coordinator's job")?;
     let job = Job::new(job.config, job.dataset).context("the coordinator's job")?;
@@ -195,10 +195,10 @@ async fn begin(
         tokio::task::spawn_blocking(load).await??
     };
     let step = checkpoint.unwrap_or_default();
-    let (handle, commands) = Handle::<Member>::new();
+    let (handle, commands) = Handle::<Follower>::new();
     let made = {
         let handle = handle.clone();
-        move || handle.post(|member| member.report(FromShard::UpdateMade))
+        move || handle.post(|follower| follower.report(FromFollower::UpdateMade))
     };
     let plane = Plane::start(&job, cut.clone(), step, vectors, made)
         .context("cannot start the data plane")?;
@@ -208,10 +208,10 @@ async fn begin(
         params.end,
         run_dir.display()
     );
-    let judge = Judge::Member(handle);
+    let judge = Judge::Follower(handle);
     let receiver = Receiver::new(judge, term, &job, layout, (shard, cut), plane.clone());
     desk.open(Served { term, job_json, shard, coordinating: None, receiver });
-    let member = Member {
+    let follower = Follower {
         term,
         shard,
         store: Store::new(plane),
@@ -225,8 +225,8 @@ async fn begin(
         writing: JoinSet::new(),
         spans,
     };
-    member.report(FromShard::Ready);
-    Ok((member, commands, Duration::from_millis(job.config.cluster.grace_ms)))
+    follower.report(FromFollower::Ready);
+    Ok((follower, commands, Duration::from_millis(job.config.cluster.grace_ms)))
 }
 
 /// Whether this server can read what the coordinator wrote, and write beside it.
@@ -262,7 +262,7 @@ fn load(
     Ok(Vectors { buffers: Arc::default(), ..vectors })
 }
 
-impl Member {
+impl Follower {
     async fn run(
         mut self,
         mut commands: mpsc::UnboundedReceiver<Command<Self>>,
@@ -285,7 +285,7 @@ impl Member {
             tokio::select! {
                 Some(command) = commands.recv() => command(&mut self),
                 order = link.next() => match order {
-                    Ok(Some(ToShard::Stop { reason })) => break End::Stop(reason),
+                    Ok(Some(ToFollower::Stop { reason })) => break End::Stop(reason),
                     Ok(Some(order)) => if let Err(why) = self.obey(order) {
                         break End::Over(why);
                     },
@@ -294,11 +294,11 @@ impl Member {
                 },
                 Some(written) = self.writing.join_next() => {
                     let (id, saved) = written.expect("what writes returns its errors");
-                    self.report(FromShard::Saved { id, saved });
+                    self.report(FromFollower::Saved { id, saved });
                 }
                 () = shutdown.cancelled(), if leave_by.is_none() => {
                     leave_by = Some(Instant::now() + grace);
-                    self.report(FromShard::Leaving("a signal came".into()));
+                    self.report(FromFollower::Leaving("a signal came".into()));
                 }
                 () = patience(leave_by) => {
                     break End::Stop("the coordinator did not stop in time".into());
@@ -314,12 +314,12 @@ impl Member {
         }
     }
 
-    fn obey(&mut self, order: ToShard) -> Result<(), String> {
+    fn obey(&mut self, order: ToFollower) -> Result<(), String> {
         match order {
-            ToShard::Order(order) => self.store.obey(order)?,
-            ToShard::Admission { id, answer } => self.answered(id, answer),
-            ToShard::Save { id, step, folder } => self.save(id, step, &folder),
-            ToShard::Welcome(_) | ToShard::Stop { .. } => {}
+            ToFollower::Order(order) => self.store.obey(order)?,
+            ToFollower::Admission { id, answer } => self.answered(id, answer),
+            ToFollower::Save { id, step, folder } => self.save(id, step, &folder),
+            ToFollower::Welcome(_) | ToFollower::Stop { .. } => {}
         }
         Ok(())
     }
@@ -358,7 +358,7 @@ impl Member {
         }
         self.asked += 1;
         let id = self.asked;
-        self.report(FromShard::PushBegins { id, worker, assignment });
+        self.report(FromFollower::PushBegins { id, worker, assignment });
         let is_known = self.known.contains(&worker) && assignment.replica.0 < self.replicas;
         let admitted: Option<Admitted> = match is_known && self.store.takes(assignment.step) {
             // Most likely it is wanted, and the answer may be behind much else on a slow link. If it
@@ -375,12 +375,12 @@ impl Member {
     /// A push is complete here.
     pub(crate) fn receive(&mut self, share: Share, tensors: Tensors) {
         self.store.keep(share.worker, share.assignment, tensors);
-        self.report(FromShard::Received(share));
+        self.report(FromFollower::Received(share));
     }
 
     /// A push was cut off, or was not one.
     pub(crate) fn push_failed(&self, worker: WorkerId, assignment: Assignment) {
-        self.report(FromShard::PushFailed(worker, assignment));
+        self.report(FromFollower::PushFailed(worker, assignment));
     }
 
     /// Takes the state as it is now, and writes it while the run goes on.
@@ -407,7 +407,7 @@ impl Member {
         });
     }
 
-    fn report(&self, report: FromShard) {
+    fn report(&self, report: FromFollower) {
         // The end of a link that is gone is about to be noticed.
         let _ = self.reports.send(report);
     }

@@ -1,53 +1,47 @@
-//! The link between the coordinator and another server, on both sides.
+//! The link between the coordinator and a follower, on both sides.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use hw2_common::address::Address;
 use hw2_common::checkpoint::PartFile;
+use hw2_common::connection::{self, with_causes};
 use hw2_common::ids::{GlobalStep, Term, WorkerId};
 use hw2_common::job::{BUILD, PROTOCOL_VERSION};
 use hw2_common::shard::Shard;
 use hw2_common::spans::Spans;
 use hw2_proto::v1::control_client::ControlClient;
+use hw2_proto::v1::follower_order::Order as WireOrder;
+use hw2_proto::v1::follower_report::Report as WireReport;
+use hw2_proto::v1::followers_client::FollowersClient;
+use hw2_proto::v1::followers_server::Followers;
 use hw2_proto::v1::push_admission::Answer;
-use hw2_proto::v1::shard_order::Order as WireOrder;
-use hw2_proto::v1::shard_report::Report as WireReport;
-use hw2_proto::v1::shards_client::ShardsClient;
-use hw2_proto::v1::shards_server::Shards;
 use hw2_proto::v1::spans_report::Reporter;
-use hw2_proto::v1::{self, ShardOrder, ShardReport};
+use hw2_proto::v1::{self, FollowerOrder, FollowerReport};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
 use crate::coordinator::{Admission, Order, Refusal, Share, Update, check_program};
-use crate::shard::{FromShard, Muster, Place, Probe, Remote, ToShard, Welcome};
+use crate::shard::{FollowerLink, FromFollower, Muster, Place, Probe, ToFollower, Welcome};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// As workers have it: a side that is gone without a word is noticed.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Serves Shards.
+/// Serves Followers.
 #[derive(Clone)]
-pub(super) struct ShardsService {
+pub(super) struct FollowersService {
     /// None where this server is not the coordinator, or there are no others.
     pub(super) muster: Option<Muster>,
 }
 
-type Orders = Pin<Box<dyn Stream<Item = Result<ShardOrder, Status>> + Send>>;
+type Orders = Pin<Box<dyn Stream<Item = Result<FollowerOrder, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl Shards for ShardsService {
+impl Followers for FollowersService {
     type EnlistStream = Orders;
 
     async fn enlist(
         &self,
-        request: Request<Streaming<ShardReport>>,
+        request: Request<Streaming<FollowerReport>>,
     ) -> Result<Response<Orders>, Status> {
         let muster = self.muster.as_ref().ok_or_else(|| {
             Status::failed_precondition("this server is not the first of several (--shard 0/COUNT)")
@@ -64,19 +58,19 @@ impl Shards for ShardsService {
         let place = muster.place(shard)?;
         let (orders, ordered) = mpsc::unbounded_channel();
         let (reported, reports) = mpsc::unbounded_channel();
-        muster.arrive(Remote { shard, orders, reports });
+        muster.arrive(FollowerLink { shard, orders, reports });
         tokio::spawn(listen(place, shard, messages, reported));
         let orders = UnboundedReceiverStream::new(ordered);
-        Ok(Response::new(Box::pin(orders.map(|order| Ok(ShardOrder::from(order))))))
+        Ok(Response::new(Box::pin(orders.map(|order| Ok(FollowerOrder::from(order))))))
     }
 }
 
-/// Passes on what another server says, until one of the two has enough of it.
+/// Passes on what a follower says, until one of the two has enough of it.
 async fn listen(
     _place: Place,
     shard: Shard,
-    mut messages: Streaming<ShardReport>,
-    reported: mpsc::UnboundedSender<FromShard>,
+    mut messages: Streaming<FollowerReport>,
+    reported: mpsc::UnboundedSender<FromFollower>,
 ) {
     loop {
         let message = tokio::select! {
@@ -84,7 +78,7 @@ async fn listen(
             () = reported.closed() => return,
         };
         let report = match message {
-            Ok(Some(ShardReport { report: Some(report) })) => read_report(shard, report),
+            Ok(Some(FollowerReport { report: Some(report) })) => read_report(shard, report),
             Ok(_) => None,
             Err(status) => return tracing::debug!("{shard}: {}", status.message()),
         };
@@ -96,11 +90,11 @@ async fn listen(
     }
 }
 
-/// A term that another server takes part in.
+/// A term that a follower takes part in.
 pub(crate) struct Enlisted {
     /// How it begins.
     pub(crate) welcome: Welcome,
-    pub(crate) reports: mpsc::UnboundedSender<FromShard>,
+    pub(crate) reports: mpsc::UnboundedSender<FromFollower>,
     pub(crate) link: Link,
     /// If the coordinator writes a trace.
     pub(crate) spans: Option<Spans>,
@@ -111,16 +105,9 @@ pub(crate) struct Enlisted {
 /// # Errors
 /// There is no coordinator, it refuses, or it ended before a term began.
 pub(crate) async fn enlist(coordinator: &Address, shard: Shard) -> Result<Enlisted, Status> {
-    let unavailable = |error: tonic::transport::Error| Status::unavailable(chain(&error));
-    let channel = Endpoint::from_shared(coordinator.uri())
-        .map_err(unavailable)?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
-        .map_err(unavailable)?;
+    let unavailable = |error: tonic::transport::Error| Status::unavailable(with_causes(&error));
+    let endpoint = connection::endpoint(coordinator).map_err(unavailable)?;
+    let channel = endpoint.connect().await.map_err(unavailable)?;
     let enlistment = WireReport::Enlistment(v1::Enlistment {
         protocol_version: PROTOCOL_VERSION,
         build: BUILD.to_owned(),
@@ -130,10 +117,10 @@ pub(crate) async fn enlist(coordinator: &Address, shard: Shard) -> Result<Enlist
     let (reports, reported) = mpsc::unbounded_channel();
     let reported = UnboundedReceiverStream::new(reported).map(|report| Some(write_report(report)));
     let all = tokio_stream::once(Some(enlistment)).chain(reported);
-    let messages = all.map(|report| ShardReport { report });
-    let orders = ShardsClient::new(channel.clone()).enlist(messages).await?.into_inner();
+    let messages = all.map(|report| FollowerReport { report });
+    let orders = FollowersClient::new(channel.clone()).enlist(messages).await?.into_inner();
     let mut link = Link { orders };
-    let Some(ToShard::Welcome(welcome)) = link.next().await? else {
+    let Some(ToFollower::Welcome(welcome)) = link.next().await? else {
         return Err(Status::unavailable("the coordinator has no term for it"));
     };
     let spans = welcome.traces.then(|| {
@@ -145,7 +132,7 @@ pub(crate) async fn enlist(coordinator: &Address, shard: Shard) -> Result<Enlist
 
 /// What the coordinator orders.
 pub(crate) struct Link {
-    orders: Streaming<ShardOrder>,
+    orders: Streaming<FollowerOrder>,
 }
 
 impl Link {
@@ -153,17 +140,17 @@ impl Link {
     ///
     /// # Errors
     /// The connection broke, or the coordinator broke the protocol.
-    pub(crate) async fn next(&mut self) -> Result<Option<ToShard>, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Option<ToFollower>, Status> {
         let Some(message) = self.orders.message().await? else { return Ok(None) };
         let order = message.order.and_then(read_order);
         order.map(Some).ok_or_else(|| Status::invalid_argument("an order that says nothing"))
     }
 }
 
-fn write_report(report: FromShard) -> WireReport {
+fn write_report(report: FromFollower) -> WireReport {
     match report {
-        FromShard::Ready => WireReport::Ready(v1::ShardReady {}),
-        FromShard::PushBegins { id, worker, assignment } => {
+        FromFollower::Ready => WireReport::Ready(v1::FollowerReady {}),
+        FromFollower::PushBegins { id, worker, assignment } => {
             WireReport::PushBegins(v1::PushBegins {
                 id,
                 worker: worker.0,
@@ -171,20 +158,22 @@ fn write_report(report: FromShard) -> WireReport {
                 replica: assignment.replica.0,
             })
         }
-        FromShard::Received(share) => WireReport::ShareReceived(v1::ShareReceived {
+        FromFollower::Received(share) => WireReport::ShareReceived(v1::ShareReceived {
             worker: share.worker.0,
             step: share.assignment.step.0,
             replica: share.assignment.replica.0,
             digest: share.gradient,
             non_finite: share.non_finite,
         }),
-        FromShard::PushFailed(worker, assignment) => WireReport::PushFailed(v1::PushFailed {
-            worker: worker.0,
-            step: assignment.step.0,
-            replica: assignment.replica.0,
-        }),
-        FromShard::UpdateMade => WireReport::UpdateMade(v1::UpdateMade {}),
-        FromShard::Saved { id, saved } => WireReport::PartSaved(match saved {
+        FromFollower::PushFailed(worker, assignment) => {
+            WireReport::PushFailed(v1::ContributionOf {
+                worker: worker.0,
+                step: assignment.step.0,
+                replica: assignment.replica.0,
+            })
+        }
+        FromFollower::UpdateMade => WireReport::UpdateMade(v1::UpdateMade {}),
+        FromFollower::Saved { id, saved } => WireReport::PartSaved(match saved {
             Ok(PartFile { file, checksum, start, end }) => v1::PartSaved {
                 id,
                 file,
@@ -195,21 +184,21 @@ fn write_report(report: FromShard) -> WireReport {
             },
             Err(error) => v1::PartSaved { id, error, ..v1::PartSaved::default() },
         }),
-        FromShard::Leaving(reason) => WireReport::Leaving(reason),
-        FromShard::Unfit(reason) => WireReport::Unfit(reason),
+        FromFollower::Leaving(reason) => WireReport::Leaving(reason),
+        FromFollower::Unfit(reason) => WireReport::Unfit(reason),
     }
 }
 
 /// None if it is out of place.
-fn read_report(shard: Shard, report: WireReport) -> Option<FromShard> {
+fn read_report(shard: Shard, report: WireReport) -> Option<FromFollower> {
     Some(match report {
         WireReport::Enlistment(_) => return None,
-        WireReport::Ready(v1::ShardReady {}) => FromShard::Ready,
+        WireReport::Ready(v1::FollowerReady {}) => FromFollower::Ready,
         WireReport::PushBegins(v1::PushBegins { id, worker, step, replica }) => {
             let assignment = convert::assignment(step, replica);
-            FromShard::PushBegins { id, worker: WorkerId(worker), assignment }
+            FromFollower::PushBegins { id, worker: WorkerId(worker), assignment }
         }
-        WireReport::ShareReceived(received) => FromShard::Received(Share {
+        WireReport::ShareReceived(received) => FromFollower::Received(Share {
             worker: WorkerId(received.worker),
             assignment: convert::assignment(received.step, received.replica),
             shard: shard.index,
@@ -217,32 +206,32 @@ fn read_report(shard: Shard, report: WireReport) -> Option<FromShard> {
             non_finite: received.non_finite,
             rest: None,
         }),
-        WireReport::PushFailed(v1::PushFailed { worker, step, replica }) => {
-            FromShard::PushFailed(WorkerId(worker), convert::assignment(step, replica))
+        WireReport::PushFailed(v1::ContributionOf { worker, step, replica }) => {
+            FromFollower::PushFailed(WorkerId(worker), convert::assignment(step, replica))
         }
-        WireReport::UpdateMade(v1::UpdateMade {}) => FromShard::UpdateMade,
+        WireReport::UpdateMade(v1::UpdateMade {}) => FromFollower::UpdateMade,
         WireReport::PartSaved(v1::PartSaved { id, file, checksum, start, end, error }) => {
             let (start, end) = (start as usize, end as usize);
             let saved = match error.is_empty() {
                 true => Ok(PartFile { file, start, end, checksum }),
                 false => Err(error),
             };
-            FromShard::Saved { id, saved }
+            FromFollower::Saved { id, saved }
         }
-        WireReport::Leaving(reason) => FromShard::Leaving(reason),
-        WireReport::Unfit(reason) => FromShard::Unfit(reason),
+        WireReport::Leaving(reason) => FromFollower::Leaving(reason),
+        WireReport::Unfit(reason) => FromFollower::Unfit(reason),
     })
 }
 
-impl From<ToShard> for ShardOrder {
-    fn from(order: ToShard) -> Self {
+impl From<ToFollower> for FollowerOrder {
+    fn from(order: ToFollower) -> Self {
         let of = |worker: WorkerId, assignment: hw2_common::ids::Assignment| v1::ContributionOf {
             worker: worker.0,
             step: assignment.step.0,
             replica: assignment.replica.0,
         };
         let order = match order {
-            ToShard::Welcome(Welcome { term, job_json, run_dir, probe, checkpoint, traces }) => {
+            ToFollower::Welcome(Welcome { term, job_json, run_dir, probe, checkpoint, traces }) => {
                 WireOrder::Welcome(v1::Welcome {
                     term: term.0,
                     job_json,
@@ -253,22 +242,22 @@ impl From<ToShard> for ShardOrder {
                     traces,
                 })
             }
-            ToShard::Order(Order::Begin { step, update }) => WireOrder::Begin(v1::BeginStep {
+            ToFollower::Order(Order::Begin { step, update }) => WireOrder::Begin(v1::BeginStep {
                 step: step.0,
                 update: update.number,
                 learning_rate: update.learning_rate,
             }),
-            ToShard::Order(Order::Count(worker, assignment)) => {
+            ToFollower::Order(Order::Count(worker, assignment)) => {
                 WireOrder::Count(of(worker, assignment))
             }
-            ToShard::Order(Order::Forget(worker, assignment)) => {
+            ToFollower::Order(Order::Forget(worker, assignment)) => {
                 WireOrder::Forget(of(worker, assignment))
             }
-            ToShard::Order(Order::Commit { step, makes_update }) => {
+            ToFollower::Order(Order::Commit { step, makes_update }) => {
                 WireOrder::Commit(v1::CommitStep { step: step.0, makes_update })
             }
-            ToShard::Order(Order::Discard) => WireOrder::Discard(v1::DiscardStep {}),
-            ToShard::Admission { id, answer } => {
+            ToFollower::Order(Order::Discard) => WireOrder::Discard(v1::DiscardStep {}),
+            ToFollower::Admission { id, answer } => {
                 let (answer, reason) = match answer {
                     Ok(Admission::Receive) => (Answer::Receive, String::new()),
                     Ok(Admission::Discard) => (Answer::Discard, String::new()),
@@ -279,21 +268,21 @@ impl From<ToShard> for ShardOrder {
                 };
                 WireOrder::Admission(v1::PushAdmission { id, answer: answer.into(), reason })
             }
-            ToShard::Save { id, step, folder } => {
+            ToFollower::Save { id, step, folder } => {
                 WireOrder::Save(v1::SavePart { id, step: step.0, folder })
             }
-            ToShard::Stop { reason } => WireOrder::Stop(reason),
+            ToFollower::Stop { reason } => WireOrder::Stop(reason),
         };
         Self { order: Some(order) }
     }
 }
 
 /// None if it says nothing.
-fn read_order(order: WireOrder) -> Option<ToShard> {
+fn read_order(order: WireOrder) -> Option<ToFollower> {
     let of =
         |of: v1::ContributionOf| (WorkerId(of.worker), convert::assignment(of.step, of.replica));
     Some(match order {
-        WireOrder::Welcome(welcome) => ToShard::Welcome(Welcome {
+        WireOrder::Welcome(welcome) => ToFollower::Welcome(Welcome {
             term: Term(welcome.term),
             job_json: welcome.job_json,
             run_dir: welcome.run_dir,
@@ -303,20 +292,20 @@ fn read_order(order: WireOrder) -> Option<ToShard> {
         }),
         WireOrder::Begin(v1::BeginStep { step, update, learning_rate }) => {
             let update = Update { number: update, learning_rate };
-            ToShard::Order(Order::Begin { step: GlobalStep(step), update })
+            ToFollower::Order(Order::Begin { step: GlobalStep(step), update })
         }
         WireOrder::Count(contribution) => {
             let (worker, assignment) = of(contribution);
-            ToShard::Order(Order::Count(worker, assignment))
+            ToFollower::Order(Order::Count(worker, assignment))
         }
         WireOrder::Forget(contribution) => {
             let (worker, assignment) = of(contribution);
-            ToShard::Order(Order::Forget(worker, assignment))
+            ToFollower::Order(Order::Forget(worker, assignment))
         }
         WireOrder::Commit(v1::CommitStep { step, makes_update }) => {
-            ToShard::Order(Order::Commit { step: GlobalStep(step), makes_update })
+            ToFollower::Order(Order::Commit { step: GlobalStep(step), makes_update })
         }
-        WireOrder::Discard(v1::DiscardStep {}) => ToShard::Order(Order::Discard),
+        WireOrder::Discard(v1::DiscardStep {}) => ToFollower::Order(Order::Discard),
         WireOrder::Admission(admission) => {
             let reason = admission.reason.clone();
             let answer = match admission.answer() {
@@ -327,17 +316,11 @@ fn read_order(order: WireOrder) -> Option<ToShard> {
                 Answer::NotNow => Err(Refusal::NotNow(reason)),
                 Answer::Full => Err(Refusal::Full(reason)),
             };
-            ToShard::Admission { id: admission.id, answer }
+            ToFollower::Admission { id: admission.id, answer }
         }
         WireOrder::Save(v1::SavePart { id, step, folder }) => {
-            ToShard::Save { id, step: GlobalStep(step), folder }
+            ToFollower::Save { id, step: GlobalStep(step), folder }
         }
-        WireOrder::Stop(reason) => ToShard::Stop { reason },
+        WireOrder::Stop(reason) => ToFollower::Stop { reason },
     })
-}
-
-/// The error and what caused it, in one line: tonic's own message is only "transport error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

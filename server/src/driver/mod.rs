@@ -1,18 +1,18 @@
 //! The one task that owns the coordinator: it feeds events in and carries out what is decided.
 
+mod saves;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hw2_common::checkpoint::{Checkpoint, PartFile};
 use hw2_common::ids::{Assignment, Term, WorkerId};
 use hw2_common::job::Job;
 use hw2_common::shard::Shard;
-use hw2_common::state::{Progress, State};
+use hw2_common::state::Progress;
 use hw2_common::trace;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -20,10 +20,12 @@ use crate::coordinator::{
     Coordinator, Credit, Directive, Effect, Ending, Level, Now, Order, Outcome, Refusal, Replay,
     Share, Status, Waiter,
 };
-use crate::folder::{RunFolder, Saved};
+use crate::folder::RunFolder;
 use crate::handle::{Command, Handle};
-use crate::plane::{Snapshot, Tensors};
-use crate::shard::{FromShard, Remote, Store, ToShard};
+use crate::plane::Tensors;
+use saves::{Part, Saves, ToWrite, Written};
+
+use crate::shard::{FollowerLink, FromFollower, Store, ToFollower};
 
 /// Time between two looks at the clock.
 const TICK: Duration = Duration::from_millis(20);
@@ -32,7 +34,7 @@ const TICK: Duration = Duration::from_millis(20);
 pub(crate) enum TermEnd {
     /// The run goes on with another server, or not at all.
     Run(Ended),
-    /// Another server is gone, and with it a part of the state: all begin again from the newest
+    /// A follower is gone, and with it a part of the state: all begin again from the newest
     /// checkpoint.
     Lost(Shard),
 }
@@ -52,35 +54,27 @@ pub(crate) struct Driver {
     clock: Clock,
     job: Job,
     store: Store,
-    /// The other servers.
-    remotes: Vec<Other>,
+    followers: Vec<Follower>,
     /// One that is gone.
     lost: Option<Shard>,
     folder: Arc<RunFolder>,
     last_checkpoint: Option<PathBuf>,
     /// When the step under way began.
     began: Instant,
-    /// Files that are being written.
-    writing: JoinSet<Written>,
+    saves: Saves,
     /// Saves so far, of either kind.
-    saves: u64,
+    saved: u64,
     waiters: u64,
     asking: HashMap<Waiter, oneshot::Sender<Directive>>,
     credits: HashMap<Waiter, oneshot::Sender<Credit>>,
 }
 
-/// Another server.
-struct Other {
+/// A server that does what this one orders.
+struct Follower {
     shard: Shard,
-    orders: mpsc::UnboundedSender<ToShard>,
+    orders: mpsc::UnboundedSender<ToFollower>,
     /// Its parts of checkpoints that are being written.
-    saving: HashMap<u64, oneshot::Sender<Result<PartFile, String>>>,
-}
-
-/// What was written aside.
-enum Written {
-    Checkpoint(Saved),
-    Replay(Saved),
+    saving: HashMap<u64, oneshot::Sender<Part>>,
 }
 
 impl Driver {
@@ -93,28 +87,31 @@ impl Driver {
         folder: RunFolder,
         resumed_from: Option<PathBuf>,
     ) -> Self {
+        let folder = Arc::new(folder);
         Self {
             coordinator,
             clock,
             job,
             store,
-            remotes: Vec::new(),
+            followers: Vec::new(),
             lost: None,
-            folder: Arc::new(folder),
+            saves: Saves::new(Arc::clone(&folder)),
+            folder,
             last_checkpoint: resumed_from,
             began: Instant::now(),
-            writing: JoinSet::new(),
-            saves: 0,
+            saved: 0,
             waiters: 0,
             asking: HashMap::new(),
             credits: HashMap::new(),
         }
     }
 
-    /// Other servers take part, whose state is that of the coordinator too.
-    pub(crate) fn add(&mut self, remotes: Vec<Remote>, handle: &Handle<Self>) {
-        for (place, Remote { shard, orders, mut reports }) in remotes.into_iter().enumerate() {
-            self.remotes.push(Other { shard, orders, saving: HashMap::new() });
+    /// Followers take part, whose state is that of the coordinator too.
+    pub(crate) fn add(&mut self, followers: Vec<FollowerLink>, handle: &Handle<Self>) {
+        for (place, FollowerLink { shard, orders, mut reports }) in
+            followers.into_iter().enumerate()
+        {
+            self.followers.push(Follower { shard, orders, saving: HashMap::new() });
             let handle = handle.clone();
             tokio::spawn(async move {
                 while let Some(report) = reports.recv().await {
@@ -126,7 +123,7 @@ impl Driver {
     }
 
     /// Works until the run is over and every worker has been told so, for which it waits at most
-    /// `grace`, or until another server is lost; `shutdown` ends the run early.
+    /// `grace`, or until a follower is lost; `shutdown` ends the run early.
     pub(crate) async fn run(
         mut self,
         mut commands: mpsc::UnboundedReceiver<Command<Self>>,
@@ -140,7 +137,7 @@ impl Driver {
         loop {
             tokio::select! {
                 Some(command) = commands.recv() => command(&mut self),
-                Some(written) = self.writing.join_next() => self.written(written),
+                Some(written) = self.saves.next() => self.written(written),
                 _ = ticks.tick() => {
                     let now = self.now();
                     self.coordinator.tick(now);
@@ -158,14 +155,14 @@ impl Driver {
                     return self.lose(shard).await;
                 }
                 // There is nothing to go on with; what is being written fails for want of a part.
-                self.remotes.clear();
+                self.followers.clear();
                 self.lost = None;
             }
             self.carry_out();
             if self.coordinator.over().is_some() {
                 let now = self.now();
                 let since = draining_since.unwrap_or(*over_since.get_or_insert(now));
-                let done = self.coordinator.is_deserted(now) && self.writing.is_empty();
+                let done = self.coordinator.is_deserted(now) && self.saves.is_empty();
                 if done || now.since(since) >= grace {
                     return TermEnd::Run(self.ended());
                 }
@@ -175,16 +172,16 @@ impl Driver {
 
     /// Ends the term. What is being written is soon done, or fails for want of a part.
     async fn lose(mut self, shard: Shard) -> TermEnd {
-        self.remotes.clear();
-        while self.writing.join_next().await.is_some() {}
+        self.followers.clear();
+        while self.saves.next().await.is_some() {}
         TermEnd::Lost(shard)
     }
 
     fn ended(self) -> Ended {
         let (ending, reason) = self.coordinator.over().expect("the driver ends after the run");
-        for other in &self.remotes {
+        for follower in &self.followers {
             // One that is gone needs not be told.
-            let _ = other.orders.send(ToShard::Stop { reason: reason.to_owned() });
+            let _ = follower.orders.send(ToFollower::Stop { reason: reason.to_owned() });
         }
         Ended {
             ending,
@@ -255,42 +252,42 @@ impl Driver {
 
     /// The vectors of the next step are made here.
     pub(crate) fn update_made(&mut self) {
-        self.coordinator.committed(self.now(), 0);
+        self.coordinator.update_made(self.now(), 0);
     }
 
-    /// The other server in `place` says something.
-    fn reported(&mut self, place: usize, report: FromShard) {
+    /// The follower in `place` says something.
+    fn reported(&mut self, place: usize, report: FromFollower) {
         let now = self.now();
-        let other = &mut self.remotes[place];
-        let shard = other.shard;
+        let follower = &mut self.followers[place];
+        let shard = follower.shard;
         match report {
-            FromShard::Ready | FromShard::Unfit(_) => {}
-            FromShard::PushBegins { id, worker, assignment } => {
+            FromFollower::Ready | FromFollower::Unfit(_) => {}
+            FromFollower::PushBegins { id, worker, assignment } => {
                 let answer = self.coordinator.admit(now, worker, assignment);
-                let _ = other.orders.send(ToShard::Admission { id, answer });
+                let _ = follower.orders.send(ToFollower::Admission { id, answer });
             }
-            FromShard::Received(share) => {
+            FromFollower::Received(share) => {
                 let (worker, assignment) = (share.worker, share.assignment);
                 if let Err(refusal) = self.coordinator.receive(now, share) {
                     let assignment = format!("{assignment} from {}", self.coordinator.name(worker));
                     tracing::warn!("{assignment} does not count: {}", refusal.message());
                 }
             }
-            FromShard::PushFailed(worker, assignment) => self.push_failed(worker, assignment),
-            FromShard::UpdateMade if self.coordinator.awaits_update_of(shard.index) => {
-                self.coordinator.committed(now, shard.index);
+            FromFollower::PushFailed(worker, assignment) => self.push_failed(worker, assignment),
+            FromFollower::UpdateMade if self.coordinator.awaits_update_of(shard.index) => {
+                self.coordinator.update_made(now, shard.index);
             }
-            FromShard::UpdateMade => {
+            FromFollower::UpdateMade => {
                 tracing::warn!("{shard} has made an update that nobody ordered");
                 self.lost = Some(shard);
             }
-            FromShard::Saved { id, saved } => {
-                if let Some(waiting) = other.saving.remove(&id) {
+            FromFollower::Saved { id, saved } => {
+                if let Some(waiting) = follower.saving.remove(&id) {
                     // Who has given the checkpoint up does not need its parts.
                     let _ = waiting.send(saved);
                 }
             }
-            FromShard::Leaving(reason) => {
+            FromFollower::Leaving(reason) => {
                 self.coordinator.drain(now, &format!("{shard} was asked to stop: {reason}"));
             }
         }
@@ -346,9 +343,9 @@ impl Driver {
 
     /// Has every server do something.
     fn order(&mut self, order: Order) {
-        for other in &self.remotes {
+        for follower in &self.followers {
             // The loss of one that is gone is about to be noticed.
-            let _ = other.orders.send(ToShard::Order(order));
+            let _ = follower.orders.send(ToFollower::Order(order));
         }
         // What counts was put there with the share that made it count.
         self.store.obey(order).expect("what counts is here");
@@ -363,63 +360,47 @@ impl Driver {
 
     /// Takes a checkpoint, and writes it while the run goes on.
     fn save(&mut self, progress: Progress) {
-        // Before other servers write into it.
+        // Before followers write into it.
         if let Err(error) = self.folder.check_is_ours() {
             return self.coordinator.saved(self.now(), Err(error));
         }
-        let folder = Arc::clone(&self.folder);
-        let writing = self.take_state(progress, String::new());
-        self.writing.spawn(async move {
-            let to = Arc::clone(&folder);
-            let save = move |checkpoint, parts: &[PartFile]| to.save(&checkpoint, parts);
-            let saved = writing.write(save).await;
-            if saved.is_err() {
-                // Of one that failed parts may be there.
-                let _ = tokio::task::spawn_blocking(move || folder.remove_orphans()).await;
-            }
-            Written::Checkpoint(saved)
-        });
+        let checkpoint = self.take_state(progress, String::new());
+        self.saves.checkpoint(checkpoint);
     }
 
     fn keep_replay(&mut self, replay: Replay) {
-        let folder = Arc::clone(&self.folder);
-        let name = match folder.replay_folder(replay.assignment) {
+        let name = match self.folder.replay_folder(replay.assignment) {
             Ok(name) => name,
             Err(error) => return tracing::error!("no replay bundle: {error}"),
         };
-        let writing = self.take_state(replay.progress.clone(), name);
-        self.writing.spawn(async move {
-            let keep = move |checkpoint, parts: &[PartFile]| {
-                folder.keep_replay(&checkpoint, parts, &replay)
-            };
-            Written::Replay(writing.write(keep).await)
-        });
+        let checkpoint = self.take_state(replay.progress.clone(), name);
+        self.saves.replay(checkpoint, replay);
     }
 
-    /// The state as it is now; the other servers write their parts of it into `folder`, which is one
+    /// The state as it is now; the followers write their parts of it into `folder`, which is one
     /// of the run's folder.
     fn take_state(&mut self, progress: Progress, folder: String) -> ToWrite {
-        self.saves += 1;
-        let id = self.saves;
-        let part = |other: &mut Other| {
+        self.saved += 1;
+        let id = self.saved;
+        let part = |follower: &mut Follower| {
             let (saved, part) = oneshot::channel();
-            other.saving.insert(id, saved);
+            follower.saving.insert(id, saved);
             let (step, folder) = (progress.global_step, folder.clone());
-            let _ = other.orders.send(ToShard::Save { id, step, folder });
-            (other.shard, part)
+            let _ = follower.orders.send(ToFollower::Save { id, step, folder });
+            (follower.shard, part)
         };
         ToWrite {
             job: self.job.clone(),
             numeric_kind: self.coordinator.numeric_kind().map(str::to_owned),
-            parts: self.remotes.iter_mut().map(part).collect(),
+            parts: self.followers.iter_mut().map(part).collect(),
             progress,
             snapshot: self.store.snapshot(),
         }
     }
 
-    fn written(&mut self, written: Result<Written, JoinError>) {
+    fn written(&mut self, written: Written) {
         let now = self.now();
-        match written.expect("what writes returns its errors") {
+        match written {
             Written::Checkpoint(Ok(path)) => {
                 tracing::info!("wrote {}", path.display());
                 self.last_checkpoint = Some(path);
@@ -429,39 +410,5 @@ impl Driver {
             Written::Replay(Ok(path)) => tracing::info!("replay bundle: {}", path.display()),
             Written::Replay(Err(error)) => tracing::error!("no replay bundle: {error}"),
         }
-    }
-}
-
-/// A checkpoint whose vectors are still shared with the run.
-struct ToWrite {
-    job: Job,
-    numeric_kind: Option<String>,
-    progress: Progress,
-    snapshot: Snapshot,
-    /// Of the other servers.
-    parts: Vec<(Shard, oneshot::Receiver<Result<PartFile, String>>)>,
-}
-
-impl ToWrite {
-    /// Waits for the parts of other servers; copies and writes on a thread of its own.
-    async fn write(
-        self,
-        write: impl FnOnce(Checkpoint, &[PartFile]) -> Saved + Send + 'static,
-    ) -> Saved {
-        let began = Instant::now();
-        let Self { job, numeric_kind, progress, snapshot, parts } = self;
-        let mut written = Vec::new();
-        for (shard, part) in parts {
-            let part = part.await.unwrap_or_else(|_| Err("it is gone".into()));
-            written.push(part.map_err(|error| format!("{shard}: {error}"))?);
-        }
-        let writing = tokio::task::spawn_blocking(move || {
-            let state = State { progress, vectors: snapshot.vectors() };
-            let step = state.progress.global_step;
-            let saved = write(Checkpoint::new(job, numeric_kind, state), &written);
-            trace::span("checkpoints", began, step, || "write".into());
-            saved
-        });
-        writing.await.unwrap_or_else(|error| Err(format!("a checkpoint's writer failed: {error}")))
     }
 }
