@@ -16,7 +16,7 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// The servers of one run: the coordinator, and after it the other shards in their order.
+/// The servers of one run: the coordinator, and after it its followers in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses(Vec<Address>);
 
@@ -55,9 +55,9 @@ impl FromStr for Address {
 }
 
 impl Addresses {
-    /// Of the coordinator and the others.
-    pub fn new(coordinator: Address, others: impl IntoIterator<Item = Address>) -> Self {
-        Self(std::iter::once(coordinator).chain(others).collect())
+    /// Of the coordinator and its followers.
+    pub fn new(coordinator: Address, followers: impl IntoIterator<Item = Address>) -> Self {
+        Self(std::iter::once(coordinator).chain(followers).collect())
     }
 
     /// The server that decides.

@@ -8,11 +8,10 @@ use crate::address::Address;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection whose other end is gone without a word is noticed after [`KEEP_ALIVE_INTERVAL`] and
-/// this together. Both sides keep to it.
-pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Time between two signs of life.
+/// Time after which a side that hears nothing asks for a sign of life.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Time for that sign: a connection whose other end is gone without a word lasts no longer than both.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The server at `address`, which is not connected to yet.
 ///

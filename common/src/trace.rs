@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_bucket_is_one_span_from_its_first_chunk_to_its_last() {
         let layout = ParamLayout::new(&ModelSpec::default().network(65).unwrap());
-        let cut = Cut::params(&layout, WireFormat::F32);
+        let cut = Cut::params(&layout, WireFormat::F32, 1);
         let of = || Buckets::new(&cut, "push", GlobalStep(3), || "a track".into());
         assert!(of().is_none() && now().is_none());
         begin();

@@ -142,6 +142,7 @@ fn a_follower_is_asked_to_stop() {
     servers.into_iter().for_each(|server| _ = server.succeed());
     for worker in workers {
         let ended = worker.end();
+        assert_eq!(ended.code, Some(75), "{ended}");
         assert!(ended.stderr.contains("shard 1/2 was asked to stop"), "{ended}");
     }
     let stopped_at = run.digest().1;

@@ -37,7 +37,7 @@ pub struct ServerArgs {
     pub run_dir: Option<String>,
 
     /// Which part of the vectors this server has, of a run on several: 0/COUNT decides for all and has
-    /// the config, the others are given --coordinator, and of all else only --listen, and --run-dir where
+    /// the config; its followers are given --coordinator, and of all else only --listen, and --run-dir where
     /// they have the run's folder, which all share, elsewhere
     #[arg(long, value_name = "NUMBER/COUNT", default_value = "0/1", hide_default_value = true)]
     pub shard: Shard,
@@ -68,8 +68,8 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
     let listener = Listener::bind(&address)?;
     match (args.shard.is_coordinator(), args.coordinator.clone()) {
         (true, None) => {}
-        (false, Some(coordinator)) => return serve_part(args, coordinator, listener),
-        (true, Some(_)) => bail!("--coordinator is for the other servers: this one is the first"),
+        (false, Some(coordinator)) => return follow_coordinator(args, coordinator, listener),
+        (true, Some(_)) => bail!("--coordinator is for its followers: this server is the first"),
         (false, None) => {
             bail!("{} needs --coordinator: where the first server listens", args.shard)
         }
@@ -95,11 +95,15 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves as one of several servers that is not the first.
-fn serve_part(args: ServerArgs, coordinator: Address, listener: Listener) -> anyhow::Result<()> {
+/// Serves as a follower.
+fn follow_coordinator(
+    args: ServerArgs,
+    coordinator: Address,
+    listener: Listener,
+) -> anyhow::Result<()> {
     let ServerArgs { shard, run_dir, trace, .. } = args;
     if trace.is_some() {
-        bail!("--trace is for the first server: its file has what the others do too");
+        bail!("--trace is for the first server: its file has what its followers do too");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let reason = runtime.block_on(async {

@@ -69,7 +69,8 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     };
     let trace = trace.as_ref().map(open).transpose()?;
     let layout = job.layout()?;
-    let cut = Cut::params(&layout, job.config.wire).shard(Shard { index: 0, count: shards })?;
+    let cut =
+        Cut::params(&layout, job.config.wire, shards).shard(Shard { index: 0, count: shards })?;
     let opened = open_folder(&job).await?;
     let trace = trace.map(|file| TraceFile::begin(file, shards)).transpose();
     let trace = trace.context("cannot write the trace")?;
@@ -109,11 +110,11 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
     outcome(ended)
 }
 
-/// How a run stands whose server was asked to stop while it waited for others.
+/// How a run stands whose server was asked to stop while it waited for followers.
 fn stopped(opened: Opened) -> anyhow::Result<Outcome> {
     let last_checkpoint = opened.resumed_from.context("asked to stop before the run began")?;
     let progress = opened.checkpoint.state.progress;
-    let reason = "it was asked to stop while it waited for other servers".to_owned();
+    let reason = "it was asked to stop while it waited for its followers".to_owned();
     Ok(Outcome { finished: false, reason, progress, last_checkpoint })
 }
 

@@ -38,7 +38,7 @@ pub(super) fn part_name(step: GlobalStep, shard: Shard) -> String {
     format!("{}{index}-of-{count}{NAME_END}", part_start(step))
 }
 
-/// How the names of all files of other shards begin.
+/// How the names of all files of followers begin.
 fn part_start(step: GlobalStep) -> String {
     format!("{NAME_START}{:08}{PART}", step.0)
 }
@@ -190,7 +190,7 @@ pub fn prune(dir: &Path, progress: &Progress, keep: u32) -> Result<(), Checkpoin
     Ok(())
 }
 
-/// The files of other shards than the first at `step`.
+/// The files of followers at `step`.
 fn parts(dir: &Path, step: GlobalStep) -> Result<Vec<PathBuf>, CheckpointError> {
     let start = part_start(step);
     let is_one = |name: &String| name.starts_with(&start) && name.ends_with(NAME_END);

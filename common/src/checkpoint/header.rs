@@ -53,11 +53,11 @@ struct About {
     progress: Progress,
     dataset: Card,
     config: Config,
-    /// The files of the other shards, in order. Their values follow those of this one.
+    /// The files of the followers, in order. Their values follow those of this one.
     parts: Vec<PartFile>,
 }
 
-/// All that the file of another shard says of itself; what it belongs to says the rest. The same
+/// All that the file of a follower says of itself; what it belongs to says the rest. The same
 /// values make the same file, whoever writes it, so that it fits a checkpoint that lists it already.
 #[derive(Serialize)]
 struct AboutPart {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hw2_proto::v1::Chunk;
 
+use super::CHUNK_VALUES;
 use crate::config::WireFormat;
 use crate::layout::ParamLayout;
 use crate::shard::Shard;
@@ -35,27 +36,33 @@ pub struct Bucket {
 }
 
 impl Cut {
-    /// Of a vector of `len` values, which is one bucket and travels in `format`.
-    pub fn whole(len: usize, format: WireFormat) -> Self {
-        Self::new(format, [(0..len, "all".to_owned())])
+    /// Of a vector of `len` values, which is one bucket.
+    pub fn whole(len: usize) -> Self {
+        Self::new(CHUNK_VALUES, [(0..len, "all".to_owned())])
     }
 
-    /// Of the parameters of `layout` in a run whose format is `wire`: no chunk reaches beyond its
-    /// bucket, so that it can travel as soon as that is made.
-    pub fn params(layout: &ParamLayout, wire: WireFormat) -> Self {
+    /// Of the parameters of `layout`, for a run on so many servers whose format is `wire`: no chunk
+    /// reaches beyond its bucket, so that it can travel as soon as that is made. The EMA is cut in the same
+    /// places, and always travels in f32.
+    pub fn params(layout: &ParamLayout, wire: WireFormat, shards: usize) -> Self {
+        // As many bytes in either format; but the shares of several servers are fairer with more chunks.
+        let most = match (wire, shards) {
+            (WireFormat::Bf16, 1) => 2 * CHUNK_VALUES,
+            _ => CHUNK_VALUES,
+        };
         let named = |range: Range<usize>| (range.clone(), layout.layers(&range));
-        Self::new(wire, layout.buckets().into_iter().map(named))
+        Self::new(most, layout.buckets().into_iter().map(named))
     }
 
-    /// Of a vector of buckets, the last first, with their names.
+    /// Of a vector of buckets, the last first, with their names, into chunks of at most `most` values.
     fn new(
-        format: WireFormat,
+        most: usize,
         buckets: impl IntoIterator<Item = (Range<usize>, String), IntoIter: DoubleEndedIterator>,
     ) -> Self {
         let (mut chunks, mut named) = (Vec::new(), Vec::new());
         for (range, name) in buckets.into_iter().rev() {
             let first = chunks.len();
-            chunks.extend(chunk_ranges(range, format));
+            chunks.extend(chunk_ranges(range, most));
             named.push(Bucket { name, chunks: first..chunks.len() });
         }
         named.reverse();
@@ -121,12 +128,9 @@ impl Cut {
     }
 }
 
-/// Cuts `range` into the chunks of values that travel in `format`.
-pub(super) fn chunk_ranges(
-    range: Range<usize>,
-    format: WireFormat,
-) -> impl Iterator<Item = Range<usize>> {
-    let (end, most) = (range.end, format.chunk_values());
+/// Cuts `range` into ranges of at most `most`.
+pub(super) fn chunk_ranges(range: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
     range.step_by(most).map(move |start| start..(start + most).min(end))
 }
 
@@ -142,7 +146,7 @@ mod tests {
     #[test]
     fn shards_are_contiguous_and_fair() {
         let layout = ParamLayout::new(&ModelSpec::default().network(65).unwrap());
-        let cut = Cut::params(&layout, WireFormat::F32);
+        let cut = Cut::params(&layout, WireFormat::Bf16, 2);
         for count in 1..=cut.ranges().len() {
             let shards = shards(&cut, count);
             let ranges: Vec<_> = shards.iter().flat_map(|shard| shard.ranges()).cloned().collect();
@@ -150,9 +154,7 @@ mod tests {
             assert!(shards.iter().all(|shard| !shard.ranges().is_empty()), "{count}");
             if count <= 8 {
                 let fair = layout.params.len() / count;
-                let unfair = |shard: &Cut| {
-                    shard.values().len().abs_diff(fair) > WireFormat::F32.chunk_values()
-                };
+                let unfair = |shard: &Cut| shard.values().len().abs_diff(fair) > CHUNK_VALUES;
                 assert!(!shards.iter().any(unfair), "{count}");
             }
         }
@@ -162,10 +164,8 @@ mod tests {
 
     #[test]
     fn a_shard_has_its_part_of_each_bucket() {
-        let cut = Cut::new(
-            WireFormat::F32,
-            [(10..20, "c".into()), (3..10, "b".into()), (0..3, "a".into())],
-        );
+        let cut =
+            Cut::new(CHUNK_VALUES, [(10..20, "c".into()), (3..10, "b".into()), (0..3, "a".into())]);
         let [first, second] = [0, 1].map(|index| cut.shard(Shard { index, count: 2 }).unwrap());
         assert_eq!((first.values(), second.values()), (0..10, 10..20));
         let buckets = |cut: &Cut| -> Vec<(String, Range<usize>)> {

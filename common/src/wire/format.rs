@@ -5,7 +5,6 @@ use std::ops::Range;
 use half::bf16;
 use hw2_proto::v1::VectorKind;
 
-use super::CHUNK_BYTES;
 use crate::config::WireFormat;
 
 const F32_BYTES: usize = size_of::<f32>();
@@ -19,7 +18,7 @@ pub struct Values<'a> {
 }
 
 impl WireFormat {
-    /// In which a vector travels in a run whose format is this one: weights and gradients do. All
+    /// In which a vector of `kind` travels in a run whose format is this one: weights and gradients do. All
     /// else is rare or small, and exact.
     pub fn of(self, kind: VectorKind) -> Self {
         match kind {
@@ -29,11 +28,6 @@ impl WireFormat {
             | VectorKind::Buffers
             | VectorKind::BatchStatistics => Self::F32,
         }
-    }
-
-    /// Most numbers of one chunk of a vector.
-    pub const fn chunk_values(self) -> usize {
-        CHUNK_BYTES / self.bytes()
     }
 
     /// Bytes of a number.

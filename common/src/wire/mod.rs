@@ -1,8 +1,8 @@
 //! Flat vectors on the wire: cut into chunks, checked, and put together again.
 //!
-//! The unit is a range of a flat vector. A chunk of weights or gradients is at most [`CHUNK_BYTES`], a
-//! little less than one HTTP/2 frame of 256 KiB, so that its values are one frame and fit a core's
-//! cache: each side passes over them several times.
+//! The unit is a range of a flat vector. A chunk of weights or gradients is at most 252 KiB, a little
+//! less than one HTTP/2 frame, so that its values are one frame and fit a core's cache: each side passes
+//! over them several times.
 
 mod arrivals;
 mod cut;
@@ -30,14 +30,14 @@ pub use format::{Values, encode};
 #[cfg(target_endian = "big")]
 compile_error!("the wire and the checkpoints carry values as this machine lays them out");
 
-/// Most bytes of the values of one chunk, in the format of the run's weights and gradients. Its EMA is
-/// cut at the same values and always f32.
-pub const CHUNK_BYTES: usize = 252 << 10;
+/// Most values of one chunk of f32: 252 KiB.
+pub const CHUNK_VALUES: usize = 63 << 10;
 
 /// Largest message either side accepts: a chunk, or the names of all bad images of a micro-batch.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+const _: () = assert!(MESSAGE_BYTES_MAX > 2 * CHUNK_VALUES * WireFormat::F32.bytes() + 1024);
 
-/// HTTP/2 frame size; the values of a chunk fit in one.
+/// HTTP/2 frame size; the values of a chunk of weights or gradients fit in one.
 pub const FRAME_BYTES: u32 = 1 << 18;
 
 /// Bytes that a Unix socket should take before its sender waits. By default it takes less than a
@@ -95,8 +95,8 @@ pub enum WireError {
         /// Index of the chunk's first value.
         start: u64,
     },
-    /// Of a vector that does not belong in this stream.
-    #[error("a vector of kind {0} does not belong in this stream")]
+    /// It is of a vector that has no place in this stream.
+    #[error("a chunk of {} does not belong in this stream", name(*.0))]
     UnexpectedKind(i32),
     /// The stream ended too early.
     #[error("only {found} of {len} values arrived")]
@@ -121,44 +121,53 @@ pub fn chunks(
     checksums: &[u32],
 ) -> impl Iterator<Item = Chunk> + use<> {
     let bytes = Bytes::from_owner(FlatBytes(Arc::clone(values)));
-    encoded_chunks(kind, start, &bytes, WireFormat::F32, checksums)
+    let ranges: Vec<_> = chunk_ranges(start..start + values.len(), CHUNK_VALUES).collect();
+    encoded_chunks(kind, &ranges, &bytes, WireFormat::F32, checksums)
 }
 
-/// The same of values that are encoded already.
+/// The same of values that are encoded already, cut into these `ranges` of their flat vector.
 ///
 /// # Panics
 /// As [`chunks`].
 pub fn encoded_chunks(
     kind: VectorKind,
-    start: usize,
+    ranges: &[Range<usize>],
     values: &Bytes,
     format: WireFormat,
     checksums: &[u32],
 ) -> impl Iterator<Item = Chunk> + use<> {
+    assert_eq!(checksums.len(), ranges.len(), "a checksum for each chunk");
     let (bytes, size) = (values.clone(), format.bytes());
-    let len = values.len() / size;
-    assert_eq!(checksums.len(), len.div_ceil(format.chunk_values()), "a checksum for each chunk");
-    chunk_ranges(0..len, format).zip(checksums.to_vec()).map(move |(range, crc32c)| {
-        let values = bytes.slice(range.start * size..range.end * size);
-        Chunk { kind: kind.into(), start: (start + range.start) as u64, crc32c, values }
+    let first = ranges.first().map_or(0, |range| range.start);
+    let (ranges, checksums) = (ranges.to_vec(), checksums.to_vec());
+    ranges.into_iter().zip(checksums).map(move |(range, crc32c)| {
+        let values = bytes.slice((range.start - first) * size..(range.end - first) * size);
+        Chunk { kind: kind.into(), start: range.start as u64, crc32c, values }
     })
 }
 
 /// The checksums of the chunks of `values`, which are whole chunks of their flat vector, in f32.
 pub fn checksums(values: &[f32]) -> Vec<u32> {
-    chunk_ranges(0..values.len(), WireFormat::F32)
+    chunk_ranges(0..values.len(), CHUNK_VALUES)
         .map(|range| crc32c(bytemuck::cast_slice(&values[range])))
         .collect()
 }
 
-/// Encodes whole chunks of a flat vector and returns their checksums, each of which is made while
-/// its values are in the cache.
+/// Encodes the values of some chunks in a row, whose `ranges` of their flat vector these are, and
+/// returns the chunks' checksums, each of which is made while its values are in the cache.
 ///
 /// # Panics
 /// As [`encode`].
-pub fn encode_with_checksums(values: &[f32], to: &mut [u8], format: WireFormat) -> Vec<u32> {
+pub fn encode_with_checksums(
+    ranges: &[Range<usize>],
+    values: &[f32],
+    to: &mut [u8],
+    format: WireFormat,
+) -> Vec<u32> {
     let size = format.bytes();
-    let one = |range: Range<usize>| {
+    let first = ranges.first().map_or(0, |range| range.start);
+    let one = |range: &Range<usize>| {
+        let range = range.start - first..range.end - first;
         let to = &mut to[range.start * size..range.end * size];
         pulp::Arch::new().dispatch(
             #[inline(always)]
@@ -166,7 +175,7 @@ pub fn encode_with_checksums(values: &[f32], to: &mut [u8], format: WireFormat) 
         );
         crc32c(to)
     };
-    chunk_ranges(0..values.len(), format).map(one).collect()
+    ranges.iter().map(one).collect()
 }
 
 /// A CRC32C that is made piece by piece.
@@ -196,6 +205,11 @@ fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
+/// Of a vector, for people.
+fn name(kind: i32) -> &'static str {
+    VectorKind::try_from(kind).map_or("an unknown vector", |kind| kind.as_str_name())
+}
+
 struct FlatBytes(Flat);
 
 impl AsRef<[u8]> for FlatBytes {
@@ -209,12 +223,6 @@ mod tests {
     use super::*;
     use crate::layout::ParamLayout;
     use crate::model::ModelSpec;
-
-    const CHUNK_VALUES: usize = WireFormat::F32.chunk_values();
-
-    fn whole(len: usize) -> Cut {
-        Cut::whole(len, WireFormat::F32)
-    }
 
     fn vector(len: usize) -> Flat {
         Arc::new((0..len).map(|i| i as f32).collect())
@@ -231,7 +239,7 @@ mod tests {
         assert_eq!(chunks.len(), 3);
         chunks.reverse();
         let mut assembly =
-            Assembly::new(whole(vector.len()), WireFormat::F32, vec![f32::NAN; vector.len()]);
+            Assembly::new(Cut::whole(vector.len()), WireFormat::F32, vec![f32::NAN; vector.len()]);
         chunks.iter().for_each(|chunk| assembly.add(chunk).unwrap());
         assert_eq!(assembly.finish().unwrap(), *vector);
     }
@@ -240,24 +248,20 @@ mod tests {
     fn parameters_are_cut_at_their_buckets() {
         let network = ModelSpec::default().network(65).unwrap();
         let layout = ParamLayout::new(&network);
-        for wire in [WireFormat::F32, WireFormat::Bf16] {
-            let cut = Cut::params(&layout, wire);
+        for (wire, shards, most) in
+            [(WireFormat::F32, 1, 252), (WireFormat::Bf16, 1, 252), (WireFormat::Bf16, 2, 126)]
+        {
+            let cut = Cut::params(&layout, wire, shards);
             let mut end = 0;
             for range in cut.ranges() {
                 assert_eq!(range.start, end);
-                assert!((1..=CHUNK_BYTES / wire.bytes()).contains(&range.len()));
+                assert!((1..=(most << 10) / wire.bytes()).contains(&range.len()));
                 end = range.end;
             }
             assert_eq!((end, cut.values().len()), (layout.params.len(), layout.params.len()));
-            for bucket in layout.buckets() {
-                let mut bytes = vec![0; bucket.len() * wire.bytes()];
-                let checksums = encode_with_checksums(&vec![0.5; bucket.len()], &mut bytes, wire);
-                let values = Bytes::from(bytes);
-                for chunk in
-                    encoded_chunks(VectorKind::Gradient, bucket.start, &values, wire, &checksums)
-                {
-                    assert!(cut.find(&chunk, wire.bytes()).is_some());
-                }
+            for (bucket, range) in cut.buckets().iter().zip(layout.buckets()) {
+                let ranges = &cut.ranges()[bucket.chunks.clone()];
+                assert_eq!(ranges[0].start..ranges[ranges.len() - 1].end, range);
             }
         }
     }
@@ -265,7 +269,7 @@ mod tests {
     #[test]
     fn a_digest_depends_on_the_values_and_not_on_the_order_of_arrival() {
         let digest = |chunks: &mut dyn Iterator<Item = Chunk>| {
-            let mut arrivals = Arrivals::new(whole(2 * CHUNK_VALUES), WireFormat::F32);
+            let mut arrivals = Arrivals::new(Cut::whole(2 * CHUNK_VALUES), WireFormat::F32);
             chunks.for_each(|chunk| assert!(arrivals.add(&chunk).is_ok()));
             arrivals.digest()
         };
@@ -288,15 +292,17 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_what_arrives() {
+        let vector = vector(CHUNK_VALUES + 7);
+        let cut = Cut::whole(vector.len());
         for wire in [WireFormat::F32, WireFormat::Bf16] {
-            let vector = vector(wire.chunk_values() + 7);
             let mut bytes = vec![0; vector.len() * wire.bytes()];
-            let checksums = encode_with_checksums(&vector, &mut bytes, wire);
+            let checksums = encode_with_checksums(cut.ranges(), &vector, &mut bytes, wire);
             assert_eq!(checksums == super::checksums(&vector), wire == WireFormat::F32);
             let bytes = Bytes::from(bytes);
-            let cut = Cut::whole(vector.len(), wire);
-            let mut exact = Assembly::new(cut, wire, vec![0.0; vector.len()]);
-            for chunk in encoded_chunks(VectorKind::Gradient, 0, &bytes, wire, &checksums) {
+            let mut exact = Assembly::new(cut.clone(), wire, vec![0.0; vector.len()]);
+            for chunk in
+                encoded_chunks(VectorKind::Gradient, cut.ranges(), &bytes, wire, &checksums)
+            {
                 exact.add(&chunk).unwrap();
             }
             let arrived = exact.finish().unwrap();
@@ -308,7 +314,7 @@ mod tests {
                 chunk.kind = VectorKind::BatchStatistics.into();
                 chunk
             });
-            let mut exact = Assembly::new(whole(vector.len()), wire, vec![0.0; vector.len()]);
+            let mut exact = Assembly::new(Cut::whole(vector.len()), wire, vec![0.0; vector.len()]);
             statistics.for_each(|chunk| exact.add(&chunk).unwrap());
             assert_eq!(exact.finish().unwrap(), *vector);
         }
@@ -324,7 +330,7 @@ mod tests {
     fn what_is_wrong_with_a_chunk_is_named_and_changes_nothing() {
         let len = CHUNK_VALUES + 4;
         let good = chunks_of(&vector(len));
-        let mut assembly = Assembly::new(whole(len), WireFormat::F32, vec![0.0; len]);
+        let mut assembly = Assembly::new(Cut::whole(len), WireFormat::F32, vec![0.0; len]);
         assembly.add(&good[0]).unwrap();
         assert_eq!(assembly.add(&good[0]), Err(WireError::Twice { start: 0 }));
         let mut bad = good[1].clone();

@@ -84,7 +84,7 @@ pub(crate) enum Order {
     /// Its tensors are not wanted, as far as they are there.
     Forget(WorkerId, Assignment),
     /// Make the update of `step` from the contributions, or none, and then have
-    /// [`super::Coordinator::committed`] called.
+    /// [`super::Coordinator::update_made`] called.
     Commit { step: GlobalStep, makes_update: bool },
     /// Forget the contributions of the current step.
     Discard,

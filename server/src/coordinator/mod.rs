@@ -3,7 +3,7 @@
 //! The clock is an argument, and what is to be done comes back as [`Effect`]s, which the driver
 //! carries out. So a test plays any schedule of deaths and delays without network, files or time.
 //! Life of a step: its replicas are leased (`directives`), contributions come in (`contributions`),
-//! the update is made ([`Order::Commit`]), and [`Coordinator::committed`] moves on; every
+//! the update is made ([`Order::Commit`]), and [`Coordinator::update_made`] moves on; every
 //! `checkpoint_every` steps an evaluation and a checkpoint come between.
 
 mod balance;

@@ -8,7 +8,7 @@ use super::{Coordinator, Effect, Ending, Level, Now, Order, Phase, Update, balan
 use crate::curve::Line;
 
 impl Coordinator {
-    /// Whether [`Self::committed`] may be called for `shard`.
+    /// Whether [`Self::update_made`] may be called for `shard`.
     pub(crate) fn awaits_update_of(&self, shard: usize) -> bool {
         match &self.phase {
             Phase::Committing { made, .. } => !made[shard],

@@ -175,8 +175,8 @@ impl Coordinator {
             Phase::Evaluating(barrier) => ("block", &barrier.leases),
             Phase::Saving => return "an earlier checkpoint that is still being written".into(),
             Phase::Committing { made, .. } => {
-                let others = Shard::all(made.len()).zip(made).skip(1);
-                let missing = others.filter(|(_, made)| !**made);
+                let followers = Shard::all(made.len()).zip(made).skip(1);
+                let missing = followers.filter(|(_, made)| !**made);
                 let names: Vec<_> = missing.map(|(shard, _)| shard.to_string()).collect();
                 return match names.is_empty() {
                     true => String::new(),

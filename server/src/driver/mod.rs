@@ -1,5 +1,6 @@
 //! The one task that owns the coordinator: it feeds events in and carries out what is decided.
 
+mod followers;
 mod saves;
 
 use std::collections::HashMap;
@@ -21,11 +22,11 @@ use crate::coordinator::{
     Share, Status, Waiter,
 };
 use crate::folder::RunFolder;
-use crate::handle::{Command, Handle};
+use crate::handle::Command;
 use crate::plane::Tensors;
-use saves::{Part, Saves, ToWrite, Written};
-
-use crate::shard::{FollowerLink, FromFollower, Store, ToFollower};
+use crate::shard::{Store, ToFollower};
+use followers::Led;
+use saves::{Saves, ToWrite, Written};
 
 /// Time between two looks at the clock.
 const TICK: Duration = Duration::from_millis(20);
@@ -54,7 +55,7 @@ pub(crate) struct Driver {
     clock: Clock,
     job: Job,
     store: Store,
-    followers: Vec<Follower>,
+    followers: Vec<Led>,
     /// One that is gone.
     lost: Option<Shard>,
     folder: Arc<RunFolder>,
@@ -62,19 +63,11 @@ pub(crate) struct Driver {
     /// When the step under way began.
     began: Instant,
     saves: Saves,
-    /// Saves so far, of either kind.
-    saved: u64,
+    /// Ids of saves so far.
+    save_ids: u64,
     waiters: u64,
     asking: HashMap<Waiter, oneshot::Sender<Directive>>,
     credits: HashMap<Waiter, oneshot::Sender<Credit>>,
-}
-
-/// A server that does what this one orders.
-struct Follower {
-    shard: Shard,
-    orders: mpsc::UnboundedSender<ToFollower>,
-    /// Its parts of checkpoints that are being written.
-    saving: HashMap<u64, oneshot::Sender<Part>>,
 }
 
 impl Driver {
@@ -99,26 +92,10 @@ impl Driver {
             folder,
             last_checkpoint: resumed_from,
             began: Instant::now(),
-            saved: 0,
+            save_ids: 0,
             waiters: 0,
             asking: HashMap::new(),
             credits: HashMap::new(),
-        }
-    }
-
-    /// Followers take part, whose state is that of the coordinator too.
-    pub(crate) fn add(&mut self, followers: Vec<FollowerLink>, handle: &Handle<Self>) {
-        for (place, FollowerLink { shard, orders, mut reports }) in
-            followers.into_iter().enumerate()
-        {
-            self.followers.push(Follower { shard, orders, saving: HashMap::new() });
-            let handle = handle.clone();
-            tokio::spawn(async move {
-                while let Some(report) = reports.recv().await {
-                    handle.post(move |driver| driver.reported(place, report));
-                }
-                handle.post(move |driver| driver.lost = Some(shard));
-            });
         }
     }
 
@@ -255,44 +232,6 @@ impl Driver {
         self.coordinator.update_made(self.now(), 0);
     }
 
-    /// The follower in `place` says something.
-    fn reported(&mut self, place: usize, report: FromFollower) {
-        let now = self.now();
-        let follower = &mut self.followers[place];
-        let shard = follower.shard;
-        match report {
-            FromFollower::Ready | FromFollower::Unfit(_) => {}
-            FromFollower::PushBegins { id, worker, assignment } => {
-                let answer = self.coordinator.admit(now, worker, assignment);
-                let _ = follower.orders.send(ToFollower::Admission { id, answer });
-            }
-            FromFollower::Received(share) => {
-                let (worker, assignment) = (share.worker, share.assignment);
-                if let Err(refusal) = self.coordinator.receive(now, share) {
-                    let assignment = format!("{assignment} from {}", self.coordinator.name(worker));
-                    tracing::warn!("{assignment} does not count: {}", refusal.message());
-                }
-            }
-            FromFollower::PushFailed(worker, assignment) => self.push_failed(worker, assignment),
-            FromFollower::UpdateMade if self.coordinator.awaits_update_of(shard.index) => {
-                self.coordinator.update_made(now, shard.index);
-            }
-            FromFollower::UpdateMade => {
-                tracing::warn!("{shard} has made an update that nobody ordered");
-                self.lost = Some(shard);
-            }
-            FromFollower::Saved { id, saved } => {
-                if let Some(waiting) = follower.saving.remove(&id) {
-                    // Who has given the checkpoint up does not need its parts.
-                    let _ = waiting.send(saved);
-                }
-            }
-            FromFollower::Leaving(reason) => {
-                self.coordinator.drain(now, &format!("{shard} was asked to stop: {reason}"));
-            }
-        }
-    }
-
     /// For people: the run, its folder, its newest checkpoint.
     pub(crate) fn status(&self) -> (Status, PathBuf, Option<PathBuf>) {
         let status = self.coordinator.status(self.now());
@@ -380,9 +319,9 @@ impl Driver {
     /// The state as it is now; the followers write their parts of it into `folder`, which is one
     /// of the run's folder.
     fn take_state(&mut self, progress: Progress, folder: String) -> ToWrite {
-        self.saved += 1;
-        let id = self.saved;
-        let part = |follower: &mut Follower| {
+        self.save_ids += 1;
+        let id = self.save_ids;
+        let part = |follower: &mut Led| {
             let (saved, part) = oneshot::channel();
             follower.saving.insert(id, saved);
             let (step, folder) = (progress.global_step, folder.clone());

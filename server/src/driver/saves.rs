@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::coordinator::Replay;
 use crate::folder::{RunFolder, Saved};
 use crate::plane::Snapshot;
+use crate::shard::SavedPart;
 
 /// Files that are being written.
 pub(super) struct Saves {
@@ -27,9 +28,6 @@ pub(super) enum Written {
     Replay(Saved),
 }
 
-/// A part of a checkpoint that a follower writes.
-pub(super) type Part = Result<PartFile, String>;
-
 /// A checkpoint whose vectors are still shared with the run.
 pub(super) struct ToWrite {
     pub(super) job: Job,
@@ -37,7 +35,7 @@ pub(super) struct ToWrite {
     pub(super) progress: Progress,
     pub(super) snapshot: Snapshot,
     /// Of the followers.
-    pub(super) parts: Vec<(Shard, oneshot::Receiver<Part>)>,
+    pub(super) parts: Vec<(Shard, oneshot::Receiver<SavedPart>)>,
 }
 
 impl Saves {

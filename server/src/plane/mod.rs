@@ -112,7 +112,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Plane {
-    /// Begins with the vectors of `step`, those parts of them that `cut` has. Calls `committed` after each commit.
+    /// Begins with the vectors of `step`, those parts of them that `cut` has. Calls `committed` after each
+    /// commit.
     pub(crate) fn start(
         job: &Job,
         cut: Cut,

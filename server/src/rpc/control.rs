@@ -123,7 +123,7 @@ impl Control for ControlService {
                 let Shard { count, .. } = served.shard;
                 let shard = Shard { index: index as usize, count };
                 if !(1..count).contains(&shard.index) {
-                    return Err(Status::invalid_argument(format!("there is no other {shard}")));
+                    return Err(Status::invalid_argument(format!("no follower is {shard}")));
                 }
                 (Process::Server(shard), format!("ps-server, {shard}"))
             }

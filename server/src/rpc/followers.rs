@@ -29,7 +29,7 @@ use crate::shard::{FollowerLink, FromFollower, Muster, Place, Probe, ToFollower,
 /// Serves Followers.
 #[derive(Clone)]
 pub(super) struct FollowersService {
-    /// None where this server is not the coordinator, or there are no others.
+    /// None where this server is not the coordinator, or has no followers.
     pub(super) muster: Option<Muster>,
 }
 

@@ -49,8 +49,8 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    /// Serves whoever connects to `listener`, with what lies on `desk`; followers
-    /// enlist with `muster`, if this one is their coordinator.
+    /// Serves whoever connects to `listener`, with what lies on `desk`; followers enlist with `muster`,
+    /// if this one is their coordinator.
     ///
     /// # Errors
     /// The system has no thread left, or does not take the listener.
@@ -62,7 +62,7 @@ impl Edge {
         let services = Services {
             control: ControlService { desk: desk.clone() },
             data: DataService { desk: desk.clone() },
-            shards: FollowersService { muster },
+            followers: FollowersService { muster },
         };
         let stop = CancellationToken::new();
         match listener.socket {
@@ -158,7 +158,7 @@ async fn accept_all<C: Connection>(
 struct Services {
     control: ControlService,
     data: DataService,
-    shards: FollowersService,
+    followers: FollowersService,
 }
 
 /// Serves the connections of one thread until `stop`.
@@ -177,7 +177,7 @@ async fn serve<C: Connection>(
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(control)
         .add_service(services.data)
-        .add_service(FollowersServer::new(services.shards));
+        .add_service(FollowersServer::new(services.followers));
     let guard = |(connection, permit)| {
         C::from_std(connection).map(|connection| Guarded::new(connection, permit))
     };

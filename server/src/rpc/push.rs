@@ -210,7 +210,7 @@ impl Drop for Turn {
     }
 }
 
-/// The parts of a push so far.
+/// What has come in of a push.
 struct Arriving<'a> {
     receiver: &'a Receiver,
     assignment: Assignment,
@@ -226,7 +226,7 @@ impl<'a> Arriving<'a> {
     fn new(receiver: &'a Receiver, worker: WorkerId, assignment: Assignment) -> Self {
         let len = receiver.statistics;
         let wire = receiver.wire;
-        let statistics = Assembly::new(Cut::whole(len, WireFormat::F32), wire, vec![0.0; len]);
+        let statistics = Assembly::new(Cut::whole(len), wire, vec![0.0; len]);
         Self {
             receiver,
             assignment,

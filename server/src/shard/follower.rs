@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
-use super::{FromFollower, Probe, Store, ToFollower, Welcome};
+use super::{FromFollower, Probe, SavedPart, Store, ToFollower, Welcome};
 use crate::coordinator::{Admission, Refusal, Share, check_term};
 use crate::handle::{Command, Handle};
 use crate::listener::Listener;
@@ -39,7 +39,7 @@ const SPANS_INTERVAL: Duration = Duration::from_millis(500);
 /// Time between two words about a coordinator that is not there.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Everything that a server of a part is given from outside.
+/// Everything that a follower is given from outside.
 #[derive(Debug)]
 pub struct FollowerSetup {
     /// Which part.
@@ -132,7 +132,7 @@ fn is_final(status: &Status) -> bool {
     matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented)
 }
 
-/// A part of the vectors in one term.
+/// A follower in one term, with its part of the vectors.
 pub(crate) struct Follower {
     term: Term,
     shard: Shard,
@@ -147,7 +147,7 @@ pub(crate) struct Follower {
     /// Workers that it has let in.
     known: HashSet<WorkerId>,
     asked: u64,
-    writing: JoinSet<(u64, Result<PartFile, String>)>,
+    writing: JoinSet<(u64, SavedPart)>,
     spans: Option<Spans>,
 }
 
@@ -182,7 +182,7 @@ async fn begin(
     let job: Job = serde_json::from_str(&job_json).context("the coordinator's job")?;
     let job = Job::new(job.config, job.dataset).context("the coordinator's job")?;
     let layout = job.layout()?;
-    let cut = Cut::params(&layout, job.config.wire).shard(shard)?;
+    let cut = Cut::params(&layout, job.config.wire, shard.count).shard(shard)?;
     let run_dir = run_dir.map_or_else(|| theirs.clone().into(), Path::to_owned);
     let params = cut.values();
     let vectors = {

@@ -48,13 +48,16 @@ pub(crate) enum FromFollower {
     UpdateMade,
     Saved {
         id: u64,
-        saved: Result<PartFile, String>,
+        saved: SavedPart,
     },
     /// It was asked to stop.
     Leaving(String),
     /// It cannot have the state of the term; the answer is [`ToFollower::Stop`].
     Unfit(String),
 }
+
+/// A follower's part of a checkpoint, or why there is none.
+pub(crate) type SavedPart = Result<PartFile, String>;
 
 /// How a term begins.
 #[derive(Clone, Debug)]

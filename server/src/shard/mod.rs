@@ -6,5 +6,7 @@ mod store;
 
 pub(crate) use follower::Follower;
 pub use follower::{FollowerSetup, follow};
-pub(crate) use link::{FollowerLink, FromFollower, Muster, Place, Probe, ToFollower, Welcome};
+pub(crate) use link::{
+    FollowerLink, FromFollower, Muster, Place, Probe, SavedPart, ToFollower, Welcome,
+};
 pub(crate) use store::Store;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hw2_common::address::Address;
 use hw2_common::checkpoint::Checkpoint;
-use hw2_common::config::{Config, WireFormat};
+use hw2_common::config::Config;
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, ReplicaId};
 use hw2_common::job::{BUILD, Card, Job, PROTOCOL_VERSION};
 use hw2_common::layout::ParamLayout;
@@ -107,8 +107,8 @@ pub(crate) fn digest(outcome: &Outcome) -> String {
 pub(crate) struct Worker {
     pub(crate) control: ControlClient<Channel>,
     pub(crate) data: DataClient<Channel>,
-    /// To the other servers, in their order.
-    others: Vec<DataClient<Channel>>,
+    /// To the followers, in their order.
+    followers: Vec<DataClient<Channel>>,
     pub(crate) job: Job,
     pub(crate) layout: ParamLayout,
     pub(crate) term: u64,
@@ -128,7 +128,7 @@ impl Worker {
         let mut control = control(&addresses[0]).await;
         let hello = v1::HelloRequest { protocol_version: PROTOCOL_VERSION, build: BUILD.into() };
         let reply = control.hello(hello.clone()).await?.into_inner();
-        let mut others = Vec::new();
+        let mut followers = Vec::new();
         for (shard, address) in (1..).zip(&addresses[1..]) {
             let channel = connect(address).await;
             let mut control = ControlClient::new(channel.clone());
@@ -137,7 +137,7 @@ impl Worker {
             if other.term != reply.term {
                 return Err(Status::aborted("not in the coordinator's term"));
             }
-            others.push(DataClient::new(channel));
+            followers.push(DataClient::new(channel));
         }
         let job: Job = serde_json::from_str(&reply.job_json).unwrap();
         let layout = job.layout().unwrap();
@@ -150,7 +150,7 @@ impl Worker {
             term: reply.term,
             control,
             data: DataClient::new(connect(&addresses[0]).await),
-            others,
+            followers,
             job,
             layout,
             worker,
@@ -159,8 +159,8 @@ impl Worker {
 
     /// What a server has of the parameters.
     fn cut(&self, index: usize) -> Cut {
-        let shard = Shard { index, count: 1 + self.others.len() };
-        Cut::params(&self.layout, self.job.config.wire).shard(shard).unwrap()
+        let shard = Shard { index, count: 1 + self.followers.len() };
+        Cut::params(&self.layout, self.job.config.wire, shard.count).shard(shard).unwrap()
     }
 
     /// Asks what to do; what the directive needs is then held.
@@ -199,7 +199,7 @@ impl Worker {
             return Ok(true);
         }
         let (mut all, mut is_there) = (Vec::new(), true);
-        for shard in 0..=self.others.len() {
+        for shard in 0..=self.followers.len() {
             let params = self.fetch_from(shard, version).await?;
             is_there &= params.is_some();
             all.extend(params.into_iter().flatten());
@@ -224,7 +224,7 @@ impl Worker {
             Assembly::new(cut, wire, room)
         };
         let mut params = vector(self.cut(shard));
-        let mut buffers = vector(Cut::whole(self.layout.buffers.len(), WireFormat::F32));
+        let mut buffers = vector(Cut::whole(self.layout.buffers.len()));
         let request = v1::PullRequest { term: self.term, version: Some(version) };
         let mut stream = self.server(shard).pull(request).await?.into_inner();
         while let Some(message) = stream.message().await? {
@@ -249,7 +249,7 @@ impl Worker {
     fn server(&mut self, shard: usize) -> &mut DataClient<Channel> {
         match shard {
             0 => &mut self.data,
-            _ => &mut self.others[shard - 1],
+            _ => &mut self.followers[shard - 1],
         }
     }
 
@@ -303,7 +303,7 @@ impl Worker {
         &mut self,
         assignment: Assignment,
     ) -> Result<v1::push_reply::Outcome, Status> {
-        for shard in 1..=self.others.len() {
+        for shard in 1..=self.followers.len() {
             let messages = self.messages_to(shard, assignment);
             self.server(shard).push(tokio_stream::iter(messages)).await?;
         }

@@ -1,8 +1,8 @@
 //! Messages that are wrong in every way: refused with a name, and the state is unchanged.
 
-use hw2_common::config::WireFormat;
 use hw2_common::ids::{Assignment, GlobalStep, ReplicaId};
 use hw2_common::job::{BUILD, PROTOCOL_VERSION};
+use hw2_common::wire::CHUNK_VALUES;
 use hw2_proto::v1::directive::Directive;
 use hw2_proto::v1::push_message::Message;
 use hw2_proto::v1::push_reply::Outcome;
@@ -26,7 +26,8 @@ async fn at_step_0(address: &hw2_common::address::Address) -> Worker {
 }
 
 fn chunk(kind: VectorKind, start: usize, values: Vec<f32>) -> Message {
-    Message::Chunk(chunks(kind, start, values).next().unwrap())
+    let chunk = chunks(kind, 0, values).next().unwrap();
+    Message::Chunk(v1::Chunk { start: start as u64, ..chunk })
 }
 
 #[tokio::test]
@@ -55,13 +56,7 @@ async fn bad_pushes_are_invalid_and_change_nothing() {
         ("CRC32C", vec![head.clone(), Message::Chunk(corrupt)]),
         ("no chunk", vec![head.clone(), Message::Chunk(odd)]),
         ("no chunk", vec![head.clone(), chunk(VectorKind::Gradient, params, vec![1.0])]),
-        (
-            "no chunk",
-            vec![
-                head.clone(),
-                chunk(VectorKind::Gradient, 0, vec![1.0; WireFormat::F32.chunk_values()]),
-            ],
-        ),
+        ("no chunk", vec![head.clone(), chunk(VectorKind::Gradient, 0, vec![1.0; CHUNK_VALUES])]),
         ("no chunk", vec![head.clone(), chunk(VectorKind::Gradient, usize::MAX, vec![1.0; 2])]),
         ("came twice", vec![head.clone(), gradient.clone(), gradient.clone()]),
         ("does not belong", vec![head.clone(), chunk(VectorKind::Weights, 0, vec![1.0])]),

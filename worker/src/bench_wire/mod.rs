@@ -11,7 +11,8 @@ use hw2_common::layout::ParamLayout;
 use tokio_util::sync::CancellationToken;
 
 use crate::ps::{
-    Contribution, Credentials, Directive, EvaluationReport, Exchange, PsError, StepResult, reach,
+    Contribution, Credentials, Directive, EvaluationReport, Exchange, PsError, Session, StepResult,
+    reach,
 };
 use pace::Pace;
 
@@ -39,8 +40,8 @@ pub fn drive(ps: &Addresses, computing: Duration) -> anyhow::Result<Vec<Duration
         numeric_kind: "bench wire".into(),
         label: format!("bench wire:{}", std::process::id()),
     };
-    let contribution = constant_contribution(&layout, &hello.job.config);
     let session = client.join(&hello, &layout, &credentials)?;
+    let contribution = constant_contribution(&session, &layout, &hello.job.config);
     let (buckets, mut rounds) = (layout.buckets(), Vec::new());
     let mut pace = Pace::new(&network, &layout, computing);
     let (mut directive, mut held) =
@@ -106,8 +107,8 @@ fn nothing() -> EvaluationReport {
     }
 }
 
-fn constant_contribution(layout: &ParamLayout, config: &Config) -> Contribution {
-    let mut contribution = Contribution::new(layout, config.wire);
+fn constant_contribution(session: &Session, layout: &ParamLayout, config: &Config) -> Contribution {
+    let mut contribution = session.contribution(layout);
     for bucket in layout.buckets() {
         let values = vec![GRADIENT; bucket.len()];
         contribution.set_bucket(bucket, &values);

@@ -8,7 +8,7 @@ use hw2_common::config::WireFormat;
 use hw2_common::ids::Assignment;
 use hw2_common::layout::ParamLayout;
 use hw2_common::state::Flat;
-use hw2_common::wire;
+use hw2_common::wire::{self, Cut};
 use hw2_proto::v1::{self, PushMessage, VectorKind, push_message};
 
 /// The memory of one contribution, used again for the next.
@@ -24,6 +24,8 @@ struct Bucket {
     /// For people.
     layers: String,
     range: Range<usize>,
+    /// Of its chunks.
+    chunks: Vec<Range<usize>>,
     /// As they travel.
     values: Arc<Vec<u8>>,
     /// Of the chunks of the values.
@@ -44,18 +46,20 @@ pub struct StepResult {
 }
 
 impl Contribution {
-    /// Room for the vectors of `layout`, of which the gradient travels in `wire`.
-    pub fn new(layout: &ParamLayout, wire: WireFormat) -> Self {
-        let bucket = |range: Range<usize>| Bucket {
-            layers: layout.layers(&range),
+    /// Room for the vectors of `layout`, of which the gradient travels in `wire` to so many servers.
+    pub(super) fn new(layout: &ParamLayout, wire: WireFormat, shards: usize) -> Self {
+        let cut = Cut::params(layout, wire, shards);
+        let bucket = |(range, cut_there): (Range<usize>, &wire::Bucket)| Bucket {
+            layers: cut_there.name.clone(),
+            chunks: cut.ranges()[cut_there.chunks.clone()].to_vec(),
             values: Arc::new(vec![0; range.len() * wire.bytes()]),
             checksums: Vec::new(),
             range,
         };
-        let buckets = layout.buckets().into_iter().map(bucket);
+        let buckets = layout.buckets().into_iter().zip(cut.buckets()).map(bucket).collect();
         Self {
             wire,
-            buckets: buckets.collect(),
+            buckets,
             statistics: Arc::new(vec![0.0; layout.buffers.len()]),
             result: StepResult::default(),
         }
@@ -79,7 +83,7 @@ impl Contribution {
         let bucket = self.buckets.iter_mut().find(|bucket| bucket.range == range);
         let bucket = bucket.expect("backward works by the layout's buckets");
         let memory = writable(&mut bucket.values);
-        bucket.checksums = wire::encode_with_checksums(values, memory, self.wire);
+        bucket.checksums = wire::encode_with_checksums(&bucket.chunks, values, memory, self.wire);
     }
 
     pub(super) fn head(term: u64, worker: u64, assignment: Assignment) -> PushMessage {
@@ -96,9 +100,9 @@ impl Contribution {
         values: &Range<usize>,
     ) -> impl Iterator<Item = PushMessage> + use<> {
         let wanted = values.clone();
-        let Bucket { range, values, checksums, .. } = &self.buckets[index];
+        let Bucket { chunks, values, checksums, .. } = &self.buckets[index];
         let bytes = Bytes::from_owner(Sent(Arc::clone(values)));
-        wire::encoded_chunks(VectorKind::Gradient, range.start, &bytes, self.wire, checksums)
+        wire::encoded_chunks(VectorKind::Gradient, chunks, &bytes, self.wire, checksums)
             .filter(move |chunk| wanted.contains(&(chunk.start as usize)))
             .map(message)
     }

@@ -36,7 +36,8 @@ impl Backoff {
 /// Connects, and asks for the job until there is one; nothing when asked to stop.
 ///
 /// # Errors
-/// The servers refuse this worker, or one cannot be reached for as long as `patience`.
+/// The servers refuse this worker, one has a job that it cannot use, or cannot be reached for as long
+/// as `patience`.
 pub fn reach(
     ps: &Addresses,
     patience: Duration,
@@ -51,7 +52,7 @@ pub fn reach(
         match answer {
             Ok(answer) => return Ok(Some(answer)),
             Err(PsError::Stopped) => return Ok(None),
-            Err(error @ PsError::Refused(_)) => return Err(error.into()),
+            Err(error @ (PsError::Refused(_) | PsError::Protocol(_))) => return Err(error.into()),
             Err(error) if began.elapsed() >= patience => bail!(
                 "no server at {ps} for {} s ({error}): start ps-server there, or correct --ps",
                 patience.as_secs()

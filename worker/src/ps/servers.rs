@@ -56,9 +56,9 @@ impl Holding {
         wire: WireFormat,
         shard: Shard,
     ) -> Result<Self, TooManyShards> {
-        let params = Cut::params(layout, wire).shard(shard)?;
+        let params = Cut::params(layout, wire, shard.count).shard(shard)?;
         let buffers = if shard.is_coordinator() { layout.buffers.len() } else { 0 };
-        Ok(Self { shard, wire, params, buffers: Cut::whole(buffers, WireFormat::F32) })
+        Ok(Self { shard, wire, params, buffers: Cut::whole(buffers) })
     }
 
     /// All.

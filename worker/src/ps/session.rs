@@ -7,6 +7,7 @@ use futures_util::stream::Stream;
 use hw2_common::grpc::{self, Incoming, Parcel};
 use hw2_common::ids::{Assignment, BlockId, GlobalStep, Term, VersionId, WorkerId};
 use hw2_common::job::Job;
+use hw2_common::layout::ParamLayout;
 use hw2_common::spans::Spans;
 use hw2_proto::v1;
 use hw2_proto::v1::control_client::ControlClient;
@@ -86,6 +87,11 @@ impl Session {
     /// The id the server gave.
     pub fn worker(&self) -> WorkerId {
         self.worker
+    }
+
+    /// Room for contributions, of which `layout` is the vectors'.
+    pub fn contribution(&self, layout: &ParamLayout) -> Contribution {
+        Contribution::new(layout, self.job.config.wire, self.servers.len())
     }
 
     /// Whether the server no longer counts on this worker, so that going on is a waste.

@@ -138,8 +138,7 @@ fn serve(
     prepared: &mut Prepared,
     stop: &CancellationToken,
 ) -> Result<End, SessionError> {
-    let wire = prepared.job.config.wire;
-    let mut contribution = Contribution::new(&prepared.layout, wire);
+    let mut contribution = session.contribution(&prepared.layout);
     let (mut directive, mut held) = Exchange::new(session, None).finish(&contribution, prepared)?;
     loop {
         let mut exchange = Exchange::new(session, held);
@@ -220,8 +219,8 @@ fn evaluate(
 }
 
 /// Computes one assignment and pushes what is made of it, when there is credit; the push is still
-/// to be finished. With the last one begin the question what comes next, and the pull of that. Says whether it was
-/// wanted.
+/// to be finished. With the last one begin the question what comes next, and the pull of that. Says
+/// whether it was wanted.
 fn contribute(
     prepared: &mut Prepared,
     work: &Work,

@@ -49,7 +49,7 @@ for ((i = 0; i < servers_max; i++)); do
     read -r name device <<<"$end"
     tc -n "$name" qdisc add dev "$device" root tbf rate "$rate" burst 256kb latency 5ms
   done
-  # To the first server, where the others look for the coordinator.
+  # To the coordinator, for its followers.
   if [ "$i" -gt 0 ]; then
     ip -n "$server" route add default via "10.77.$i.1"
   else
@@ -65,28 +65,28 @@ printf '{"classes":[%s],"train":256,"val":65,"fingerprint":"%s"}\n' "$classes" "
 
 # Milliseconds of the median round with $1 servers.
 measure() {
-  local count=$1 ps="" dir="$work/$1" others=()
+  local count=$1 ps="" dir="$work/$1" servers=()
   mkdir -p "$dir/rounds"
   for ((i = 0; i < count; i++)); do ps+="${ps:+,}10.77.$i.2:50051"; done
   ip netns exec "${names[1]}" "$hw2" server --listen 0.0.0.0:50051 --shard "0/$count" \
     --data "$work/card.json" --run-dir "$dir/run" --set batch_size=65 --set "wire=$wire" \
     --set "max_steps=$rounds" --set "checkpoint_every=$rounds" 2>"$dir/server-0.log" &
-  others+=($!)
+  servers+=($!)
   for ((i = 1; i < count; i++)); do
     ip netns exec "${names[i + 1]}" "$hw2" server --listen 0.0.0.0:50051 --shard "$i/$count" \
       --coordinator 10.77.0.2:50051 2>"$dir/server-$i.log" &
-    others+=($!)
+    servers+=($!)
   done
-  pids=("${others[@]}")
+  pids=("${servers[@]}")
   until ip netns exec "$worker" "$hw2" status --ps 10.77.0.2:50051 2>/dev/null |
     grep -q '^waiting for workers,'; do
     # Not a wait for time to pass: hw2 status takes that long to find nobody.
-    kill -0 "${others[0]}" || { cat "$dir"/*.log >&2; exit 1; }
+    kill -0 "${servers[0]}" || { cat "$dir"/*.log >&2; exit 1; }
   done
   # Its lifeline is its standard input.
   tail -f /dev/null --pid=$$ | ip netns exec "$worker" "$hw2" bench wire-worker --ps "$ps" \
     --report "$dir/rounds" --compute "$compute" >&2 || true
-  wait "${others[@]}"
+  wait "${servers[@]}"
   pids=()
   # The first quarter is the start.
   grep -ho '"secs":[0-9]*,"nanos":[0-9]*' "$dir"/rounds/*.json | tr -dc '0-9,\n' |

@@ -17,8 +17,7 @@ struct Bench {
 impl Bench {
     fn new(replicas: u32) -> Self {
         let pool = Pool::default();
-        let wire = WireFormat::F32;
-        let cut = Cut::whole(wire.chunk_values() + 3, wire);
+        let cut = Cut::whole(hw2_common::wire::CHUNK_VALUES + 3);
         let update = Update { number: 3, learning_rate: 0.1 };
         let pass = Pass::new(&Config { replicas, ..Config::default() }, update);
         let state = |len: usize| {
