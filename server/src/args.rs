@@ -37,8 +37,8 @@ pub struct ServerArgs {
     pub run_dir: Option<String>,
 
     /// Which part of the vectors this server has, of a run on several: 0/COUNT decides for all and has
-    /// the config; its followers are given --coordinator, and of all else only --listen, and --run-dir where
-    /// they have the run's folder, which all share, elsewhere
+    /// the config; its followers are given --coordinator, and of all else only --listen, and --run-dir
+    /// where they have the run's folder, which all share, elsewhere
     #[arg(long, value_name = "NUMBER/COUNT", default_value = "0/1", hide_default_value = true)]
     pub shard: Shard,
 
@@ -69,7 +69,9 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
     match (args.shard.is_coordinator(), args.coordinator.clone()) {
         (true, None) => {}
         (false, Some(coordinator)) => return follow_coordinator(args, coordinator, listener),
-        (true, Some(_)) => bail!("--coordinator is for its followers: this server is the first"),
+        (true, Some(_)) => {
+            bail!("--coordinator is for followers: {} is the coordinator", args.shard)
+        }
         (false, None) => {
             bail!("{} needs --coordinator: where the first server listens", args.shard)
         }

@@ -42,8 +42,8 @@ impl Cut {
     }
 
     /// Of the parameters of `layout`, for a run on so many servers whose format is `wire`: no chunk
-    /// reaches beyond its bucket, so that it can travel as soon as that is made. The EMA is cut in the same
-    /// places, and always travels in f32.
+    /// reaches beyond its bucket, so that it can travel as soon as that is made. The EMA is cut in the
+    /// same places, and always travels in f32.
     pub fn params(layout: &ParamLayout, wire: WireFormat, shards: usize) -> Self {
         // As many bytes in either format; but the shares of several servers are fairer with more chunks.
         let most = match (wire, shards) {

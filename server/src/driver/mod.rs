@@ -63,8 +63,8 @@ pub(crate) struct Driver {
     /// When the step under way began.
     began: Instant,
     saves: Saves,
-    /// Ids of saves so far.
-    save_ids: u64,
+    /// Of the newest save.
+    save_id: u64,
     waiters: u64,
     asking: HashMap<Waiter, oneshot::Sender<Directive>>,
     credits: HashMap<Waiter, oneshot::Sender<Credit>>,
@@ -92,7 +92,7 @@ impl Driver {
             folder,
             last_checkpoint: resumed_from,
             began: Instant::now(),
-            save_ids: 0,
+            save_id: 0,
             waiters: 0,
             asking: HashMap::new(),
             credits: HashMap::new(),
@@ -319,8 +319,8 @@ impl Driver {
     /// The state as it is now; the followers write their parts of it into `folder`, which is one
     /// of the run's folder.
     fn take_state(&mut self, progress: Progress, folder: String) -> ToWrite {
-        self.save_ids += 1;
-        let id = self.save_ids;
+        self.save_id += 1;
+        let id = self.save_id;
         let part = |follower: &mut Led| {
             let (saved, part) = oneshot::channel();
             follower.saving.insert(id, saved);

@@ -23,13 +23,19 @@ pub struct Contribution {
 struct Bucket {
     /// For people.
     layers: String,
-    range: Range<usize>,
-    /// Of its chunks.
+    /// The ranges of its chunks.
     chunks: Vec<Range<usize>>,
     /// As they travel.
     values: Arc<Vec<u8>>,
     /// Of the chunks of the values.
     checksums: Vec<u32>,
+}
+
+impl Bucket {
+    /// None of one without chunks.
+    fn range(&self) -> Option<Range<usize>> {
+        Some(self.chunks.first()?.start..self.chunks.last()?.end)
+    }
 }
 
 /// Of one micro-batch.
@@ -49,14 +55,17 @@ impl Contribution {
     /// Room for the vectors of `layout`, of which the gradient travels in `wire` to so many servers.
     pub(super) fn new(layout: &ParamLayout, wire: WireFormat, shards: usize) -> Self {
         let cut = Cut::params(layout, wire, shards);
-        let bucket = |(range, cut_there): (Range<usize>, &wire::Bucket)| Bucket {
-            layers: cut_there.name.clone(),
-            chunks: cut.ranges()[cut_there.chunks.clone()].to_vec(),
-            values: Arc::new(vec![0; range.len() * wire.bytes()]),
-            checksums: Vec::new(),
-            range,
+        let bucket = |bucket: &wire::Bucket| {
+            let chunks = cut.ranges()[bucket.chunks.clone()].to_vec();
+            let len: usize = chunks.iter().map(Range::len).sum();
+            Bucket {
+                layers: bucket.name.clone(),
+                chunks,
+                values: Arc::new(vec![0; len * wire.bytes()]),
+                checksums: Vec::new(),
+            }
         };
-        let buckets = layout.buckets().into_iter().zip(cut.buckets()).map(bucket).collect();
+        let buckets = cut.buckets().iter().map(bucket).collect();
         Self {
             wire,
             buckets,
@@ -80,7 +89,7 @@ impl Contribution {
     /// # Panics
     /// If `range` is not one of the layout's buckets.
     pub fn set_bucket(&mut self, range: Range<usize>, values: &[f32]) {
-        let bucket = self.buckets.iter_mut().find(|bucket| bucket.range == range);
+        let bucket = self.buckets.iter_mut().find(|bucket| bucket.range() == Some(range.clone()));
         let bucket = bucket.expect("backward works by the layout's buckets");
         let memory = writable(&mut bucket.values);
         bucket.checksums = wire::encode_with_checksums(&bucket.chunks, values, memory, self.wire);
