@@ -2,7 +2,7 @@
 
 use hw2_proto::v1::Chunk;
 
-use super::{Cut, Values, WireError, crc32c};
+use super::{Cut, Values, WireError, crc32c, verify};
 use crate::config::WireFormat;
 
 /// Which chunks of a vector have arrived.
@@ -10,7 +10,7 @@ use crate::config::WireFormat;
 pub struct Arrivals {
     cut: Cut,
     wire: WireFormat,
-    /// CRC32C of each chunk.
+    /// CRC32C of each chunk, as its sender computed it.
     received: Vec<Option<u32>>,
 }
 
@@ -35,23 +35,36 @@ impl Arrivals {
     /// # Errors
     /// It is corrupt, none of the vector's, or came before.
     pub fn add(&mut self, chunk: &Chunk) -> Result<usize, WireError> {
-        let Chunk { start, crc32c: sent, values, .. } = chunk;
-        let (start, sent) = (*start, *sent);
+        let index = self.find(chunk)?;
+        verify(chunk, crc32c(&chunk.values))?;
+        self.note(index, chunk)
+    }
+
+    /// The same of one whose bytes are still to be looked at, with [`verify`].
+    ///
+    /// # Errors
+    /// It is none of the vector's, or came before.
+    pub fn add_unverified(&mut self, chunk: &Chunk) -> Result<usize, WireError> {
+        self.note(self.find(chunk)?, chunk)
+    }
+
+    fn find(&self, chunk: &Chunk) -> Result<usize, WireError> {
         let value_bytes = self.wire.of(chunk.kind()).bytes();
-        let index = self.cut.find(chunk, value_bytes).ok_or(WireError::NoChunk {
-            start,
-            bytes: values.len(),
+        self.cut.find(chunk, value_bytes).ok_or(WireError::NoChunk {
+            start: chunk.start,
+            bytes: chunk.values.len(),
             len: self.cut.values().len(),
-        })?;
-        let found = crc32c(values);
-        if found != sent {
-            return Err(WireError::Corrupt { start, sent, found });
+        })
+    }
+
+    fn note(&mut self, index: usize, chunk: &Chunk) -> Result<usize, WireError> {
+        match self.received[index].replace(chunk.crc32c) {
+            None => Ok(index),
+            first => {
+                self.received[index] = first;
+                Err(WireError::Twice { start: chunk.start })
+            }
         }
-        if self.received[index].is_some() {
-            return Err(WireError::Twice { start });
-        }
-        self.received[index] = Some(found);
-        Ok(index)
     }
 
     /// Tells vectors apart: a CRC32C over the chunks' checksums.

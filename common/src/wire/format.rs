@@ -50,6 +50,11 @@ impl<'a> Values<'a> {
         Self::new(bytemuck::cast_slice(values), WireFormat::F32)
     }
 
+    /// As they travel.
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// How many.
     pub fn len(self) -> usize {
         self.bytes.len() / self.format.bytes()

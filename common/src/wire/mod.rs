@@ -200,6 +200,18 @@ impl Checksum {
     }
 }
 
+/// Whether the bytes of a chunk, whose checksum is `found`, are those that were sent.
+///
+/// # Errors
+/// They are not.
+pub fn verify(chunk: &Chunk, found: u32) -> Result<(), WireError> {
+    let Chunk { start, crc32c: sent, .. } = *chunk;
+    match found == sent {
+        true => Ok(()),
+        false => Err(WireError::Corrupt { start, sent, found }),
+    }
+}
+
 /// The checksum of one piece.
 fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32

@@ -8,6 +8,7 @@ use hw2_common::config::{Config, WireFormat};
 use hw2_common::wire::{self, Checksum, Values};
 use hw2_proto::v1::{Chunk, VectorKind};
 
+use super::addend::{Addend, Operand, Value};
 use super::averages::Averages;
 use super::ema::Ema;
 use super::optimizer::Adam;
@@ -110,41 +111,6 @@ impl AsRef<[u8]> for Sent {
     }
 }
 
-/// A chunk of a gradient as it arrived, at any alignment, or one that was computed from several.
-#[derive(Debug)]
-pub(crate) enum Addend {
-    Received(Bytes, WireFormat),
-    Computed(Buffer),
-}
-
-/// A number in f32, at any alignment.
-pub(super) type Value = [u8; size_of::<f32>()];
-
-impl Addend {
-    pub(super) fn values(&self) -> Values<'_> {
-        match self {
-            Self::Received(bytes, format) => Values::new(bytes, *format),
-            Self::Computed(values) => Values::of(values),
-        }
-    }
-
-    /// Some of the numbers, where they are or in `room` for them.
-    pub(super) fn strip<'a>(&'a self, range: Range<usize>, room: &'a mut Strip) -> &'a [Value] {
-        let values = self.values().slice(range);
-        values.as_f32().unwrap_or_else(|| {
-            let room = &mut room[..values.len()];
-            widest(
-                #[inline(always)]
-                || values.copy_to(room),
-            );
-            bytemuck::cast_slice(room)
-        })
-    }
-}
-
-/// Room for the numbers of a strip.
-pub(super) type Strip = [f32; STRIP];
-
 /// The scalars of the pass that makes an update.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pass {
@@ -169,7 +135,7 @@ impl Pass {
         }
     }
 
-    /// The block after the update by the mean of `addends`, which are added in their order. The
+    /// The block after the update by the mean of `operands`, which are added in their order. The
     /// averages take the update in that made `block`, and not yet this one, which may come to
     /// nothing: so they change where they are, and no more than the weights is written anew. Every
     /// value passes through the cache once, and there the checksum of the new weights is made. All
@@ -178,13 +144,13 @@ impl Pass {
         &self,
         block: &Block,
         averages: &mut Averages,
-        addends: &[Arc<Addend>],
+        operands: &mut [Operand],
         pool: &Pool,
     ) -> Block {
         let len = block.weights.len();
         let mut weights = pool.take(len);
         // The mean of one gradient is that gradient, kept as it arrived.
-        let (first, others) = addends.split_first().expect("a step has one replica at least");
+        let (first, others) = operands.split_first_mut().expect("a step has one replica at least");
         let mut mean = (!others.is_empty()).then(|| pool.take(len));
         let mut sending = Sending::new(len, self.wire, pool);
         let mut rooms = [[0.0; STRIP]; 2];
@@ -192,11 +158,11 @@ impl Pass {
         for range in strips(len) {
             let [room, due_room] = &mut rooms;
             let gradient = match &mut mean {
-                None => first.strip(range.clone(), room),
+                None => first.next_strip(range.clone(), room),
                 Some(mean) => {
                     let mean = &mut mean[range.clone()];
-                    copy(mean, first.values().slice(range.clone()));
-                    others.iter().for_each(|other| add(mean, other.values().slice(range.clone())));
+                    copy(mean, first.next(range.clone()));
+                    others.iter_mut().for_each(|other| add(mean, other.next(range.clone())));
                     divide(mean, self.replicas);
                     bytemuck::cast_slice(mean)
                 }
@@ -214,8 +180,8 @@ impl Pass {
         if let Some(due) = due {
             averages.update = due.pass.number;
         }
-        let gradient =
-            mean.map_or_else(|| Arc::clone(first), |mean| Arc::new(Addend::Computed(mean)));
+        let gradient = mean
+            .map_or_else(|| Arc::clone(first.addend()), |mean| Arc::new(Addend::Computed(mean)));
         sending.block(weights, Some(Made { pass: *self, gradient }))
     }
 
@@ -318,6 +284,7 @@ pub(crate) fn sum(a: &Addend, b: &Addend, pool: &Pool) -> Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plane::addend::Ticket;
     use crate::plane::averages::ema_chunk;
     use hw2_common::config::Optimizer;
 
@@ -331,7 +298,12 @@ mod tests {
     fn received(values: &[f32], wire: WireFormat) -> Addend {
         let mut bytes = vec![0; 1 + values.len() * wire.bytes()];
         wire::encode(values, &mut bytes[1..], wire);
-        Addend::Received(Bytes::from(bytes).slice(1..), wire)
+        let mut checksum = Checksum::default();
+        checksum.update(&bytes[1..]);
+        let crc32c = checksum.finish();
+        let values = Bytes::from(bytes).slice(1..);
+        let kind = VectorKind::Gradient.into();
+        Addend::Received(Chunk { kind, start: 0, crc32c, values }, wire)
     }
 
     /// What arrives of `values`.
@@ -378,9 +350,13 @@ mod tests {
             for number in 7..10 {
                 let update = Update { number, learning_rate: 1e-3 };
                 let pass = pass(scales.len() as u32, update, wire);
-                let other = Arc::new(received(&values[0], wire));
-                let given_up = pass.run(&block, &mut averages, &[other], &pool);
-                block = pass.run(&block, &mut averages, &addends, &pool);
+                let other = Operand::known(Arc::new(received(&values[0], wire)));
+                let given_up = pass.run(&block, &mut averages, &mut [other], &pool);
+                let unknown = |addend| Operand::unknown(Arc::clone(addend), Ticket(1));
+                let mut operands: Vec<_> = addends.iter().map(unknown).collect();
+                block = pass.run(&block, &mut averages, &mut operands, &pool);
+                let verdicts = operands.into_iter().map(|operand| operand.verdict().unwrap());
+                verdicts.for_each(|verdict| assert_eq!(verdict.result, Ok(())));
                 assert_ne!(**given_up.weights, **block.weights);
                 assert_eq!(averages.update, if number == 7 { 0 } else { number - 1 });
                 expected(&mut values, &gradients, update);

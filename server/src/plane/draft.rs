@@ -11,15 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hw2_common::ids::{GlobalStep, ReplicaId};
 use hw2_common::wire::Cut;
+use tokio::sync::oneshot;
 
+use super::addend::{Addend, Fault, Operand, Ticket, Verdict};
 use super::averages::Averages;
-use super::block::{self, Addend, Block, Pass};
+use super::block::{self, Block, Pass};
 use super::pool::{Buffer, Pool};
 use super::version::Version;
-
-/// A contribution that is being received. No two have the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ticket(pub(super) u64);
 
 /// The step that is under way.
 #[derive(Debug)]
@@ -62,10 +60,30 @@ struct Replica {
     statistics: Option<Vec<f32>>,
 }
 
+/// A contribution on its way.
 #[derive(Debug)]
 struct Arriving {
     replica: usize,
-    chunks: Vec<Option<Arc<Addend>>>,
+    chunks: Vec<Arrival>,
+    /// Told once: when all chunks are found to be good, or the first that is not.
+    verdict: Option<oneshot::Sender<Result<(), Fault>>>,
+}
+
+/// One chunk of a contribution.
+#[derive(Debug, Default)]
+struct Arrival {
+    /// As long as somebody may need it.
+    addend: Option<Arc<Addend>>,
+    inspection: Inspection,
+}
+
+/// Of a chunk, by the first job that reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Inspection {
+    #[default]
+    Due,
+    UnderWay,
+    Passed,
 }
 
 /// Something to compute, away from the bookkeeping.
@@ -79,8 +97,9 @@ pub(super) struct Job {
 
 #[derive(Debug)]
 enum Task {
+    Inspect(Box<Operand>),
     Sum(Arc<Addend>, Arc<Addend>),
-    Update(Pass, Vec<Arc<Addend>>),
+    Update(Pass, Vec<Operand>),
 }
 
 /// A job that is done.
@@ -89,12 +108,16 @@ pub(super) struct Done {
     step: GlobalStep,
     attempt: u64,
     lane: usize,
-    result: Result,
+    verdicts: Vec<Verdict>,
+    made: Product,
 }
 
+/// What a job made.
 #[derive(Debug)]
-enum Result {
+enum Product {
+    Nothing,
     Sum(Buffer),
+    /// Of no use if a verdict is not good.
     Block(Block),
 }
 
@@ -105,9 +128,10 @@ impl Done {
 
     /// What was done, for people.
     pub(super) fn verb(&self) -> &'static str {
-        match &self.result {
-            Result::Sum(_) => "sum",
-            Result::Block(_) => "update",
+        match &self.made {
+            Product::Nothing => "check",
+            Product::Sum(_) => "sum",
+            Product::Block(_) => "update",
         }
     }
 }
@@ -118,18 +142,28 @@ impl Job {
         self.lane
     }
 
+    /// Whether it only reads a chunk that has just arrived.
+    pub(super) fn is_inspection(&self) -> bool {
+        matches!(self.task, Task::Inspect(_))
+    }
+
     /// Does it; `block` and `averages` are the chunk's present state.
     pub(super) fn run(self, block: &Block, averages: &Mutex<Arc<Averages>>, pool: &Pool) -> Done {
         let Self { step, attempt, lane, task } = self;
-        let result = match task {
-            Task::Sum(a, b) => Result::Sum(block::sum(&a, &b, pool)),
-            Task::Update(pass, addends) => {
+        let (made, operands) = match task {
+            Task::Inspect(mut operand) => {
+                operand.inspect();
+                (Product::Nothing, vec![*operand])
+            }
+            Task::Sum(a, b) => (Product::Sum(block::sum(&a, &b, pool)), Vec::new()),
+            Task::Update(pass, mut operands) => {
                 let mut averages = averages.lock().unwrap_or_else(PoisonError::into_inner);
                 let averages = Arc::make_mut(&mut averages);
-                Result::Block(pass.run(block, averages, &addends, pool))
+                (Product::Block(pass.run(block, averages, &mut operands, pool)), operands)
             }
         };
-        Done { step, attempt, lane, result }
+        let verdicts = operands.into_iter().filter_map(Operand::verdict).collect();
+        Done { step, attempt, lane, verdicts, made }
     }
 }
 
@@ -159,25 +193,49 @@ impl Draft {
         &self.version
     }
 
-    /// A contribution begins to arrive. One of a replica that counts already is not wanted.
-    pub(super) fn begin(&mut self, ticket: Ticket, replica: ReplicaId) -> bool {
+    /// A contribution begins to arrive; gives where its verdict will come. One of a replica that
+    /// counts already is not wanted.
+    pub(super) fn begin(
+        &mut self,
+        ticket: Ticket,
+        replica: ReplicaId,
+    ) -> Option<oneshot::Receiver<Result<(), Fault>>> {
         let index = replica.0 as usize;
         let replica = &mut self.replicas[index];
         if replica.statistics.is_some() {
-            return false;
+            return None;
         }
         replica.leading.get_or_insert(ticket);
-        let chunks = vec![None; self.lanes.len()];
-        self.arriving.insert(ticket, Arriving { replica: index, chunks });
-        true
+        let chunks = self.lanes.iter().map(|_| Arrival::default()).collect();
+        let (sender, verdict) = oneshot::channel();
+        let arriving = Arriving { replica: index, chunks, verdict: Some(sender) };
+        self.arriving.insert(ticket, arriving);
+        Some(verdict)
     }
 
-    /// A finite chunk of a contribution is there.
-    pub(super) fn put(&mut self, ticket: Ticket, lane: usize, gradient: Addend) -> Option<Job> {
-        let arriving = self.arriving.get_mut(&ticket)?;
-        arriving.chunks[lane] = Some(Arc::new(gradient));
-        let leads = self.replicas[arriving.replica].leading == Some(ticket);
-        leads.then(|| self.advance(lane)).flatten()
+    /// A chunk of a contribution is there. The first job that reads it finds out whether it is good; what
+    /// is made of it until then is as provisional as all else.
+    pub(super) fn put(
+        &mut self,
+        ticket: Ticket,
+        lane: usize,
+        gradient: Addend,
+    ) -> impl Iterator<Item = Job> + use<> {
+        let mut update = None;
+        if let Some(arriving) = self.arriving.get_mut(&ticket) {
+            arriving.chunks[lane].addend = Some(Arc::new(gradient));
+            let leads = self.replicas[arriving.replica].leading == Some(ticket);
+            update = leads.then(|| self.advance(lane)).flatten();
+        }
+        update.into_iter().chain(self.inspection(ticket, lane))
+    }
+
+    /// Of a chunk that nobody reads for now.
+    fn inspection(&mut self, ticket: Ticket, lane: usize) -> Option<Job> {
+        let arrival = &mut self.arriving.get_mut(&ticket)?.chunks[lane];
+        let is_due = arrival.inspection == Inspection::Due;
+        let task = Task::Inspect(Box::new(is_due.then(|| arrival.operand(ticket)).flatten()?));
+        Some(Job { step: self.step, attempt: self.attempt, lane, task })
     }
 
     /// A contribution that does not count is gone, and what was made with it.
@@ -212,19 +270,27 @@ impl Draft {
 
     /// Takes the result of a job in.
     pub(super) fn done(&mut self, done: Done) -> Option<Job> {
-        let Done { step, attempt, lane: index, result } = done;
+        let Done { step, attempt, lane: index, verdicts, made } = done;
         if step != self.step {
             return None;
         }
+        let is_good = verdicts.iter().all(|verdict| verdict.result.is_ok());
+        for verdict in verdicts {
+            if let Some(arriving) = self.arriving.get_mut(&verdict.ticket) {
+                arriving.inspected(index, verdict.result);
+            }
+        }
         let lane = &mut self.lanes[index];
-        match result {
+        match made {
+            Product::Nothing => return None,
             // What counts is not withdrawn: a sum is never stale.
-            Result::Sum(sum) => {
+            Product::Sum(sum) => {
                 lane.sum = Some(Arc::new(Addend::Computed(sum)));
                 lane.work = Work::Idle;
             }
-            Result::Block(_) if attempt != self.attempt => return None,
-            Result::Block(block) => {
+            Product::Block(_) if attempt != self.attempt => return None,
+            Product::Block(_) if !is_good => lane.work = Work::Idle,
+            Product::Block(block) => {
                 let block = Arc::new(block);
                 self.version.set(index, block.weights_chunk(self.cut.ranges()[index].start));
                 lane.work = Work::Made(block);
@@ -241,7 +307,7 @@ impl Draft {
         if let (Some(Replica { leading: Some(ticket), .. }), None) = (open.next(), open.next())
             && let Some(arriving) = self.arriving.get_mut(ticket)
         {
-            arriving.chunks[lane] = None;
+            arriving.chunks[lane].addend = None;
         }
     }
 
@@ -306,11 +372,13 @@ impl Draft {
         }
         let task = loop {
             let summed = self.lanes[index].summed;
-            let others = (summed..self.replicas.len()).map(|replica| self.chunk(replica, index));
-            if let Some(others) = others.collect::<Option<Vec<_>>>() {
-                let sum = self.lanes[index].sum.clone();
+            let others = summed..self.replicas.len();
+            if others.clone().all(|replica| self.has(replica, index)) {
+                let sum = self.lanes[index].sum.clone().map(Operand::known);
+                let others = others.filter_map(|replica| self.operand(replica, index));
+                let operands = sum.into_iter().chain(others).collect();
                 self.lanes[index].work = Work::Updating;
-                break Task::Update(self.pass, sum.into_iter().chain(others).collect());
+                break Task::Update(self.pass, operands);
             }
             // What counts and has all lower ones before it is added now, to free its memory.
             let gradient = self.take_counted(summed, index)?;
@@ -327,15 +395,62 @@ impl Draft {
         Some(Job { step: self.step, attempt: self.attempt, lane: index, task })
     }
 
-    fn chunk(&self, replica: usize, lane: usize) -> Option<Arc<Addend>> {
-        self.arriving.get(&self.replicas[replica].leading?)?.chunks[lane].clone()
+    /// Whether the chunk of the contribution that leads is there.
+    fn has(&self, replica: usize, lane: usize) -> bool {
+        let leading =
+            self.replicas[replica].leading.and_then(|leading| self.arriving.get(&leading));
+        leading.is_some_and(|arriving| arriving.chunks[lane].addend.is_some())
+    }
+
+    /// The chunk of the contribution that leads, for a job.
+    fn operand(&mut self, replica: usize, lane: usize) -> Option<Operand> {
+        let leading = self.replicas[replica].leading?;
+        self.arriving.get_mut(&leading)?.chunks[lane].operand(leading)
     }
 
     fn take_counted(&mut self, replica: usize, lane: usize) -> Option<Arc<Addend>> {
         let Replica { leading, statistics } = &self.replicas[replica];
         statistics.as_ref()?;
         let leading = leading.as_ref().expect("what counts leads");
-        self.arriving.get_mut(leading).expect("it is kept").chunks[lane].take()
+        self.arriving.get_mut(leading).expect("it is kept").chunks[lane].addend.take()
+    }
+}
+
+impl Arriving {
+    /// Takes in what was found out about a chunk.
+    fn inspected(&mut self, lane: usize, result: Result<(), Fault>) {
+        let arrival = &mut self.chunks[lane];
+        let verdict = match result {
+            Ok(()) => {
+                arrival.inspection = Inspection::Passed;
+                let passed = |arrival: &Arrival| arrival.inspection == Inspection::Passed;
+                self.chunks.iter().all(passed).then_some(Ok(()))
+            }
+            Err(fault) => {
+                arrival.addend = None;
+                Some(Err(fault))
+            }
+        };
+        if let Some(verdict) = verdict
+            && let Some(sender) = self.verdict.take()
+        {
+            // Nobody may wait for it any more.
+            let _ = sender.send(verdict);
+        }
+    }
+}
+
+impl Arrival {
+    /// For a job, which inspects it if no other has begun to.
+    fn operand(&mut self, ticket: Ticket) -> Option<Operand> {
+        let addend = Arc::clone(self.addend.as_ref()?);
+        Some(match self.inspection {
+            Inspection::Due => {
+                self.inspection = Inspection::UnderWay;
+                Operand::unknown(addend, ticket)
+            }
+            Inspection::UnderWay | Inspection::Passed => Operand::known(addend),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! It does what the coordinator ordered and decides nothing. What it does beforehand, the update of
 //! chunks whose gradients are all there, leaves no trace when the order never comes.
 
+mod addend;
 mod averages;
 mod block;
 mod draft;
@@ -16,19 +17,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-use bytes::Bytes;
 use hw2_common::ids::{Assignment, GlobalStep, VersionId};
 use hw2_common::job::Job;
 use hw2_common::state::{Flat, Vectors};
 use hw2_common::trace;
 use hw2_common::wire::{self, Cut};
-use hw2_proto::v1::VectorKind;
-use tokio::sync::watch;
+use hw2_proto::v1::{Chunk, VectorKind};
+use tokio::sync::{oneshot, watch};
 
 use crate::coordinator::Update;
+use addend::{Addend, Ticket};
+pub(crate) use addend::{Fault, first_unfit};
 use averages::Averages;
-use block::{Addend, Block, Pass};
-use draft::{Draft, Ticket};
+use block::{Block, Pass};
+use draft::Draft;
 use pool::Pool;
 use threads::Threads;
 use version::Versions;
@@ -73,6 +75,8 @@ pub(crate) struct Staging {
     plane: Plane,
     /// None when the tensors are not wanted.
     ticket: Option<Ticket>,
+    /// Whether all chunks are good; none when nobody looks at them.
+    verdict: Option<oneshot::Receiver<Result<(), Fault>>>,
 }
 
 /// The tensors of a contribution that is complete.
@@ -169,8 +173,8 @@ impl Plane {
         let ticket = Ticket(self.0.tickets.fetch_add(1, Ordering::Relaxed));
         let mut state = self.0.lock();
         let draft = state.draft.as_mut().filter(|draft| draft.step() == step);
-        let wanted = draft.is_some_and(|draft| draft.begin(ticket, replica));
-        Staging { plane: self.clone(), ticket: wanted.then_some(ticket) }
+        let verdict = draft.and_then(|draft| draft.begin(ticket, replica));
+        Staging { plane: self.clone(), ticket: verdict.is_some().then_some(ticket), verdict }
     }
 
     /// A contribution counts.
@@ -272,7 +276,11 @@ impl Shared {
     fn spawn(self: Arc<Self>, job: draft::Job) {
         // Not kept alive by its own work: a plane that is dropped need not finish it.
         let shared = Arc::downgrade(&self);
-        self.threads.spawn(move || work(&shared, job));
+        self.threads.spawn(move || {
+            if let Some(shared) = shared.upgrade() {
+                work(&shared, job);
+            }
+        });
     }
 
     /// The state has become that of `step`; `weights` are those that the draft has sent.
@@ -337,8 +345,7 @@ fn versions(
 }
 
 /// Does one job, and what follows from it.
-fn work(shared: &Weak<Shared>, job: draft::Job) {
-    let Some(shared) = shared.upgrade() else { return };
+fn work(shared: &Arc<Shared>, job: draft::Job) {
     let lane = job.lane();
     let block = Arc::clone(&shared.lock().blocks[lane]);
     let began = Instant::now();
@@ -352,19 +359,37 @@ fn work(shared: &Weak<Shared>, job: draft::Job) {
     drop(state);
     shared.tell(is_done);
     if let Some(job) = next {
-        shared.spawn(job);
+        Arc::clone(shared).spawn(job);
     }
 }
 
 impl Staging {
-    /// Chunk number `chunk` of the gradient is there, and finite.
-    pub(crate) fn put(&self, chunk: usize, gradient: Bytes) {
+    /// Chunk number `chunk` of the gradient is there, as it arrived.
+    pub(crate) fn put(&self, chunk: usize, gradient: Chunk) {
         let Some(ticket) = self.ticket else { return };
         let gradient = Addend::Received(gradient, self.plane.0.job.config.wire);
         let mut state = self.plane.0.lock();
-        let job = state.draft.as_mut().and_then(|draft| draft.put(ticket, chunk, gradient));
+        let jobs = state.draft.as_mut().map(|draft| draft.put(ticket, chunk, gradient));
         drop(state);
-        self.plane.spawn(job);
+        for job in jobs.into_iter().flatten() {
+            match job.is_inspection() {
+                // It is in this core's cache now.
+                true => work(&self.plane.0, job),
+                false => Arc::clone(&self.plane.0).spawn(job),
+            }
+        }
+    }
+
+    /// All chunks are there: waits until somebody has looked at each of them, or nobody wants them any
+    /// more.
+    ///
+    /// # Errors
+    /// The first one that was found that cannot be used.
+    pub(crate) async fn verify(&mut self) -> Result<(), Fault> {
+        match self.verdict.take() {
+            Some(verdict) => verdict.await.unwrap_or(Ok(())),
+            None => Ok(()),
+        }
     }
 }
 

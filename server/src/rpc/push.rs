@@ -1,4 +1,4 @@
-//! A push: chunks are checked, and handed to the data plane as they arrived.
+//! A push: its chunks are handed to the data plane as they arrive, which finds out whether they are good.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,7 @@ use tonic::Status;
 use super::convert;
 use super::judge::Judge;
 use crate::coordinator::{Outcome, Rest, Share, StepResult};
-use crate::plane::{Plane, Staging, Tensors};
+use crate::plane::{Fault, Plane, Staging, Tensors, first_unfit};
 
 /// What every push needs.
 #[derive(Clone)]
@@ -139,7 +139,7 @@ impl Receiver {
                 Message::Head(_) => return Err(Status::invalid_argument("a push has one head")),
             }
         }
-        arriving.finish(worker)
+        arriving.finish(worker).await
     }
 
     /// Reads on and keeps nothing.
@@ -242,27 +242,25 @@ impl<'a> Arriving<'a> {
     }
 
     fn chunk(&mut self, chunk: Chunk) -> Result<(), Status> {
-        let layout = &self.receiver.layout;
-        let (what, layout, added) = match chunk.kind() {
+        match chunk.kind() {
             VectorKind::Gradient => {
-                ("gradient", &layout.params, self.gradient.add(&chunk).map(Some))
+                let index =
+                    self.gradient.add_unverified(&chunk).map_err(|error| invalid(&error))?;
+                if let Some(trace) = &mut self.trace {
+                    trace.passes(index);
+                }
+                self.staging.put(index, chunk);
             }
             VectorKind::BatchStatistics => {
-                ("statistics", &layout.buffers, self.statistics.add(&chunk).map(|()| None))
+                self.statistics.add(&chunk).map_err(|error| invalid(&error))?;
+                let format = self.receiver.wire.of(chunk.kind());
+                if let Some((index, value)) = first_unfit(Values::new(&chunk.values, format)) {
+                    let buffers = &self.receiver.layout.buffers;
+                    let what = place(chunk.start as usize + index, value, buffers);
+                    self.non_finite.get_or_insert_with(|| format!("statistics of {what}"));
+                }
             }
             _ => return Err(invalid(&WireError::UnexpectedKind(chunk.kind))),
-        };
-        let index = added.map_err(|error| invalid(&error))?;
-        if let (Some(trace), Some(index)) = (&mut self.trace, index) {
-            trace.passes(index);
-        }
-        let format = self.receiver.wire.of(chunk.kind());
-        if let Some(tensor) = non_finite(&chunk, format, layout) {
-            self.non_finite.get_or_insert_with(|| format!("{what} of {tensor}"));
-        } else if let Some(index) = index
-            && self.non_finite.is_none()
-        {
-            self.staging.put(index, chunk.values);
         }
         Ok(())
     }
@@ -278,7 +276,7 @@ impl<'a> Arriving<'a> {
         }
     }
 
-    fn finish(self, worker: WorkerId) -> Result<(Share, Tensors), Status> {
+    async fn finish(mut self, worker: WorkerId) -> Result<(Share, Tensors), Status> {
         let shard = self.receiver.shard;
         let result = match (self.result, shard.is_coordinator()) {
             (None, true) => return Err(Status::invalid_argument("a push without result")),
@@ -288,6 +286,15 @@ impl<'a> Arriving<'a> {
             (result, _) => result,
         };
         self.gradient.check_complete().map_err(|error| invalid(&error))?;
+        match self.staging.verify().await {
+            Ok(()) => {}
+            Err(Fault::Corrupt(error)) => return Err(invalid(&error)),
+            // What is said of the gradient tells most: statistics and loss follow from the same numbers.
+            Err(Fault::Unfit { index, value }) => {
+                let what = place(index, value, &self.receiver.layout.params);
+                self.non_finite = Some(format!("gradient of {what}"));
+            }
+        }
         let digest = self.statistics.digest();
         let statistics = self.statistics.finish().map_err(|error| invalid(&error))?;
         let rest = |result| {
@@ -310,29 +317,9 @@ fn invalid(error: &WireError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-/// Whether the update can bear a value. Its square must be finite too: then the sum over any number
-/// of replicas, and Adam's second moment, are.
-#[inline(always)]
-fn fits(value: f32) -> bool {
-    (value * value).is_finite()
-}
-
-/// Names the first value of the chunk that does not fit.
-fn non_finite(chunk: &Chunk, format: WireFormat, layout: &Layout) -> Option<String> {
-    let values = Values::new(&chunk.values, format);
-    // In vectors; there is hardly ever one to find.
-    let all_fit = pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || values.all(fits),
-    );
-    if all_fit {
-        return None;
-    }
-    let mut all = (0..values.len()).map(|index| (index, values.at(index)));
-    let (index, value) = all.find(|(_, value)| !fits(*value)).expect("there is one");
-    let index = chunk.start as usize + index;
+/// Names a value that does not fit, and its place in the vector.
+fn place(index: usize, value: f32, layout: &Layout) -> String {
     let entry = layout.entries().iter().find(|entry| entry.range.contains(&index));
     let entry = entry.expect("the entries cover the vector");
-    let place = index - entry.range.start;
-    Some(format!("{} is {value} at element {place}", entry.name))
+    format!("{} is {value} at element {}", entry.name, index - entry.range.start)
 }

@@ -1,6 +1,8 @@
 use super::*;
 use crate::coordinator::Update;
 use hw2_common::config::{Config, WireFormat};
+use hw2_common::wire::{WireError, chunks};
+use hw2_proto::v1::{Chunk, VectorKind};
 
 const CHUNKS: usize = 2;
 
@@ -31,17 +33,25 @@ impl Bench {
 
     fn gradient(&self, value: f32, lane: usize) -> Addend {
         let values = vec![value; self.draft.cut.ranges()[lane].len()];
-        Addend::Received(bytemuck::cast_slice(&values).to_vec().into(), WireFormat::F32)
+        let start = self.draft.cut.ranges()[lane].start;
+        let checksums = hw2_common::wire::checksums(&values);
+        let mut chunks = chunks(VectorKind::Gradient, 0, &Arc::new(values), &checksums);
+        let chunk = chunks.next().unwrap();
+        Addend::Received(Chunk { start: start as u64, ..chunk }, WireFormat::F32)
     }
 
-    fn begin(&mut self, ticket: u64, replica: u32) {
-        assert!(self.draft.begin(Ticket(ticket), ReplicaId(replica)));
+    fn begin(&mut self, ticket: u64, replica: u32) -> oneshot::Receiver<Result<(), Fault>> {
+        self.draft.begin(Ticket(ticket), ReplicaId(replica)).unwrap()
     }
 
     fn put(&mut self, ticket: u64, value: f32, lane: usize) {
         let gradient = self.gradient(value, lane);
-        let job = self.draft.put(Ticket(ticket), lane, gradient);
-        self.work(job);
+        self.receive(ticket, gradient, lane);
+    }
+
+    fn receive(&mut self, ticket: u64, gradient: Addend, lane: usize) {
+        let jobs = self.draft.put(Ticket(ticket), lane, gradient);
+        self.work(jobs);
     }
 
     fn push(&mut self, ticket: u64, replica: u32, value: f32) {
@@ -84,9 +94,10 @@ impl Bench {
         let blocks = self.draft.blocks();
         blocks.iter().enumerate().all(|(lane, block)| {
             let addend = |value: &f32| Arc::new(self.gradient(*value, lane));
-            let addends: Vec<_> = gradients.iter().map(addend).collect();
+            let mut operands: Vec<_> = gradients.iter().map(addend).map(Operand::known).collect();
             let mut averages = Averages::clone(&self.averages[lane].lock().unwrap());
-            let expected = self.pass.run(&self.blocks[lane], &mut averages, &addends, &self.pool);
+            let before = &self.blocks[lane];
+            let expected = self.pass.run(before, &mut averages, &mut operands, &self.pool);
             let gradient = |block: &Block| {
                 let values = block.update.as_ref().unwrap().gradient.values();
                 let mut gradient = vec![0.0; values.len()];
@@ -159,7 +170,7 @@ fn the_chunks_of_a_second_push_wait_until_they_are_needed() {
     bench.withdraw(1);
     bench.withdraw(2);
     assert!(bench.made_of(&[0.5]), "what counts is not withdrawn");
-    assert!(!bench.draft.begin(Ticket(3), ReplicaId(0)));
+    assert!(bench.draft.begin(Ticket(3), ReplicaId(0)).is_none());
 }
 
 #[test]
@@ -181,7 +192,71 @@ fn the_memory_of_what_was_added_is_free() {
     let mut bench = Bench::new(4);
     (0..3).for_each(|replica| bench.push(replica.into(), replica, 1.0));
     let chunks = bench.draft.arriving.values().flat_map(|arriving| &arriving.chunks);
-    assert_eq!(chunks.flatten().count(), 0);
+    assert_eq!(chunks.filter(|arrival| arrival.addend.is_some()).count(), 0);
     bench.push(3, 3, 1.0);
     assert!(bench.made_of(&[1.0; 4]));
+}
+
+#[test]
+fn every_chunk_is_inspected_once_by_the_first_job_that_reads_it() {
+    let mut bench = Bench::new(2);
+    bench.kept = Some(Vec::new());
+    let mut verdicts = [bench.begin(1, 0), bench.begin(2, 1), bench.begin(3, 1)];
+    let kept = |bench: &mut Bench| bench.kept.take().unwrap();
+    // Nothing can be made of these for now.
+    (0..CHUNKS).for_each(|lane| bench.put(1, 0.5, lane));
+    (0..CHUNKS).for_each(|lane| bench.put(3, 9.0, lane));
+    let inspections = kept(&mut bench);
+    assert_eq!(inspections.len(), 2 * CHUNKS);
+    assert!(inspections.iter().all(Job::is_inspection));
+    bench.kept = Some(Vec::new());
+    (0..CHUNKS).for_each(|lane| bench.put(2, 0.25, lane));
+    let updates = kept(&mut bench);
+    assert_eq!(updates.len(), CHUNKS);
+    assert!(!updates.iter().any(Job::is_inspection));
+    assert!(verdicts.iter_mut().all(|verdict| verdict.try_recv().is_err()));
+    let dones: Vec<_> = updates.into_iter().map(|job| bench.run(job)).collect();
+    assert!(dones.iter().all(|done| done.verdicts.len() == 1));
+    dones.into_iter().for_each(|done| assert!(bench.draft.done(done).is_none()));
+    assert_eq!(verdicts[1].try_recv(), Ok(Ok(())));
+    bench.work(inspections);
+    assert_eq!(
+        verdicts.map(|mut verdict| verdict.try_recv().ok()),
+        [Some(Ok(())), None, Some(Ok(()))]
+    );
+    assert!(bench.made_of(&[0.5, 0.25]));
+}
+
+#[test]
+fn a_chunk_that_is_not_good_is_named_and_nothing_is_made_of_it() {
+    let start = hw2_common::wire::CHUNK_VALUES;
+    let unfit = |value| Err(Fault::Unfit { index: start, value });
+    for (value, expected) in [(1e20, unfit(1e20)), (f32::INFINITY, unfit(f32::INFINITY))] {
+        // Of the one that leads, and of one that waits.
+        for leads in [true, false] {
+            let mut bench = Bench::new(1);
+            let other = (!leads).then(|| bench.begin(9, 0));
+            let mut verdict = bench.begin(1, 0);
+            bench.put(1, 0.5, 0);
+            bench.put(1, value, 1);
+            assert_eq!(verdict.try_recv(), Ok(expected.clone()));
+            assert!(!bench.draft.is_made());
+            bench.withdraw(1);
+            drop(other);
+            bench.push(2, 0, 0.25);
+            assert!(bench.made_of(&[0.25]));
+        }
+    }
+    let mut bench = Bench::new(1);
+    let mut verdict = bench.begin(1, 0);
+    let Addend::Received(mut chunk, wire) = bench.gradient(0.5, 0) else { panic!("it arrived") };
+    let found = std::mem::replace(&mut chunk.crc32c, 7);
+    bench.receive(1, Addend::Received(chunk, wire), 0);
+    let error = WireError::Corrupt { start: 0, sent: 7, found };
+    assert_eq!(verdict.try_recv(), Ok(Err(Fault::Corrupt(error))));
+    bench.put(1, 0.5, 1);
+    assert!(!bench.draft.is_made());
+    bench.withdraw(1);
+    bench.push(2, 0, 0.25);
+    assert!(bench.made_of(&[0.25]));
 }

@@ -1,0 +1,165 @@
+//! A chunk of a gradient on its way into the mean, and whether the update can bear it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use hw2_common::config::WireFormat;
+use hw2_common::wire::{self, Checksum, Values, WireError};
+use hw2_proto::v1::Chunk;
+
+use super::block::{STRIP, strips, widest};
+use super::pool::Buffer;
+
+/// A contribution that is being received. No two have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket(pub(super) u64);
+
+/// A chunk of a gradient as it arrived, at any alignment, or one that was computed from several.
+#[derive(Debug)]
+pub(super) enum Addend {
+    Received(Chunk, WireFormat),
+    Computed(Buffer),
+}
+
+/// A number in f32, at any alignment.
+pub(super) type Value = [u8; size_of::<f32>()];
+
+/// Room for the numbers of a strip.
+pub(super) type Strip = [f32; STRIP];
+
+/// Why a chunk that arrived cannot be used.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Fault {
+    /// The bytes are not those that were sent.
+    Corrupt(WireError),
+    /// The update cannot bear a value; `index` is its place in the vector.
+    Unfit { index: usize, value: f32 },
+}
+
+/// What is found out about a chunk of the contribution `ticket` while somebody reads it.
+#[derive(Debug)]
+struct Inspection {
+    ticket: Ticket,
+    checksum: Checksum,
+    all_fit: bool,
+}
+
+/// What was found out.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) ticket: Ticket,
+    pub(super) result: Result<(), Fault>,
+}
+
+/// An addend as a pass reads it, strip by strip. The first pass that does inspects it: reading it for
+/// this alone would cost as much again.
+#[derive(Debug)]
+pub(super) struct Operand {
+    addend: Arc<Addend>,
+    inspection: Option<Inspection>,
+}
+
+impl Addend {
+    pub(super) fn values(&self) -> Values<'_> {
+        match self {
+            Self::Received(chunk, format) => Values::new(&chunk.values, *format),
+            Self::Computed(values) => Values::of(values),
+        }
+    }
+
+    /// Some of the numbers, where they are or in `room` for them.
+    pub(super) fn strip<'a>(&'a self, range: Range<usize>, room: &'a mut Strip) -> &'a [Value] {
+        let values = self.values().slice(range);
+        values.as_f32().unwrap_or_else(|| {
+            let room = &mut room[..values.len()];
+            widest(
+                #[inline(always)]
+                || values.copy_to(room),
+            );
+            bytemuck::cast_slice(room)
+        })
+    }
+}
+
+impl Operand {
+    /// Of which nothing is to be found out any more.
+    pub(super) fn known(addend: Arc<Addend>) -> Self {
+        Self { addend, inspection: None }
+    }
+
+    /// Of the contribution `ticket`, which is to be inspected.
+    pub(super) fn unknown(addend: Arc<Addend>, ticket: Ticket) -> Self {
+        let inspection = Inspection { ticket, checksum: Checksum::default(), all_fit: true };
+        Self { addend, inspection: Some(inspection) }
+    }
+
+    pub(super) fn addend(&self) -> &Arc<Addend> {
+        &self.addend
+    }
+
+    /// The next numbers; each pass asks for all of them in order.
+    pub(super) fn next(&mut self, range: Range<usize>) -> Values<'_> {
+        let values = self.addend.values().slice(range);
+        if let Some(inspection) = &mut self.inspection {
+            inspection.checksum.update(values.bytes());
+            inspection.all_fit &= all_fit(values);
+        }
+        values
+    }
+
+    /// As [`Addend::strip`] of the next numbers.
+    pub(super) fn next_strip<'a>(
+        &'a mut self,
+        range: Range<usize>,
+        room: &'a mut Strip,
+    ) -> &'a [Value] {
+        self.next(range.clone());
+        self.addend.strip(range, room)
+    }
+
+    /// Reads all of it for nothing else but the verdict.
+    pub(super) fn inspect(&mut self) {
+        for range in strips(self.addend.values().len()) {
+            self.next(range);
+        }
+    }
+
+    /// What was found out, if something was to be.
+    pub(super) fn verdict(self) -> Option<Verdict> {
+        let Inspection { ticket, checksum, all_fit } = self.inspection?;
+        let Addend::Received(chunk, format) = &*self.addend else { return None };
+        let result = match wire::verify(chunk, checksum.finish()) {
+            Err(error) => Err(Fault::Corrupt(error)),
+            Ok(()) if all_fit => Ok(()),
+            Ok(()) => {
+                let found = first_unfit(Values::new(&chunk.values, *format));
+                let (index, value) = found.expect("one that does not fit");
+                Err(Fault::Unfit { index: chunk.start as usize + index, value })
+            }
+        };
+        Some(Verdict { ticket, result })
+    }
+}
+
+/// Whether the update can bear a value. Its square must be finite too: then the sum over any number
+/// of replicas, and Adam's second moment, are.
+#[inline(always)]
+fn fits(value: f32) -> bool {
+    (value * value).is_finite()
+}
+
+fn all_fit(values: Values<'_>) -> bool {
+    widest(
+        #[inline(always)]
+        || values.all(fits),
+    )
+}
+
+/// The first value that the update cannot bear, and its place among them; there is hardly ever one.
+pub(crate) fn first_unfit(values: Values<'_>) -> Option<(usize, f32)> {
+    if all_fit(values) {
+        return None;
+    }
+    let mut all = (0..values.len()).map(|index| (index, values.at(index)));
+    all.find(|(_, value)| !fits(*value))
+}
