@@ -3,8 +3,6 @@
 //! Control plane: `coordinator` decides, purely; `driver` carries it out. Data plane: `plane` adds,
 //! updates and publishes vectors. Edge: `rpc` speaks the protocol. `folder` keeps what must last.
 
-#![forbid(unsafe_code)]
-
 pub mod args;
 mod clock;
 mod coordinator;

@@ -148,6 +148,7 @@ fn fits(value: f32) -> bool {
     (value * value).is_finite()
 }
 
+#[inline(always)]
 fn all_fit(values: Values<'_>) -> bool {
     widest(
         #[inline(always)]

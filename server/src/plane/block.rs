@@ -9,6 +9,7 @@ use hw2_common::wire::{self, Checksum, Values};
 use hw2_proto::v1::{Chunk, VectorKind};
 
 use super::addend::{Addend, Operand, Value};
+use super::ahead::Ahead;
 use super::averages::Averages;
 use super::ema::Ema;
 use super::optimizer::Adam;
@@ -17,6 +18,10 @@ use crate::coordinator::Update;
 
 /// Values between two looks at the checksum: all vectors' together fit a core's cache.
 pub(super) const STRIP: usize = 2048;
+/// Values between two looks ahead: as many lines of all vectors as a core can wait for at once.
+const STRETCH: usize = 64;
+/// How far ahead: long enough for the lines to come, and so near that they are still in the first cache.
+const LEAD: usize = 512;
 
 /// One chunk's range of the weights. It never changes: an update makes a new one, so that a step
 /// that is given up leaves no trace.
@@ -79,6 +84,12 @@ impl Sending {
             WireFormat::Bf16 => Some(pool.take((len * wire.bytes()).div_ceil(size_of::<f32>()))),
         };
         Self { rounded, checksum: Checksum::default() }
+    }
+
+    /// Where they are written, if not as they are.
+    fn values(&self) -> Option<Values<'_>> {
+        let rounded = bytemuck::cast_slice(self.rounded.as_deref()?);
+        Some(Values::new(rounded, WireFormat::Bf16))
     }
 
     /// Those from number `start` on follow.
@@ -155,6 +166,15 @@ impl Pass {
         let mut sending = Sending::new(len, self.wire, pool);
         let mut rooms = [[0.0; STRIP]; 2];
         let due = averages.due(block);
+        let mut ahead = Ahead::default();
+        let Averages { moment1, moment2, ema, .. } = &*averages;
+        let vectors = [&weights, &*block.weights, moment1, moment2, ema];
+        vectors.into_iter().for_each(|vector| ahead.add(Values::of(vector), LEAD));
+        // These are gone through a strip at once.
+        let gradient = mean.as_deref().map_or_else(|| first.addend().values(), Values::of);
+        let due_gradient = due.map(|due| due.gradient.values());
+        let by_strips = [Some(gradient), due_gradient, sending.values()].into_iter().flatten();
+        by_strips.for_each(|values| ahead.add(values, STRIP));
         for range in strips(len) {
             let [room, due_room] = &mut rooms;
             let gradient = match &mut mean {
@@ -173,7 +193,11 @@ impl Pass {
             let averages = averages.strip(range.clone());
             widest(
                 #[inline(always)]
-                || self.update(new, old, averages, gradient, due),
+                || {
+                    self.update(new, old, averages, gradient, due, |at| {
+                        ahead.fetch(range.start + at, STRETCH);
+                    })
+                },
             );
             sending.add(range.start, new);
         }
@@ -185,9 +209,9 @@ impl Pass {
         sending.block(weights, Some(Made { pass: *self, gradient }))
     }
 
-    /// Writes the new weights. If `due`, the update that made the old ones, with its mean gradient,
-    /// is not in moments and EMA yet, each element takes it in first, so that memory is read once
-    /// for both.
+    /// Writes the new weights, some at a time. If `due`, the update that made the old ones, with its mean
+    /// gradient, is not in moments and EMA yet, each element takes it in first, so that memory is read
+    /// once for both. Before those from each number on it calls `before`.
     #[inline(always)]
     fn update(
         &self,
@@ -196,22 +220,30 @@ impl Pass {
         averages: [&mut [f32]; 3],
         gradient: &[Value],
         due: Option<(&Self, &[Value])>,
+        before: impl Fn(usize),
     ) {
-        let len = new.len();
-        // One length for all, so that the loops need no bounds checks and are vectorised.
-        let (old, gradient) = (&old[..len], &gradient[..len]);
-        let [m, v, ema] = averages.map(|average| &mut average[..len]);
-        match due {
-            Some((due, due_gradient)) => {
-                let due_gradient = &due_gradient[..len];
-                for i in 0..len {
-                    due.average(due_gradient[i], old[i], [&mut m[i], &mut v[i], &mut ema[i]]);
-                    new[i] = self.step(gradient[i], old[i], m[i], v[i]);
+        let [m, v, ema] = averages;
+        for start in (0..new.len()).step_by(STRETCH) {
+            before(start);
+            let range = start..(start + STRETCH).min(new.len());
+            let len = range.len();
+            // One length for all, so that the loops need no bounds checks and are vectorised.
+            let (new, old) = (&mut new[range.clone()][..len], &old[range.clone()][..len]);
+            let gradient = &gradient[range.clone()][..len];
+            let [m, v, ema] =
+                [&mut *m, &mut *v, &mut *ema].map(|average| &mut average[range.clone()][..len]);
+            match due {
+                Some((due, due_gradient)) => {
+                    let due_gradient = &due_gradient[range][..len];
+                    for i in 0..len {
+                        due.average(due_gradient[i], old[i], [&mut m[i], &mut v[i], &mut ema[i]]);
+                        new[i] = self.step(gradient[i], old[i], m[i], v[i]);
+                    }
                 }
-            }
-            None => {
-                for i in 0..len {
-                    new[i] = self.step(gradient[i], old[i], m[i], v[i]);
+                None => {
+                    for i in 0..len {
+                        new[i] = self.step(gradient[i], old[i], m[i], v[i]);
+                    }
                 }
             }
         }

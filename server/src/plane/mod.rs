@@ -4,6 +4,7 @@
 //! chunks whose gradients are all there, leaves no trace when the order never comes.
 
 mod addend;
+mod ahead;
 mod averages;
 mod block;
 mod draft;
