@@ -36,6 +36,17 @@ pub(crate) enum Fault {
     Unfit { index: usize, value: f32 },
 }
 
+impl Fault {
+    /// Of two, the one to be named.
+    pub(super) fn gravest(self, other: Self) -> Self {
+        match (&self, &other) {
+            (Self::Unfit { .. }, Self::Corrupt(_)) => other,
+            (Self::Unfit { index: first, .. }, Self::Unfit { index, .. }) if index < first => other,
+            _ => self,
+        }
+    }
+}
+
 /// What is found out about a chunk of the contribution `ticket` while somebody reads it.
 #[derive(Debug)]
 struct Inspection {
@@ -127,7 +138,9 @@ impl Operand {
     /// What was found out, if something was to be.
     pub(super) fn verdict(self) -> Option<Verdict> {
         let Inspection { ticket, checksum, all_fit } = self.inspection?;
-        let Addend::Received(chunk, format) = &*self.addend else { return None };
+        let Addend::Received(chunk, format) = &*self.addend else {
+            unreachable!("what was computed is known");
+        };
         let result = match wire::verify(chunk, checksum.finish()) {
             Err(error) => Err(Fault::Corrupt(error)),
             Ok(()) if all_fit => Ok(()),

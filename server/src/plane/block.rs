@@ -18,7 +18,8 @@ use crate::coordinator::Update;
 
 /// Values between two looks at the checksum: all vectors' together fit a core's cache.
 pub(super) const STRIP: usize = 2048;
-/// Values between two looks ahead: as many lines of all vectors as a core can wait for at once.
+/// Values between two looks ahead. All lines of the next strip at once are slower than none: a core can
+/// wait for few at a time.
 const STRETCH: usize = 64;
 /// How far ahead: long enough for the lines to come, and so near that they are still in the first cache.
 const LEAD: usize = 512;
@@ -170,7 +171,8 @@ impl Pass {
         let Averages { moment1, moment2, ema, .. } = &*averages;
         let vectors = [&weights, &*block.weights, moment1, moment2, ema];
         vectors.into_iter().for_each(|vector| ahead.add(Values::of(vector), LEAD));
-        // These are gone through a strip at once.
+        // These are gone through a strip at once. What the mean is made of is not among them: a core that
+        // has just received a gradient has it in its own cache, and to ask for it so gained nothing.
         let gradient = mean.as_deref().map_or_else(|| first.addend().values(), Values::of);
         let due_gradient = due.map(|due| due.gradient.values());
         let by_strips = [Some(gradient), due_gradient, sending.values()].into_iter().flatten();

@@ -4,7 +4,10 @@
 //! the step will commit: so the update costs no time of its own. What is made is provisional. When
 //! a push is cut off, what was made of its chunks is dropped and made again from another's.
 //!
-//! Bookkeeping without threads: methods return jobs, and take their results in.
+//! Bookkeeping without threads: methods return jobs, and take their results in. Who receives a
+//! contribution is told here whether all of its chunks are good.
+
+mod arriving;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +16,7 @@ use hw2_common::ids::{GlobalStep, ReplicaId};
 use hw2_common::wire::Cut;
 use tokio::sync::oneshot;
 
+use self::arriving::Arriving;
 use super::addend::{Addend, Fault, Operand, Ticket, Verdict};
 use super::averages::Averages;
 use super::block::{self, Block, Pass};
@@ -58,32 +62,6 @@ struct Replica {
     leading: Option<Ticket>,
     /// The BN statistics of the one that counts.
     statistics: Option<Vec<f32>>,
-}
-
-/// A contribution on its way.
-#[derive(Debug)]
-struct Arriving {
-    replica: usize,
-    chunks: Vec<Arrival>,
-    /// Told once: when all chunks are found to be good, or the first that is not.
-    verdict: Option<oneshot::Sender<Result<(), Fault>>>,
-}
-
-/// One chunk of a contribution.
-#[derive(Debug, Default)]
-struct Arrival {
-    /// As long as somebody may need it.
-    addend: Option<Arc<Addend>>,
-    inspection: Inspection,
-}
-
-/// Of a chunk, by the first job that reads it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Inspection {
-    #[default]
-    Due,
-    UnderWay,
-    Passed,
 }
 
 /// Something to compute, away from the bookkeeping.
@@ -193,48 +171,48 @@ impl Draft {
         &self.version
     }
 
-    /// A contribution begins to arrive; gives where its verdict will come. One of a replica that
-    /// counts already is not wanted.
+    /// A contribution begins to arrive; gives where its verdict will come. One of a replica that counts
+    /// already is inspected like any other, and not kept.
     pub(super) fn begin(
         &mut self,
         ticket: Ticket,
         replica: ReplicaId,
-    ) -> Option<oneshot::Receiver<Result<(), Fault>>> {
+    ) -> oneshot::Receiver<Result<(), Fault>> {
         let index = replica.0 as usize;
-        let replica = &mut self.replicas[index];
-        if replica.statistics.is_some() {
-            return None;
-        }
-        replica.leading.get_or_insert(ticket);
-        let chunks = self.lanes.iter().map(|_| Arrival::default()).collect();
-        let (sender, verdict) = oneshot::channel();
-        let arriving = Arriving { replica: index, chunks, verdict: Some(sender) };
+        self.replicas[index].leading.get_or_insert(ticket);
+        let (arriving, verdict) = Arriving::new(index, self.lanes.len());
         self.arriving.insert(ticket, arriving);
-        Some(verdict)
+        verdict
     }
 
-    /// A chunk of a contribution is there. The first job that reads it finds out whether it is good; what
-    /// is made of it until then is as provisional as all else.
+    /// A chunk of a contribution is there. The first job that reads it, which is among those returned,
+    /// finds out whether it is good; what is made of it until then is as provisional as all else.
     pub(super) fn put(
         &mut self,
         ticket: Ticket,
         lane: usize,
         gradient: Addend,
     ) -> impl Iterator<Item = Job> + use<> {
-        let mut update = None;
+        let (mut update, mut inspection) = (None, None);
         if let Some(arriving) = self.arriving.get_mut(&ticket) {
-            arriving.chunks[lane].addend = Some(Arc::new(gradient));
-            let leads = self.replicas[arriving.replica].leading == Some(ticket);
-            update = leads.then(|| self.advance(lane)).flatten();
+            arriving.put(lane, gradient);
+            let Replica { leading, statistics } = &self.replicas[arriving.replica];
+            let (leads, counts) = (*leading == Some(ticket), statistics.is_some());
+            if leads && arriving.is_good() {
+                update = self.advance(lane);
+            }
+            inspection = self.inspection(ticket, lane);
+            if counts && !leads {
+                self.free(ticket, lane);
+            }
         }
-        update.into_iter().chain(self.inspection(ticket, lane))
+        update.into_iter().chain(inspection)
     }
 
-    /// Of a chunk that nobody reads for now.
+    /// Of a chunk that no job reads yet.
     fn inspection(&mut self, ticket: Ticket, lane: usize) -> Option<Job> {
-        let arrival = &mut self.arriving.get_mut(&ticket)?.chunks[lane];
-        let is_due = arrival.inspection == Inspection::Due;
-        let task = Task::Inspect(Box::new(is_due.then(|| arrival.operand(ticket)).flatten()?));
+        let operand = self.arriving.get_mut(&ticket)?.unread(lane, ticket)?;
+        let task = Task::Inspect(Box::new(operand));
         Some(Job { step: self.step, attempt: self.attempt, lane, task })
     }
 
@@ -264,7 +242,9 @@ impl Draft {
             false => self.lead(replica, Some(ticket)),
         };
         self.replicas[replica].statistics = Some(statistics);
-        self.arriving.retain(|other, arriving| *other == ticket || arriving.replica != replica);
+        // The others are compared with it, and need no memory for that.
+        let others = self.arriving.iter_mut().filter(|(other, _)| **other != ticket);
+        others.filter(|(_, it)| it.replica == replica).for_each(|(_, it)| it.free_all());
         jobs.into_iter().chain(self.advance_all()).collect()
     }
 
@@ -304,10 +284,9 @@ impl Draft {
     /// chunk, which can go.
     fn free_last(&mut self, lane: usize) {
         let mut open = self.replicas.iter().filter(|replica| replica.statistics.is_none());
-        if let (Some(Replica { leading: Some(ticket), .. }), None) = (open.next(), open.next())
-            && let Some(arriving) = self.arriving.get_mut(ticket)
-        {
-            arriving.chunks[lane].addend = None;
+        if let (Some(Replica { leading: Some(ticket), .. }), None) = (open.next(), open.next()) {
+            let ticket = *ticket;
+            self.free(ticket, lane);
         }
     }
 
@@ -395,62 +374,30 @@ impl Draft {
         Some(Job { step: self.step, attempt: self.attempt, lane: index, task })
     }
 
+    fn free(&mut self, ticket: Ticket, lane: usize) {
+        if let Some(arriving) = self.arriving.get_mut(&ticket) {
+            arriving.take(lane);
+        }
+    }
+
     /// Whether the chunk of the contribution that leads is there.
     fn has(&self, replica: usize, lane: usize) -> bool {
         let leading =
             self.replicas[replica].leading.and_then(|leading| self.arriving.get(&leading));
-        leading.is_some_and(|arriving| arriving.chunks[lane].addend.is_some())
+        leading.is_some_and(|arriving| arriving.has(lane))
     }
 
     /// The chunk of the contribution that leads, for a job.
     fn operand(&mut self, replica: usize, lane: usize) -> Option<Operand> {
         let leading = self.replicas[replica].leading?;
-        self.arriving.get_mut(&leading)?.chunks[lane].operand(leading)
+        self.arriving.get_mut(&leading)?.operand(lane, leading)
     }
 
     fn take_counted(&mut self, replica: usize, lane: usize) -> Option<Arc<Addend>> {
         let Replica { leading, statistics } = &self.replicas[replica];
         statistics.as_ref()?;
         let leading = leading.as_ref().expect("what counts leads");
-        self.arriving.get_mut(leading).expect("it is kept").chunks[lane].addend.take()
-    }
-}
-
-impl Arriving {
-    /// Takes in what was found out about a chunk.
-    fn inspected(&mut self, lane: usize, result: Result<(), Fault>) {
-        let arrival = &mut self.chunks[lane];
-        let verdict = match result {
-            Ok(()) => {
-                arrival.inspection = Inspection::Passed;
-                let passed = |arrival: &Arrival| arrival.inspection == Inspection::Passed;
-                self.chunks.iter().all(passed).then_some(Ok(()))
-            }
-            Err(fault) => {
-                arrival.addend = None;
-                Some(Err(fault))
-            }
-        };
-        if let Some(verdict) = verdict
-            && let Some(sender) = self.verdict.take()
-        {
-            // Nobody may wait for it any more.
-            let _ = sender.send(verdict);
-        }
-    }
-}
-
-impl Arrival {
-    /// For a job, which inspects it if no other has begun to.
-    fn operand(&mut self, ticket: Ticket) -> Option<Operand> {
-        let addend = Arc::clone(self.addend.as_ref()?);
-        Some(match self.inspection {
-            Inspection::Due => {
-                self.inspection = Inspection::UnderWay;
-                Operand::unknown(addend, ticket)
-            }
-            Inspection::UnderWay | Inspection::Passed => Operand::known(addend),
-        })
+        self.arriving.get_mut(leading).expect("it is kept").take(lane)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The data plane: everything that touches tensors, computed on threads of its own.
+//! The data plane: everything that touches tensors, computed on threads of its own; only a chunk that
+//! nothing can be made of yet is inspected by the thread that brings it.
 //!
 //! It does what the coordinator ordered and decides nothing. What it does beforehand, the update of
 //! chunks whose gradients are all there, leaves no trace when the order never comes.
@@ -11,28 +12,29 @@ mod draft;
 mod ema;
 mod optimizer;
 mod pool;
+mod staging;
 mod threads;
 mod version;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-use hw2_common::ids::{Assignment, GlobalStep, VersionId};
+use hw2_common::ids::{GlobalStep, VersionId};
 use hw2_common::job::Job;
 use hw2_common::state::{Flat, Vectors};
 use hw2_common::trace;
 use hw2_common::wire::{self, Cut};
-use hw2_proto::v1::{Chunk, VectorKind};
-use tokio::sync::{oneshot, watch};
+use hw2_proto::v1::VectorKind;
+use tokio::sync::watch;
 
 use crate::coordinator::Update;
-use addend::{Addend, Ticket};
 pub(crate) use addend::{Fault, first_unfit};
 use averages::Averages;
 use block::{Block, Pass};
 use draft::Draft;
 use pool::Pool;
+pub(crate) use staging::{Staging, Tensors};
 use threads::Threads;
 use version::Versions;
 pub(crate) use version::{Next, Reading, Version};
@@ -69,22 +71,6 @@ struct State {
     draft: Option<Draft>,
     /// Whether it is to commit when all of it is made.
     committing: bool,
-}
-
-/// The tensors of a contribution that is being received; dropping it withdraws them.
-pub(crate) struct Staging {
-    plane: Plane,
-    /// None when the tensors are not wanted.
-    ticket: Option<Ticket>,
-    /// Whether all chunks are good; none when nobody looks at them.
-    verdict: Option<oneshot::Receiver<Result<(), Fault>>>,
-}
-
-/// The tensors of a contribution that is complete.
-pub(crate) struct Tensors {
-    pub(crate) gradient: Staging,
-    /// BN statistics of the micro-batch, (buffers).
-    pub(crate) statistics: Vec<f32>,
 }
 
 /// A plane that may be gone.
@@ -168,23 +154,13 @@ impl Plane {
         self.0.changes.send_replace(());
     }
 
-    /// The contribution to `assignment` begins to arrive.
-    pub(crate) fn stage(&self, assignment: Assignment) -> Staging {
-        let Assignment { step, replica } = assignment;
-        let ticket = Ticket(self.0.tickets.fetch_add(1, Ordering::Relaxed));
-        let mut state = self.0.lock();
-        let draft = state.draft.as_mut().filter(|draft| draft.step() == step);
-        let verdict = draft.and_then(|draft| draft.begin(ticket, replica));
-        Staging { plane: self.clone(), ticket: verdict.is_some().then_some(ticket), verdict }
-    }
-
     /// A contribution counts.
     ///
     /// # Panics
     /// If it is not one to the step under way, or not the first of its replica.
     pub(crate) fn count(&self, tensors: Tensors) {
-        let Tensors { mut gradient, statistics } = tensors;
-        let ticket = gradient.ticket.take().expect("what counts was wanted");
+        let Tensors { gradient, statistics } = tensors;
+        let ticket = gradient.keep();
         let mut state = self.0.lock();
         let draft = state.draft.as_mut().expect("what counts is of the step under way");
         let jobs = draft.count(ticket, statistics);
@@ -361,46 +337,6 @@ fn work(shared: &Arc<Shared>, job: draft::Job) {
     shared.tell(is_done);
     if let Some(job) = next {
         Arc::clone(shared).spawn(job);
-    }
-}
-
-impl Staging {
-    /// Chunk number `chunk` of the gradient is there, as it arrived.
-    pub(crate) fn put(&self, chunk: usize, gradient: Chunk) {
-        let Some(ticket) = self.ticket else { return };
-        let gradient = Addend::Received(gradient, self.plane.0.job.config.wire);
-        let mut state = self.plane.0.lock();
-        let jobs = state.draft.as_mut().map(|draft| draft.put(ticket, chunk, gradient));
-        drop(state);
-        for job in jobs.into_iter().flatten() {
-            match job.is_inspection() {
-                // It is in this core's cache now.
-                true => work(&self.plane.0, job),
-                false => Arc::clone(&self.plane.0).spawn(job),
-            }
-        }
-    }
-
-    /// All chunks are there: waits until somebody has looked at each of them, or nobody wants them any
-    /// more.
-    ///
-    /// # Errors
-    /// The first one that was found that cannot be used.
-    pub(crate) async fn verify(&mut self) -> Result<(), Fault> {
-        match self.verdict.take() {
-            Some(verdict) => verdict.await.unwrap_or(Ok(())),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
-        let mut state = self.plane.0.lock();
-        let jobs = state.draft.as_mut().map(|draft| draft.withdraw(ticket));
-        drop(state);
-        self.plane.spawn(jobs.into_iter().flatten());
     }
 }
 

@@ -249,7 +249,7 @@ impl<'a> Arriving<'a> {
                 if let Some(trace) = &mut self.trace {
                     trace.passes(index);
                 }
-                self.staging.put(index, chunk);
+                self.staging.put(index, chunk).or_else(|fault| self.fault(fault))?;
             }
             VectorKind::BatchStatistics => {
                 self.statistics.add(&chunk).map_err(|error| invalid(&error))?;
@@ -276,9 +276,22 @@ impl<'a> Arriving<'a> {
         }
     }
 
+    /// Something is wrong with the gradient.
+    fn fault(&mut self, fault: Fault) -> Result<(), Status> {
+        match fault {
+            Fault::Corrupt(error) => Err(invalid(&error)),
+            // What is said of the gradient tells most: statistics and loss follow from the same numbers.
+            Fault::Unfit { index, value } => {
+                let what = place(index, value, &self.receiver.layout.params);
+                self.non_finite = Some(format!("gradient of {what}"));
+                Ok(())
+            }
+        }
+    }
+
     async fn finish(mut self, worker: WorkerId) -> Result<(Share, Tensors), Status> {
         let shard = self.receiver.shard;
-        let result = match (self.result, shard.is_coordinator()) {
+        let result = match (self.result.take(), shard.is_coordinator()) {
             (None, true) => return Err(Status::invalid_argument("a push without result")),
             (Some(_), false) => {
                 return Err(Status::invalid_argument("a result is for the first server"));
@@ -286,15 +299,7 @@ impl<'a> Arriving<'a> {
             (result, _) => result,
         };
         self.gradient.check_complete().map_err(|error| invalid(&error))?;
-        match self.staging.verify().await {
-            Ok(()) => {}
-            Err(Fault::Corrupt(error)) => return Err(invalid(&error)),
-            // What is said of the gradient tells most: statistics and loss follow from the same numbers.
-            Err(Fault::Unfit { index, value }) => {
-                let what = place(index, value, &self.receiver.layout.params);
-                self.non_finite = Some(format!("gradient of {what}"));
-            }
-        }
+        self.staging.verify().await.or_else(|fault| self.fault(fault))?;
         let digest = self.statistics.digest();
         let statistics = self.statistics.finish().map_err(|error| invalid(&error))?;
         let rest = |result| {

@@ -82,6 +82,24 @@ async fn bad_pushes_are_invalid_and_change_nothing() {
 }
 
 #[tokio::test]
+async fn a_repeat_that_is_damaged_is_refused_and_not_taken_for_other_bits() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (_, expected) = run(&job(dirs[0].path()), 1).await;
+    let served = start(&job(dirs[1].path()));
+    let mut worker = at_step_0(&served.address).await;
+    let assignment = Assignment { step: GlobalStep(0), replica: ReplicaId(1) };
+    assert_eq!(worker.push(assignment).await.unwrap(), Outcome::Counted);
+    let mut messages = worker.messages(assignment);
+    let Some(Message::Chunk(chunk)) = &mut messages[1].message else { panic!("a chunk") };
+    chunk.crc32c ^= 1;
+    let status = worker.push_messages(messages).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    assert!(status.message().contains("CRC32C"), "{status}");
+    worker.work().await.unwrap();
+    assert_eq!(digest(&served.outcome().await), expected);
+}
+
+#[tokio::test]
 async fn a_message_that_is_too_large_is_refused_before_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let served = start(&job(dir.path()));

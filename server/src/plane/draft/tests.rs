@@ -41,7 +41,7 @@ impl Bench {
     }
 
     fn begin(&mut self, ticket: u64, replica: u32) -> oneshot::Receiver<Result<(), Fault>> {
-        self.draft.begin(Ticket(ticket), ReplicaId(replica)).unwrap()
+        self.draft.begin(Ticket(ticket), ReplicaId(replica))
     }
 
     fn put(&mut self, ticket: u64, value: f32, lane: usize) {
@@ -170,7 +170,15 @@ fn the_chunks_of_a_second_push_wait_until_they_are_needed() {
     bench.withdraw(1);
     bench.withdraw(2);
     assert!(bench.made_of(&[0.5]), "what counts is not withdrawn");
-    assert!(bench.draft.begin(Ticket(3), ReplicaId(0)).is_none());
+    // What comes late is inspected, and not kept.
+    for (ticket, value) in [(3, 0.5), (4, 1e20)] {
+        let mut verdict = bench.begin(ticket, 0);
+        (0..CHUNKS).for_each(|lane| bench.put(ticket, value, lane));
+        let expected = (value == 1e20).then_some(Fault::Unfit { index: 0, value });
+        assert_eq!(verdict.try_recv(), Ok(expected.map_or(Ok(()), Err)));
+        assert!(!bench.draft.arriving[&Ticket(ticket)].has(0));
+    }
+    assert!(bench.made_of(&[0.5]));
 }
 
 #[test]
@@ -191,8 +199,8 @@ fn a_late_result_of_what_was_withdrawn_is_dropped() {
 fn the_memory_of_what_was_added_is_free() {
     let mut bench = Bench::new(4);
     (0..3).for_each(|replica| bench.push(replica.into(), replica, 1.0));
-    let chunks = bench.draft.arriving.values().flat_map(|arriving| &arriving.chunks);
-    assert_eq!(chunks.filter(|arrival| arrival.addend.is_some()).count(), 0);
+    let has = |arriving: &Arriving| (0..CHUNKS).any(|lane| arriving.has(lane));
+    assert!(!bench.draft.arriving.values().any(has));
     bench.push(3, 3, 1.0);
     assert!(bench.made_of(&[1.0; 4]));
 }
@@ -259,4 +267,36 @@ fn a_chunk_that_is_not_good_is_named_and_nothing_is_made_of_it() {
     bench.withdraw(1);
     bench.push(2, 0, 0.25);
     assert!(bench.made_of(&[0.25]));
+}
+
+#[test]
+fn what_is_made_with_a_bad_chunk_is_made_again_without_it() {
+    let bad = |index| Ok(Err(Fault::Unfit { index, value: f32::INFINITY }));
+    // The bad one is the last of two replicas: the update finds it out.
+    let mut bench = Bench::new(2);
+    bench.push(1, 0, 0.5);
+    let mut verdict = bench.begin(2, 1);
+    bench.put(2, f32::INFINITY, 1);
+    assert!(verdict.try_recv().is_err(), "of several, the first in the vector is named");
+    bench.put(2, f32::INFINITY, 0);
+    assert_eq!(verdict.try_recv(), bad(0));
+    bench.withdraw(2);
+    bench.push(3, 1, 0.25);
+    assert!(bench.made_of(&[0.5, 0.25]));
+    // An update that was given up finds it out when another has used the chunk.
+    let mut bench = Bench::new(2);
+    bench.kept = Some(Vec::new());
+    let mut verdict = bench.begin(1, 0);
+    bench.begin(2, 1);
+    (0..CHUNKS).for_each(|lane| bench.put(2, 9.0, lane));
+    (0..CHUNKS).for_each(|lane| bench.put(1, f32::INFINITY, lane));
+    let late = bench.kept.take().unwrap();
+    bench.withdraw(2);
+    bench.push(3, 1, 0.25);
+    assert!(bench.draft.is_made());
+    bench.work(late);
+    assert_eq!(verdict.try_recv(), bad(0));
+    bench.withdraw(1);
+    bench.push(4, 0, 0.5);
+    assert!(bench.made_of(&[0.5, 0.25]));
 }

@@ -1,0 +1,100 @@
+//! A contribution that is being received, as the one that receives it sees it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hw2_common::ids::Assignment;
+use hw2_proto::v1::Chunk;
+use tokio::sync::oneshot;
+
+use super::addend::{Addend, Fault, Ticket};
+use super::{Plane, work};
+
+/// The tensors of a contribution that is being received; dropping it withdraws them.
+pub(crate) struct Staging {
+    plane: Plane,
+    /// None when the tensors are not of the step under way: nobody wants them.
+    ticket: Option<Ticket>,
+    /// Whether all chunks are good; none when nobody looks at them.
+    verdict: Option<oneshot::Receiver<Result<(), Fault>>>,
+    /// The same, when it is known.
+    told: Option<Result<(), Fault>>,
+}
+
+/// The tensors of a contribution that is complete.
+pub(crate) struct Tensors {
+    pub(crate) gradient: Staging,
+    /// BN statistics of the micro-batch, (buffers).
+    pub(crate) statistics: Vec<f32>,
+}
+
+impl Plane {
+    /// The contribution to `assignment` begins to arrive.
+    pub(crate) fn stage(&self, assignment: Assignment) -> Staging {
+        let Assignment { step, replica } = assignment;
+        let ticket = Ticket(self.0.tickets.fetch_add(1, Ordering::Relaxed));
+        let mut state = self.0.lock();
+        let draft = state.draft.as_mut().filter(|draft| draft.step() == step);
+        let verdict = draft.map(|draft| draft.begin(ticket, replica));
+        let ticket = verdict.is_some().then_some(ticket);
+        Staging { plane: self.clone(), ticket, verdict, told: None }
+    }
+}
+
+impl Staging {
+    /// Chunk number `chunk` of the gradient is there, as it arrived.
+    ///
+    /// # Errors
+    /// It or one before it is known to be corrupt.
+    pub(crate) fn put(&mut self, chunk: usize, gradient: Chunk) -> Result<(), Fault> {
+        let Some(ticket) = self.ticket else { return Ok(()) };
+        let gradient = Addend::Received(gradient, self.plane.0.job.config.wire);
+        let mut state = self.plane.0.lock();
+        let jobs = state.draft.as_mut().map(|draft| draft.put(ticket, chunk, gradient));
+        drop(state);
+        for job in jobs.into_iter().flatten() {
+            match job.is_inspection() {
+                // By this thread, in whose core's cache it is now.
+                true => work(&self.plane.0, job),
+                false => Arc::clone(&self.plane.0).spawn(job),
+            }
+        }
+        if let Some(Ok(told)) = self.verdict.as_mut().map(oneshot::Receiver::try_recv) {
+            (self.told, self.verdict) = (Some(told), None);
+        }
+        match &self.told {
+            Some(Err(fault @ Fault::Corrupt(_))) => Err(fault.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// All chunks are there: waits until each has been looked at, or the step is over.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(crate) async fn verify(&mut self) -> Result<(), Fault> {
+        match (self.told.take(), self.verdict.take()) {
+            (Some(told), _) => told,
+            (None, Some(verdict)) => verdict.await.unwrap_or(Ok(())),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// It counts, and is not withdrawn any more.
+    ///
+    /// # Panics
+    /// If it is not of the step under way.
+    pub(super) fn keep(mut self) -> Ticket {
+        self.ticket.take().expect("what counts is of the step under way")
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut state = self.plane.0.lock();
+        let jobs = state.draft.as_mut().map(|draft| draft.withdraw(ticket));
+        drop(state);
+        self.plane.spawn(jobs.into_iter().flatten());
+    }
+}
