@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hw2_common::ids::Assignment;
+use hw2_common::wire::WireError;
 use hw2_proto::v1::Chunk;
 use tokio::sync::oneshot;
 
@@ -46,7 +47,7 @@ impl Staging {
     ///
     /// # Errors
     /// It or one before it is known to be corrupt.
-    pub(crate) fn put(&mut self, chunk: usize, gradient: Chunk) -> Result<(), Fault> {
+    pub(crate) fn put(&mut self, chunk: usize, gradient: Chunk) -> Result<(), WireError> {
         let Some(ticket) = self.ticket else { return Ok(()) };
         let gradient = Addend::Received(gradient, self.plane.0.job.config.wire);
         let mut state = self.plane.0.lock();
@@ -63,7 +64,7 @@ impl Staging {
             (self.told, self.verdict) = (Some(told), None);
         }
         match &self.told {
-            Some(Err(fault @ Fault::Corrupt(_))) => Err(fault.clone()),
+            Some(Err(Fault::Corrupt(error))) => Err(error.clone()),
             _ => Ok(()),
         }
     }

@@ -249,7 +249,7 @@ impl<'a> Arriving<'a> {
                 if let Some(trace) = &mut self.trace {
                     trace.passes(index);
                 }
-                self.staging.put(index, chunk).or_else(|fault| self.fault(fault))?;
+                self.staging.put(index, chunk).map_err(|error| invalid(&error))?;
             }
             VectorKind::BatchStatistics => {
                 self.statistics.add(&chunk).map_err(|error| invalid(&error))?;
