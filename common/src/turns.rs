@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::wire::FRAME_BYTES;
 
@@ -21,6 +22,15 @@ pub struct Turns<C> {
     connection: C,
     /// Bytes of the present turn.
     read: usize,
+}
+
+/// A runtime for the connections of one thread. While something arrives it has one turn after the other to
+/// give: so after each it looks for what other threads have to say, which would wait for 31 of them.
+///
+/// # Errors
+/// The system gives no more event queues.
+pub fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().global_queue_interval(1).build()
 }
 
 impl<C> Turns<C> {
@@ -105,6 +115,30 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    #[test]
+    fn the_word_of_another_thread_waits_for_one_turn() {
+        let (say, word) = tokio::sync::oneshot::channel();
+        let turns = runtime().unwrap().block_on(async {
+            let listening = tokio::spawn(word);
+            let reading = tokio::spawn(async move {
+                // It is said, and this thread knows, before the next turn.
+                std::thread::spawn(move || say.send(()).unwrap()).join().unwrap();
+                let mut turns = 0;
+                std::future::poll_fn(|context| {
+                    if listening.is_finished() {
+                        return Poll::Ready(turns);
+                    }
+                    turns += 1;
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                })
+                .await
+            });
+            reading.await.unwrap()
+        });
+        assert!(turns <= 2, "{turns}");
     }
 
     /// Bytes read until the reader is to wait.

@@ -7,8 +7,8 @@ use hw2_common::config::WireFormat;
 use hw2_common::wire::{self, Checksum, Values, WireError};
 use hw2_proto::v1::Chunk;
 
-use super::block::{STRIP, strips, widest};
-use super::pool::Buffer;
+use super::pool::{Buffer, Pool};
+use super::strips::{TILE, strips, widest};
 
 /// A contribution that is being received. No two have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,8 +24,8 @@ pub(super) enum Addend {
 /// A number in f32, at any alignment.
 pub(super) type Value = [u8; size_of::<f32>()];
 
-/// Room for the numbers of a strip.
-pub(super) type Strip = [f32; STRIP];
+/// Room for the numbers of a tile.
+pub(super) type Tile = [f32; TILE];
 
 /// Why a chunk that arrived cannot be used.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,17 +78,10 @@ impl Addend {
         }
     }
 
-    /// Some of the numbers, where they are or in `room` for them.
-    pub(super) fn strip<'a>(&'a self, range: Range<usize>, room: &'a mut Strip) -> &'a [Value] {
-        let values = self.values().slice(range);
-        values.as_f32().unwrap_or_else(|| {
-            let room = &mut room[..values.len()];
-            widest(
-                #[inline(always)]
-                || values.copy_to(room),
-            );
-            bytemuck::cast_slice(room)
-        })
+    /// The numbers of a tile, where they are or in `room` for them.
+    #[inline(always)]
+    pub(super) fn tile<'a>(&'a self, range: Range<usize>, room: &'a mut Tile) -> &'a [Value] {
+        in_f32(self.values().slice(range), room)
     }
 }
 
@@ -108,30 +101,39 @@ impl Operand {
         &self.addend
     }
 
-    /// The next numbers; each pass asks for all of them in order.
-    pub(super) fn next(&mut self, range: Range<usize>) -> Values<'_> {
+    /// Takes some bytes into the checksum that is made; each pass takes all of them in order.
+    pub(super) fn add_to_checksum(&mut self, range: Range<usize>) {
+        if let Some(inspection) = &mut self.inspection {
+            inspection.checksum.update(self.addend.values().slice(range).bytes());
+        }
+    }
+
+    /// Some of the numbers; each pass asks for all of them once.
+    #[inline(always)]
+    pub(super) fn values(&mut self, range: Range<usize>) -> Values<'_> {
         let values = self.addend.values().slice(range);
         if let Some(inspection) = &mut self.inspection {
-            inspection.checksum.update(values.bytes());
-            inspection.all_fit &= all_fit(values);
+            inspection.all_fit &= values.all(fits);
         }
         values
     }
 
-    /// As [`Addend::strip`] of the next numbers.
-    pub(super) fn next_strip<'a>(
-        &'a mut self,
-        range: Range<usize>,
-        room: &'a mut Strip,
-    ) -> &'a [Value] {
-        self.next(range.clone());
-        self.addend.strip(range, room)
+    /// Those of a tile, where they are or in `room` for them.
+    #[inline(always)]
+    pub(super) fn tile<'a>(&'a mut self, range: Range<usize>, room: &'a mut Tile) -> &'a [Value] {
+        in_f32(self.values(range), room)
     }
 
     /// Reads all of it for nothing else but the verdict.
     pub(super) fn inspect(&mut self) {
-        for range in strips(self.addend.values().len()) {
-            self.next(range);
+        for strip in strips(self.addend.values().len()) {
+            self.add_to_checksum(strip.clone());
+            widest(
+                #[inline(always)]
+                || {
+                    self.values(strip);
+                },
+            );
         }
     }
 
@@ -152,6 +154,28 @@ impl Operand {
         };
         Some(Verdict { ticket, result })
     }
+}
+
+#[inline(always)]
+fn in_f32<'a>(values: Values<'a>, room: &'a mut Tile) -> &'a [Value] {
+    values.as_f32().unwrap_or_else(|| {
+        let room = &mut room[..values.len()];
+        values.copy_to(room);
+        bytemuck::cast_slice(room)
+    })
+}
+
+/// The sum of two, in new memory.
+pub(super) fn sum(a: &Addend, b: &Addend, pool: &Pool) -> Buffer {
+    let mut sum = pool.take(a.values().len());
+    widest(
+        #[inline(always)]
+        || {
+            a.values().copy_to(&mut sum);
+            b.values().add_to(&mut sum);
+        },
+    );
+    sum
 }
 
 /// Whether the update can bear a value. Its square must be finite too: then the sum over any number
@@ -176,4 +200,35 @@ pub(crate) fn first_unfit(values: Values<'_>) -> Option<(usize, f32)> {
     }
     let mut all = (0..values.len()).map(|index| (index, values.at(index)));
     all.find(|(_, value)| !fits(*value))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use bytes::Bytes;
+    use hw2_proto::v1::VectorKind;
+
+    use super::*;
+
+    /// `values` as a frame holds them: behind other bytes.
+    pub(in super::super) fn received(values: &[f32], wire: WireFormat) -> Addend {
+        let mut bytes = vec![0; 1 + values.len() * wire.bytes()];
+        wire::encode(values, &mut bytes[1..], wire);
+        let mut checksum = Checksum::default();
+        checksum.update(&bytes[1..]);
+        let crc32c = checksum.finish();
+        let values = Bytes::from(bytes).slice(1..);
+        let kind = VectorKind::Gradient.into();
+        Addend::Received(Chunk { kind, start: 0, crc32c, values }, wire)
+    }
+
+    #[test]
+    fn a_sum_is_by_element() {
+        let pool = Pool::default();
+        for wire in [WireFormat::F32, WireFormat::Bf16] {
+            let first = sum(&received(&[1.0, 2.0], wire), &received(&[0.5, -2.0], wire), &pool);
+            assert_eq!(*first, [1.5, 0.0]);
+            let second = sum(&Addend::Computed(first), &received(&[1.0, 1.0], wire), &pool);
+            assert_eq!(*second, [2.5, 1.0]);
+        }
+    }
 }

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use hw2_common::wire::Checksum;
 use hw2_proto::v1::{Chunk, VectorKind};
 
-use super::block::{self, Block, Made};
+use super::block::{Block, Made};
 use super::pool::Buffer;
+use super::strips::{TILE, tiles, widest};
 
 /// The averages of one chunk. They change where they are, and so take in no update before it is
 /// committed: they may be one behind the weights. Whoever needs them as they were keeps a clone.
@@ -35,27 +36,27 @@ impl Averages {
     /// Takes in what is due.
     pub(super) fn settle(&mut self, block: &Block) {
         let Some(Made { pass, gradient }) = self.due(block) else { return };
-        let mut room = [0.0; block::STRIP];
-        for range in block::strips(block.weights.len()) {
-            let len = range.len();
-            // One length for all, so that the loop needs no bounds checks and is vectorised.
-            let weights = &block.weights[range.clone()][..len];
-            let gradient = &gradient.strip(range.clone(), &mut room)[..len];
-            let [m, v, ema] = self.strip(range).map(|average| &mut average[..len]);
-            block::widest(
-                #[inline(always)]
-                || {
+        let mut room = [0.0; TILE];
+        widest(
+            #[inline(always)]
+            || {
+                for tile in tiles(0..block.weights.len()) {
+                    let len = tile.len();
+                    // One length for all, so that the loop needs no bounds checks and is vectorised.
+                    let weights = &block.weights[tile.clone()][..len];
+                    let gradient = &gradient.tile(tile.clone(), &mut room)[..len];
+                    let [m, v, ema] = self.range(tile).map(|average| &mut average[..len]);
                     for i in 0..len {
                         pass.average(gradient[i], weights[i], [&mut m[i], &mut v[i], &mut ema[i]]);
                     }
-                },
-            );
-        }
+                }
+            },
+        );
         self.update = pass.number;
     }
 
     /// A range of the moments and of the EMA.
-    pub(super) fn strip(&mut self, range: Range<usize>) -> [&mut [f32]; 3] {
+    pub(super) fn range(&mut self, range: Range<usize>) -> [&mut [f32]; 3] {
         let averages = [&mut self.moment1, &mut self.moment2, &mut self.ema];
         averages.map(|average| &mut average[range.clone()])
     }

@@ -17,9 +17,10 @@ use hw2_common::wire::Cut;
 use tokio::sync::oneshot;
 
 use self::arriving::Arriving;
-use super::addend::{Addend, Fault, Operand, Ticket, Verdict};
+use super::addend::{self, Addend, Fault, Operand, Ticket, Verdict};
 use super::averages::Averages;
-use super::block::{self, Block, Pass};
+use super::block::Block;
+use super::pass::Pass;
 use super::pool::{Buffer, Pool};
 use super::version::Version;
 
@@ -133,7 +134,7 @@ impl Job {
                 operand.inspect();
                 (Product::Nothing, vec![*operand])
             }
-            Task::Sum(a, b) => (Product::Sum(block::sum(&a, &b, pool)), Vec::new()),
+            Task::Sum(a, b) => (Product::Sum(addend::sum(&a, &b, pool)), Vec::new()),
             Task::Update(pass, mut operands) => {
                 let mut averages = averages.lock().unwrap_or_else(PoisonError::into_inner);
                 let averages = Arc::make_mut(&mut averages);

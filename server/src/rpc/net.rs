@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hw2_common::connection::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
+use hw2_common::turns;
 use hw2_common::wire::{self, FRAME_BYTES, MESSAGE_BYTES_MAX};
 use hw2_proto::v1::control_server::ControlServer;
 use hw2_proto::v1::followers_server::FollowersServer;
@@ -92,7 +93,7 @@ impl Edge {
         for number in 0..cores.clamp(THREADS_MIN, THREADS_MAX) | 1 {
             let (lane, connections) = mpsc::unbounded_channel();
             let (services, stop) = (services.clone(), stop.clone());
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = turns::runtime()?;
             let name = format!("hw2-io-{number}");
             threads.push(std::thread::Builder::new().name(name).spawn(move || {
                 runtime.block_on(serve::<C>(connections, services, stop));

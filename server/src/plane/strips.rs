@@ -1,0 +1,32 @@
+//! How the loops over a chunk are cut, and with which vectors they are computed.
+
+use std::ops::Range;
+
+/// Values between two looks at a checksum: all vectors' together fit a core's second cache.
+pub(super) const STRIP: usize = 2048;
+/// Values that go through all of the arithmetic before the next ones: those are in the first cache.
+pub(super) const TILE: usize = 256;
+
+/// The ranges of the strips of a chunk.
+pub(super) fn strips(len: usize) -> impl Iterator<Item = Range<usize>> {
+    cut(0..len, STRIP)
+}
+
+/// The ranges of the tiles of a strip.
+#[inline(always)]
+pub(super) fn tiles(strip: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    cut(strip, TILE)
+}
+
+#[inline(always)]
+fn cut(range: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(most).map(move |start| start..(start + most).min(end))
+}
+
+/// Computes with the widest vectors that this CPU has. The bits are those of any CPU: an operation
+/// by element gives one result at every width, and none is fused. `loops` must be `inline(always)`:
+/// what is called is not compiled for them.
+pub(super) fn widest<R>(loops: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(loops)
+}
