@@ -62,7 +62,7 @@ pub(super) struct Verdict {
     pub(super) result: Result<(), Fault>,
 }
 
-/// An addend as a pass reads it, strip by strip. The first pass that does inspects it: reading it for
+/// An addend as a pass reads it: its bytes strip by strip, its numbers tile by tile. The first pass that does inspects it: reading it for
 /// this alone would cost as much again.
 #[derive(Debug)]
 pub(super) struct Operand {
@@ -156,6 +156,7 @@ impl Operand {
     }
 }
 
+/// `values`, where they are if they are f32, else decoded into `room`.
 #[inline(always)]
 fn in_f32<'a>(values: Values<'a>, room: &'a mut Tile) -> &'a [Value] {
     values.as_f32().unwrap_or_else(|| {

@@ -1,8 +1,8 @@
 //! Has memory fetched into the cache before a loop gets there.
 //!
 //! A CPU sees by itself that a loop reads on and on, but anew on each page of 4 KiB, and only of so many
-//! vectors at once: an update goes through more of them. ARCHITECTURE.md has what
-//! it gains to be told what is next.
+//! vectors at once: an update goes through more of them. ARCHITECTURE.md has what it gains to be told
+//! what is next.
 
 #![allow(unsafe_code)]
 

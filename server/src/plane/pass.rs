@@ -142,7 +142,7 @@ impl Pass {
     fn mean(&self, mean: &mut [f32], operands: &mut [Operand], range: Range<usize>) {
         let (first, others) = operands.split_first_mut().expect("a step has one replica at least");
         first.values(range.clone()).copy_to(mean);
-        // Not `for_each`, which is not compiled for the vectors of who calls it.
+        // Not `for_each`: so large a closure is not inlined, and so not compiled for the widest vectors.
         for other in others {
             other.values(range.clone()).add_to(mean);
         }
