@@ -11,8 +11,8 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, Command};
 
-/// Exit code of a worker that left in good order before the run was over (sysexits' EX_TEMPFAIL), so
-/// that whoever started it can tell.
+/// Exit code of a worker that left, or of a whole run that was stopped, in good order before the run
+/// was over (sysexits' EX_TEMPFAIL), so that whoever started it can tell.
 pub const EXIT_EARLY: u8 = 75;
 
 const LEFT_EARLY: i32 = EXIT_EARLY as i32;

@@ -31,7 +31,7 @@ Many machines:
   hw2 worker --ps HOST:50051                   as many as there are, at any time
 
 Exit code: 0 success, 1 failure, 2 a command line or config that means nothing, or a GPU that is
-not there; of a worker 75 when it left in good order before the run was over.";
+not there, 75 a run that was stopped, or a worker that left, in good order before the run was over.";
 
 /// Trains image classifiers on whatever machines there are: one parameter server, any number of
 /// workers, one result
@@ -80,9 +80,9 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let done = match command {
-        Command::Demo(args) => demo::run(&args),
+        Command::Demo(args) => return demo::run(&args),
         Command::Split(args) => split::run(&args),
-        Command::Train(args) => train::run(&args),
+        Command::Train(args) => return train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Server(args) => server::run(args),

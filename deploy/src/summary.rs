@@ -1,10 +1,12 @@
 //! What a run came to: its evaluations, its best, and where its checkpoints lie.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use hw2_common::checkpoint::{Which, file_name, find, list};
+use hw2_common::child::EXIT_EARLY;
 use hw2_server::curve::{self, Line};
 use serde::Serialize;
 
@@ -72,6 +74,11 @@ impl Summary {
         })
     }
 
+    /// What the command that ran it exits with.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(if self.interrupted { EXIT_EARLY } else { 0 })
+    }
+
     fn table(&self) -> Table {
         let columns = ["step", "top-1", "top-5", "loss", "lr"].map(Column::Right);
         let mut table = Table::new(columns);
@@ -113,7 +120,7 @@ impl Report for Summary {
         lines.extend(newest.map(|path| format!("newest checkpoint: {}", path.display())));
         let best = self.best_checkpoint.as_ref().filter(|path| Some(*path) != newest);
         lines.extend(best.map(|path| format!("best checkpoint:   {}", path.display())));
-        let (program, out) = (output::program(), self.run_dir.display());
+        let (program, out) = (output::program(), output::typed(&self.run_dir));
         if self.interrupted {
             let workers = self.workers;
             lines.push(format!(

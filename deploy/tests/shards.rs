@@ -194,6 +194,10 @@ fn servers_that_are_none_of_the_run_are_refused() {
     refused(&follower("2/3"), &["shard 2/3 in a run on 2 servers"]);
     refused(&["server", "--listen", &free, "--shard", "1/2"], &["--coordinator"]);
     refused(&["server", "--listen", &free, "--shard", "2/2"], &["there is no 2 of 2"]);
+    for flag in [["--set", "seed=2"], ["--data", "data"], ["--trace", "trace.json"]] {
+        let line = [follower("1/2").as_slice(), &flag].concat();
+        refused(&line, &[flag[0], "is for the first server"]);
+    }
     let worker = |ps: &str| -> Vec<String> {
         ["worker", "--device", "cpu", "--ps", ps].map(str::to_owned).to_vec()
     };

@@ -103,10 +103,8 @@ fn follow_coordinator(
     coordinator: Address,
     listener: Listener,
 ) -> anyhow::Result<()> {
-    let ServerArgs { shard, run_dir, trace, .. } = args;
-    if trace.is_some() {
-        bail!("--trace is for the first server: its file has what its followers do too");
-    }
+    args.refuse_what_is_the_coordinators()?;
+    let ServerArgs { shard, run_dir, .. } = args;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let reason = runtime.block_on(async {
         tracing::info!("{shard} listening on {}", listener.address()?);
@@ -118,6 +116,24 @@ fn follow_coordinator(
 }
 
 impl ServerArgs {
+    /// Refuses what a follower would not heed.
+    fn refuse_what_is_the_coordinators(&self) -> anyhow::Result<()> {
+        let given = [
+            ("--config", self.config.is_some()),
+            ("--profile", self.profile.is_some()),
+            ("--data", self.data.is_some()),
+            ("--set", !self.set.is_empty()),
+            ("--trace", self.trace.is_some()),
+        ];
+        match given.into_iter().find(|(_, is_given)| *is_given) {
+            None => Ok(()),
+            Some((flag, _)) => bail!(
+                "{flag} is for the first server, from which {} has the job: leave it out here",
+                self.shard
+            ),
+        }
+    }
+
     fn layers(&self) -> Layers {
         let named = [
             ("--listen", "listen", &self.listen),

@@ -92,14 +92,17 @@ pub fn newest_valid(dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
 
 /// The checkpoint of the best evaluation that the newest one knows of; the newest itself when no step
 /// was evaluated (step 0, which is random, does not count), or when that file is gone or damaged,
-/// which is a warning. None when there is no checkpoint at all.
+/// with a warning. None when there is no checkpoint at all.
 ///
 /// # Errors
 /// As [`newest_valid`].
 pub fn best(dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     let Some(newest) = newest_valid(dir)? else { return Ok(None) };
     let best = newest.state.progress.best_known().filter(|best| best.step > GlobalStep(0));
-    let Some(evaluation) = best else { return Ok(Some(newest)) };
+    let Some(evaluation) = best else {
+        warn!("no step was evaluated yet: the newest checkpoint stands in for the best one");
+        return Ok(Some(newest));
+    };
     if evaluation.step == newest.state.progress.global_step {
         return Ok(Some(newest));
     }

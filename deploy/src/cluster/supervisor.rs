@@ -89,7 +89,7 @@ pub(crate) struct Supervisor {
     grace: Duration,
     /// When the user interrupted first.
     interrupted: Option<Instant>,
-    /// When patience with the children that should be ending is over.
+    /// When patience with the children that should be ending, or the server, is over.
     patience: Option<Instant>,
     outcome: Outcome,
 }
@@ -242,6 +242,7 @@ impl Supervisor {
         }
         if ending == Ending::Exited(0) {
             self.workers[place].state = ChildState::Finished;
+            self.patience = Some(now + self.grace);
             return Decision::silent(Action::Nothing);
         }
         if ending.is_in_order() {
@@ -287,6 +288,10 @@ impl Supervisor {
             return Decision::silent(Action::Nothing);
         }
         match self.phase {
+            Phase::Running if self.workers.iter().any(Child::has_finished) => {
+                let reason = "the run is over and the server still there: stopping it";
+                self.drain(now, reason.into())
+            }
             Phase::Running => self.miss_those_who_left(now),
             Phase::Parting => self.stop_others(now),
             Phase::Draining | Phase::Stopping => {
@@ -346,6 +351,10 @@ impl Child {
         let may = self.restarts < RESTARTS_MAX;
         self.restarts += u32::from(may);
         may
+    }
+
+    fn has_finished(&self) -> bool {
+        self.state == ChildState::Finished
     }
 
     fn is_due(&self, now: Instant) -> bool {

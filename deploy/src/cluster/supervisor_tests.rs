@@ -76,6 +76,23 @@ fn workers_that_stay_after_the_end_are_asked_and_then_killed() {
 }
 
 #[test]
+fn a_server_that_stays_after_the_end_is_asked_and_then_killed() {
+    for ended in [DONE, KILLED] {
+        let mut cluster = Cluster::running(1);
+        cluster.ended(Role::Worker(0), DONE);
+        assert_eq!(cluster.wait().action, Action::DrainServer);
+        if ended == KILLED {
+            assert_eq!(cluster.wait().action, Action::KillAll);
+        }
+        cluster.ended(Role::Server, ended);
+        match ended {
+            DONE => assert_eq!(cluster.outcome(), Some(Outcome::Finished)),
+            _ => assert!(failed(&cluster).contains("did not end in time")),
+        }
+    }
+}
+
+#[test]
 fn a_killed_worker_starts_again_a_few_times_and_then_no_more() {
     let mut cluster = Cluster::running(2);
     for attempt in 1..=RESTARTS_MAX {
@@ -145,10 +162,9 @@ fn a_worker_that_leaves_is_missed_only_while_the_run_goes_on() {
 fn what_a_worker_has_finished_it_need_not_do_again() {
     let mut cluster = Cluster::running(1);
     assert_eq!(cluster.ended(Role::Worker(0), DONE).action, Action::Nothing);
-    assert_eq!(cluster.supervisor.deadline(), None);
     // Its state is safe: the next server finds that nothing is left to do.
     assert_eq!(cluster.ended(Role::Server, KILLED).action, Action::Start(Role::Server));
-    assert_eq!(cluster.supervisor.deadline(), None);
+    assert_eq!(cluster.decide(Event::ServerAnswers).action, Action::Nothing);
     cluster.ended(Role::Server, DONE);
     assert_eq!(cluster.outcome(), Some(Outcome::Finished));
 }

@@ -1,6 +1,7 @@
 //! `hw2 demo`: from nothing to a trained network, on data that this program brings along.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
@@ -47,7 +48,7 @@ pub(crate) struct DemoArgs {
 }
 
 /// Writes the data, trains on it and prints what came of it.
-pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let workers = args.cluster.workers_or(2);
     let out = match &args.out {
         Some(out) => out.clone(),
@@ -71,15 +72,15 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     output::note(&format!(
         "Fashion-MNIST, 2,500 training and 500 validation images: 1 server, {workers} workers"
     ));
-    let run = args.cluster.local_run(resolved.config, workers)?;
-    output::report(&run.run()?, args.json)?;
+    let summary = args.cluster.local_run(resolved.config, workers)?.run()?;
+    output::report(&summary, args.json)?;
     if !args.json {
         let program = output::program();
         output::line(&format!(
             "your own:  {program} split PHOTOS data && {program} train --data data --workers 2"
         ))?;
     }
-    Ok(())
+    Ok(summary.exit_code())
 }
 
 /// The folder `name`, or the first of `name`-2, `name`-3 and so on that holds no run.

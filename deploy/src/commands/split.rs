@@ -88,7 +88,7 @@ impl Report for Dataset {
         lines.extend(left_out("files that are no JPEG or PNG images of a class", files));
         lines.push(format!("made {}", self.dest.display()));
         let program = output::program();
-        lines.push(format!("train on it: {program} train --data {}", self.dest.display()));
+        lines.push(format!("train on it: {program} train --data {}", output::typed(&self.dest)));
         lines.join("\n")
     }
 }

@@ -1,6 +1,7 @@
 //! `hw2 train`: a whole local cluster, from the first step to the last.
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use clap::Args;
 
@@ -30,7 +31,7 @@ pub(crate) struct TrainArgs {
 }
 
 /// Trains and prints the summary.
-pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
     let layers = if args.resume { args.job.resume_layers()? } else { args.job.layers() };
     let workers = args.cluster.workers_or(1);
     let (resolved, replicas_follow) = load_for(workers, layers)?;
@@ -46,5 +47,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
         false => refuse_used(run_dir)?,
     }
     let run = args.cluster.local_run(resolved.config, workers)?;
-    output::report(&run.run()?, args.json)
+    let summary = run.run()?;
+    output::report(&summary, args.json)?;
+    Ok(summary.exit_code())
 }

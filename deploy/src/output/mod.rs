@@ -4,7 +4,9 @@ mod format;
 mod progress;
 mod table;
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -48,7 +50,18 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
 
 /// This program as it was typed, so that what it prints can be typed too.
 pub(crate) fn program() -> String {
-    std::env::args().next().unwrap_or_else(|| "hw2".into())
+    word(std::env::args().next().unwrap_or_else(|| "hw2".into()))
+}
+
+/// A path as it is typed into a shell.
+pub(crate) fn typed(path: &Path) -> String {
+    word(path.display().to_string())
+}
+
+/// Quoted, if a shell would take it for something else than one word.
+fn word(text: String) -> String {
+    // An error says that no shell can be told, and a path without NUL has none.
+    shlex::try_quote(&text).map(Cow::into_owned).unwrap_or(text)
 }
 
 /// Says something on stderr that is not the result.
@@ -78,6 +91,13 @@ fn explanation(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_can_be_typed() {
+        assert_eq!(typed(Path::new("runs/one-2")), "runs/one-2");
+        assert_eq!(typed(Path::new("my photos")), "'my photos'");
+        assert_eq!(typed(Path::new("it's")), "\"it's\"");
+    }
 
     #[test]
     fn a_cause_is_said_once() {
