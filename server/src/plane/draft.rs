@@ -8,20 +8,21 @@
 //! contribution is told here whether all of its chunks are good.
 
 mod arriving;
+mod job;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hw2_common::ids::{GlobalStep, ReplicaId};
 use hw2_common::wire::Cut;
 use tokio::sync::oneshot;
 
 use self::arriving::Arriving;
-use super::addend::{self, Addend, Fault, Operand, Ticket, Verdict};
-use super::averages::Averages;
+pub(super) use self::job::{Done, Job};
+use self::job::{Product, Task};
+use super::addend::{Addend, Fault, Operand, Ticket};
 use super::block::Block;
 use super::pass::Pass;
-use super::pool::{Buffer, Pool};
 use super::version::Version;
 
 /// The step that is under way.
@@ -63,87 +64,6 @@ struct Replica {
     leading: Option<Ticket>,
     /// The BN statistics of the one that counts.
     statistics: Option<Vec<f32>>,
-}
-
-/// Something to compute, away from the bookkeeping.
-#[derive(Debug)]
-pub(super) struct Job {
-    step: GlobalStep,
-    attempt: u64,
-    lane: usize,
-    task: Task,
-}
-
-#[derive(Debug)]
-enum Task {
-    Inspect(Box<Operand>),
-    Sum(Arc<Addend>, Arc<Addend>),
-    Update(Pass, Vec<Operand>),
-}
-
-/// A job that is done.
-#[derive(Debug)]
-pub(super) struct Done {
-    step: GlobalStep,
-    attempt: u64,
-    lane: usize,
-    verdicts: Vec<Verdict>,
-    made: Product,
-}
-
-/// What a job made.
-#[derive(Debug)]
-enum Product {
-    Nothing,
-    Sum(Buffer),
-    /// Of no use if a verdict is not good.
-    Block(Block),
-}
-
-impl Done {
-    pub(super) fn step(&self) -> GlobalStep {
-        self.step
-    }
-
-    /// What was done, for people.
-    pub(super) fn verb(&self) -> &'static str {
-        match &self.made {
-            Product::Nothing => "check",
-            Product::Sum(_) => "sum",
-            Product::Block(_) => "update",
-        }
-    }
-}
-
-impl Job {
-    /// Which chunk of the state the job is about.
-    pub(super) fn lane(&self) -> usize {
-        self.lane
-    }
-
-    /// Whether it only reads a chunk that has just arrived.
-    pub(super) fn is_inspection(&self) -> bool {
-        matches!(self.task, Task::Inspect(_))
-    }
-
-    /// Does it; `block` and `averages` are the chunk's present state.
-    pub(super) fn run(self, block: &Block, averages: &Mutex<Arc<Averages>>, pool: &Pool) -> Done {
-        let Self { step, attempt, lane, task } = self;
-        let (made, operands) = match task {
-            Task::Inspect(mut operand) => {
-                operand.inspect();
-                (Product::Nothing, vec![*operand])
-            }
-            Task::Sum(a, b) => (Product::Sum(addend::sum(&a, &b, pool)), Vec::new()),
-            Task::Update(pass, mut operands) => {
-                let mut averages = averages.lock().unwrap_or_else(PoisonError::into_inner);
-                let averages = Arc::make_mut(&mut averages);
-                (Product::Block(pass.run(block, averages, &mut operands, pool)), operands)
-            }
-        };
-        let verdicts = operands.into_iter().filter_map(Operand::verdict).collect();
-        Done { step, attempt, lane, verdicts, made }
-    }
 }
 
 impl Draft {

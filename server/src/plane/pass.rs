@@ -16,11 +16,13 @@ use super::pool::Pool;
 use super::strips::{STRIP, TILE, strips, tiles, widest};
 use crate::coordinator::Update;
 
-/// Values between two looks ahead. All lines of the next tile at once are slower than none: a core can
+/// Values between two looks ahead. All lines of the next strip at once are slower than none: a core can
 /// wait for few at a time.
 const STRETCH: usize = 64;
 /// How far ahead: long enough for the lines to come, and so near that they are still in the first cache.
 const LEAD: usize = 256;
+/// Some vectors are read or written a tile at a time, before the rest of the arithmetic or behind it.
+const _: () = assert!(LEAD >= TILE, "what is fetched later than it is read is fetched in vain");
 
 /// The scalars of the pass that makes an update.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +66,11 @@ impl Pass {
         }
     }
 
-    /// The block after the update by the mean of `operands`, which are added in their order. The
-    /// averages take the update in that made `block`, and not yet this one, which may come to
-    /// nothing: so they change where they are, and no more than the weights is written anew. Every
-    /// value passes through the cache once, and there the checksum of the new weights is made. All
-    /// arithmetic is by element, so that strips do not show in the bits.
+    /// The block after the update by the mean of `operands`, which are added in their order: each is a
+    /// replica's, or the sum of the first. The averages take the update in that made `block`, and not
+    /// yet this one, which may come to nothing: so they change where they are, and no more than the
+    /// weights is written anew. Every value passes through the cache once, and there the checksum of
+    /// the new weights is made. All arithmetic is by element, so that strips do not show in the bits.
     pub(crate) fn run(
         &self,
         block: &Block,
@@ -79,24 +81,22 @@ impl Pass {
         let len = block.weights.len();
         let mut weights = pool.take(len);
         // The mean of one gradient is that gradient, kept as it arrived.
-        let mut mean = (operands.len() > 1).then(|| pool.take(len));
+        let is_alone = self.replicas == 1;
+        assert_eq!(operands.len() == 1, is_alone, "the gradients of {} replicas", self.replicas);
+        let mut mean = (!is_alone).then(|| pool.take(len));
         let mut sending = Sending::new(len, self.wire, pool);
         let due = averages.due(block);
-        let mut ahead = Ahead::default();
-        let Averages { moment1, moment2, ema, .. } = &*averages;
-        let vectors =
-            [&weights, &*block.weights, moment1, moment2, ema].map(|vector| Values::of(vector));
         let others = [
             mean.as_deref().map(Values::of),
             due.map(|due| due.gradient.values()),
             sending.values(),
         ];
-        let by_tiles = vectors.into_iter().chain(others.into_iter().flatten());
-        by_tiles.for_each(|values| ahead.add(values, LEAD));
-        if let [only] = operands {
+        let written = others.into_iter().flatten().chain([Values::of(&weights)]);
+        let mut ahead = ahead(block, averages, written);
+        if is_alone {
             // Its checksum is made a strip at a time. What a mean is made of is not asked for: a core that
             // has just received a gradient has it in its own cache, and to ask for it so gained nothing.
-            ahead.add(only.addend().values(), STRIP);
+            ahead.add(operands[0].addend().values(), STRIP);
         }
         let mut rooms = [[0.0; TILE]; 2];
         for strip in strips(len) {
@@ -215,6 +215,20 @@ impl Pass {
     }
 }
 
+/// Everything that a pass goes through tile by tile: the chunk's state, and `others`.
+fn ahead<'a>(
+    block: &Block,
+    averages: &Averages,
+    others: impl Iterator<Item = Values<'a>>,
+) -> Ahead {
+    let Averages { moment1, moment2, ema, .. } = averages;
+    let state = [&*block.weights, moment1, moment2, ema].map(|vector| Values::of(vector));
+    let mut ahead = Ahead::default();
+    state.into_iter().for_each(|values| ahead.add(values, LEAD));
+    others.for_each(|values| ahead.add(values, LEAD));
+    ahead
+}
+
 /// Divides all of `sum`. By a power of two it multiplies with the inverse, which is faster and has
 /// the same bits: both are the exact quotient, rounded once.
 #[inline(always)]
@@ -229,14 +243,15 @@ fn divide(sum: &mut [f32], divisor: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plane::addend::Ticket;
     use crate::plane::addend::tests::received;
+    use crate::plane::addend::{Addend, Fault, Ticket};
     use crate::plane::averages::ema_chunk;
     use hw2_common::config::Optimizer;
     use hw2_common::wire::{self, Checksum};
     use hw2_proto::v1::VectorKind;
 
-    const LEN: usize = 2 * STRIP + 5;
+    /// The last of the strips, of its tiles, and of that one's stretches are all shorter than others.
+    const LEN: usize = 2 * STRIP + TILE + STRETCH + 5;
 
     fn vector(scale: f32) -> Vec<f32> {
         (0..LEN).map(|i| scale * ((i % 97) as f32 - 48.0)).collect()
@@ -287,7 +302,9 @@ mod tests {
                 let update = Update { number, learning_rate: 1e-3 };
                 let pass = pass(scales.len() as u32, update, wire);
                 let other = Operand::known(Arc::new(received(&values[0], wire)));
-                let given_up = pass.run(&block, &mut averages, &mut [other], &pool);
+                let mut others: Vec<_> = addends.iter().cloned().map(Operand::known).collect();
+                others[0] = other;
+                let given_up = pass.run(&block, &mut averages, &mut others, &pool);
                 let unknown = |addend| Operand::unknown(Arc::clone(addend), Ticket(1));
                 let mut operands: Vec<_> = addends.iter().map(unknown).collect();
                 block = pass.run(&block, &mut averages, &mut operands, &pool);
@@ -316,6 +333,38 @@ mod tests {
     fn updates_are_mean_adam_and_ema_of_every_value() {
         updates_are_mean_adam_and_ema(WireFormat::F32);
         updates_are_mean_adam_and_ema(WireFormat::Bf16);
+    }
+
+    /// What a pass over one gradient, or two, finds out about the last of them.
+    fn verdict(gradient: Addend, others: usize, wire: WireFormat) -> Result<(), Fault> {
+        let pool = Pool::default();
+        let (block, mut averages, _) = state(&pool, wire);
+        let fine = Arc::new(received(&vector(0.1), wire));
+        let known = (0..others).map(|_| Operand::known(Arc::clone(&fine)));
+        let unknown = Operand::unknown(Arc::new(gradient), Ticket(1));
+        let mut operands: Vec<_> = known.chain([unknown]).collect();
+        let update = Update { number: 7, learning_rate: 1e-3 };
+        pass(others as u32 + 1, update, wire).run(&block, &mut averages, &mut operands, &pool);
+        operands.pop().unwrap().verdict().unwrap().result
+    }
+
+    #[test]
+    fn a_bad_value_is_found_wherever_it_is() {
+        for (wire, others) in
+            [WireFormat::F32, WireFormat::Bf16].map(|it| [(it, 0), (it, 1)]).concat()
+        {
+            for index in [0, STRETCH, TILE - 1, TILE, STRIP - 1, STRIP, LEN - 6, LEN - 1] {
+                let mut values = vector(0.1);
+                values[index] = f32::INFINITY;
+                let found = verdict(received(&values, wire), others, wire);
+                assert_eq!(found, Err(Fault::Unfit { index, value: f32::INFINITY }));
+                // It does not hide that the bytes are not those that were sent.
+                let Addend::Received(mut chunk, _) = received(&values, wire) else { panic!() };
+                chunk.crc32c ^= 1;
+                let found = verdict(Addend::Received(chunk, wire), others, wire);
+                assert!(matches!(found, Err(Fault::Corrupt(_))), "{found:?}");
+            }
+        }
     }
 
     #[test]

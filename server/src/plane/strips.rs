@@ -30,3 +30,17 @@ fn cut(range: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
 pub(super) fn widest<R>(loops: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(loops)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_is_in_one_tile_of_one_strip() {
+        for len in [0, 1, TILE - 1, TILE, STRIP, STRIP + TILE + 1, 3 * STRIP] {
+            let tiles: Vec<_> = strips(len).flat_map(tiles).collect();
+            assert!(tiles.iter().all(|tile| (1..=TILE).contains(&tile.len())), "{tiles:?}");
+            assert_eq!(tiles.into_iter().flatten().collect::<Vec<_>>(), Vec::from_iter(0..len));
+        }
+    }
+}

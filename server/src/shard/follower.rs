@@ -1,4 +1,4 @@
-//! A server that is not the coordinator: it has a part of the vectors and does what it is told.
+//! A follower in one term: it has a part of the vectors and does what it is told.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use hw2_common::address::Address;
 use hw2_common::checkpoint::{self, PartFile};
 use hw2_common::ids::{Assignment, GlobalStep, Term, WorkerId};
 use hw2_common::job::Job;
@@ -21,116 +20,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Code, Status};
 
 use super::{FromFollower, Probe, SavedPart, Store, ToFollower, Welcome};
 use crate::coordinator::{Admission, Refusal, Share, check_term};
 use crate::handle::{Command, Handle};
-use crate::listener::Listener;
 use crate::plane::{Plane, Tensors};
-use crate::rpc::{Desk, Edge, Enlisted, Judge, Link, Receiver, Served, enlist};
+use crate::rpc::{Desk, Judge, Link, Receiver, Served};
 
-/// Pause between two attempts to enlist.
-const RETRY: Duration = Duration::from_millis(300);
-/// Time without a coordinator after which this server gives up.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Time between two reports for the trace.
 const SPANS_INTERVAL: Duration = Duration::from_millis(500);
-/// Time between two words about a coordinator that is not there.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Everything that a follower is given from outside.
-#[derive(Debug)]
-pub struct FollowerSetup {
-    /// Which part.
-    pub shard: Shard,
-    /// Where the first server listens.
-    pub coordinator: Address,
-    /// Already bound.
-    pub listener: Listener,
-    /// The run's folder, where this machine has it elsewhere than the coordinator.
-    pub run_dir: Option<PathBuf>,
-    /// Cancelled to end the server, and with it the run, in good order.
-    pub shutdown: CancellationToken,
-}
-
-/// Serves its part until the coordinator says that it is over, and why.
-///
-/// # Errors
-/// The coordinator refuses this server, or it does not see the run's folder.
-pub async fn follow(setup: FollowerSetup) -> anyhow::Result<String> {
-    let FollowerSetup { shard, coordinator, listener, run_dir, shutdown } = setup;
-    let desk = Desk::closed(&waiting(shard));
-    let edge = Edge::start(listener, &desk, None).context("cannot serve connections")?;
-    let mut complained: Option<Instant> = None;
-    let mut alone_since = Instant::now();
-    let reason = loop {
-        let enlisted = tokio::select! {
-            enlisted = enlist(&coordinator, shard) => enlisted,
-            () = shutdown.cancelled() => break "it was asked to stop".to_owned(),
-        };
-        match enlisted {
-            Ok(Enlisted { welcome, reports, mut link, spans }) => {
-                complained = None;
-                let dir = run_dir.as_deref();
-                let begun = tokio::select! {
-                    begun = begin(shard, welcome, dir, &desk, (reports.clone(), spans)) => begun,
-                    () = shutdown.cancelled() => break "it was asked to stop".to_owned(),
-                };
-                let end = match begun {
-                    Ok((follower, commands, grace)) => {
-                        follower.run(commands, link, &shutdown, grace).await
-                    }
-                    Err(error) => {
-                        let _ = reports.send(FromFollower::Unfit(format!("{error:#}")));
-                        // If the term ended meanwhile, that may be why.
-                        match link.next().await {
-                            Ok(Some(_)) => return Err(error),
-                            Ok(None) | Err(_) => End::Over(format!("{error:#}")),
-                        }
-                    }
-                };
-                desk.close(waiting(shard));
-                alone_since = Instant::now();
-                match end {
-                    End::Stop(reason) => break reason,
-                    End::Over(why) => tracing::warn!("{shard}: the term is over: {why}"),
-                }
-            }
-            Err(status) if is_final(&status) => {
-                bail!("the coordinator at {coordinator} refuses {shard}: {}", status.message());
-            }
-            Err(status) if alone_since.elapsed() >= PATIENCE => bail!(
-                "no coordinator at {coordinator} for {} s ({}): start the first server there, or \
-                 correct --coordinator",
-                PATIENCE.as_secs(),
-                status.message()
-            ),
-            Err(status) => {
-                if complained.is_none_or(|before| before.elapsed() >= COMPLAINT_INTERVAL) {
-                    complained = Some(Instant::now());
-                    let why = status.message();
-                    tracing::warn!("{shard} waits for the coordinator at {coordinator}: {why}");
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(RETRY) => {}
-                    () = shutdown.cancelled() => {}
-                }
-            }
-        }
-    };
-    edge.stop().await;
-    Ok(reason)
-}
-
-fn waiting(shard: Shard) -> String {
-    format!("{shard} waits for the coordinator")
-}
-
-/// Whether trying again is of no use.
-fn is_final(status: &Status) -> bool {
-    matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented)
-}
 
 /// A follower in one term, with its part of the vectors.
 pub(crate) struct Follower {
@@ -163,7 +61,7 @@ struct Asked {
 type Admitted = Box<dyn FnOnce(Result<Admission, Refusal>) -> bool + Send>;
 
 /// How a term ends for a follower.
-enum End {
+pub(super) enum End {
     /// For good, and why.
     Stop(String),
     /// Another one follows.
@@ -171,7 +69,7 @@ enum End {
 }
 
 /// Loads the state, and serves it from then on.
-async fn begin(
+pub(super) async fn begin(
     shard: Shard,
     welcome: Welcome,
     run_dir: Option<&Path>,
@@ -263,7 +161,8 @@ fn load(
 }
 
 impl Follower {
-    async fn run(
+    /// Does what it is told until the term ends, or `grace` after it was asked to leave.
+    pub(super) async fn run(
         mut self,
         mut commands: mpsc::UnboundedReceiver<Command<Self>>,
         mut link: Link,

@@ -1,5 +1,9 @@
+use std::sync::Mutex;
+
 use super::*;
 use crate::coordinator::Update;
+use crate::plane::averages::Averages;
+use crate::plane::pool::Pool;
 use hw2_common::config::{Config, WireFormat};
 use hw2_common::wire::{WireError, chunks};
 use hw2_proto::v1::{Chunk, VectorKind};
