@@ -1,15 +1,14 @@
-//! The floor of a round: the same bytes both ways over plain sockets, that nobody looks at.
+//! What a round is compared with: the same bytes both ways over plain sockets, that nobody looks at.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Barrier;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hw2_common::address::Address;
-use memmap2::MmapMut;
 use nix::sys::socket::{setsockopt, sockopt};
 
 /// Bytes that a Unix socket is asked to take at once; those of TCP are the system's own affair.
@@ -17,14 +16,15 @@ const BUFFER_BYTES: usize = 4 << 20;
 /// Bytes handed to the system at once.
 const PIECE_BYTES: usize = 1 << 20;
 const WARM_UP_ROUNDS: u32 = 3;
-/// Bytes of a mapping before those that malloc gives away.
-const MALLOC_BYTES: usize = 16;
+const PAGE_BYTES: usize = 4096;
+/// Where in a page [`Memory`] begins.
+const PLACE: usize = 16;
 
 /// Time of a round in which each of `clients` sends `bytes` to a server and then gets as many back, over
 /// the kind of socket that `address` is.
 ///
 /// # Errors
-/// The system gives no sockets or threads.
+/// The system gives no more sockets or threads.
 pub(super) fn round(
     address: &Address,
     clients: u16,
@@ -61,24 +61,23 @@ fn rounds_over<S: Read + Write + Send>(
     rounds: u32,
     bytes: usize,
 ) -> io::Result<Duration> {
-    let end = |socket| Ok::<_, io::Error>((socket, memory(bytes)?));
-    let pairs = (0..clients).map(|_| {
-        let (client, server) = pair()?;
-        Ok((end(client)?, end(server)?))
-    });
-    let pairs = pairs.collect::<io::Result<Vec<_>>>()?;
-    let start = Barrier::new(clients.into());
+    let pairs = (0..clients).map(|_| pair()).collect::<io::Result<Vec<_>>>()?;
     let spans = thread::scope(|scope| {
-        let mut ends = Vec::new();
-        for ((mut client, mut client_memory), (mut server, mut server_memory)) in pairs {
-            scope.spawn(move || {
-                let memory = &mut server_memory[MALLOC_BYTES..];
+        let (ready, warm) = mpsc::channel();
+        let (mut starts, mut ends) = (Vec::new(), Vec::new());
+        for (mut client, mut server) in pairs {
+            let serve = move || {
+                let mut memory = Memory::new(bytes);
+                let memory = memory.place();
                 // Ends with an error when the client has gone.
                 while get(&mut server, memory).and_then(|()| put(&mut server, memory)).is_ok() {}
-            });
-            let start = &start;
-            ends.push(scope.spawn(move || {
-                let memory = &mut client_memory[MALLOC_BYTES..];
+            };
+            thread::Builder::new().spawn_scoped(scope, serve)?;
+            let (start, started) = mpsc::channel::<()>();
+            let ready = ready.clone();
+            let ask = move || {
+                let mut memory = Memory::new(bytes);
+                let memory = memory.place();
                 memory.fill(2);
                 let mut repeat = |rounds: u32| {
                     (0..rounds).try_for_each(|_| {
@@ -87,14 +86,21 @@ fn rounds_over<S: Read + Write + Send>(
                     })
                 };
                 let warm = repeat(WARM_UP_ROUNDS);
-                // Whatever happened: the others wait here.
-                start.wait();
+                // Whatever happened: the others wait for it.
+                let _ = ready.send(());
                 warm?;
+                started.recv().map_err(|_| io::Error::other("not all clients could begin"))?;
                 let began = Instant::now();
                 repeat(rounds)?;
                 Ok::<_, io::Error>((began, Instant::now()))
-            }));
+            };
+            ends.push(thread::Builder::new().spawn_scoped(scope, ask)?);
+            starts.push(start);
         }
+        drop(ready);
+        warm.iter().take(starts.len()).for_each(drop);
+        // One that is gone says why below.
+        starts.iter().for_each(|start| _ = start.send(()));
         let joined = ends.into_iter().map(|end| end.join().expect("a client does not panic"));
         joined.collect::<io::Result<Vec<_>>>()
     })?;
@@ -103,11 +109,23 @@ fn rounds_over<S: Read + Write + Send>(
     Ok((ended - began) / rounds)
 }
 
-/// As malloc gives `bytes` to a program that has freed nothing yet, behind [`MALLOC_BYTES`]: a mapping of
-/// its own. An AMD EPYC copies at half or a quarter of its speed to a place that lies up to 31 bytes further
-/// into its page than the source: a round would take longer or shorter by what was freed before it.
-fn memory(bytes: usize) -> io::Result<MmapMut> {
-    MmapMut::map_anon(MALLOC_BYTES + bytes)
+/// Memory at the place in its page where malloc puts so much in a program that has freed nothing yet. An AMD
+/// EPYC copies at half or a quarter of its speed to a place that lies up to 31 bytes further into its page
+/// than the source: a round would take longer or shorter by what was freed before it.
+struct Memory {
+    all: Vec<u8>,
+    bytes: usize,
+}
+
+impl Memory {
+    fn new(bytes: usize) -> Self {
+        Self { all: vec![0; PAGE_BYTES + PLACE + bytes], bytes }
+    }
+
+    fn place(&mut self) -> &mut [u8] {
+        let start = self.all.as_ptr().align_offset(PAGE_BYTES) + PLACE;
+        &mut self.all[start..][..self.bytes]
+    }
 }
 
 fn put(socket: &mut impl Write, memory: &[u8]) -> io::Result<()> {
