@@ -24,8 +24,8 @@ pub struct Turns<C> {
     read: usize,
 }
 
-/// A runtime for the connections of one thread. While something arrives it has one turn after the other to
-/// give: so after each it looks for what other threads have to say, which would wait for 31 of them.
+/// A runtime for the connections of one thread. While something arrives there is always a task to poll: so
+/// after each it looks for what other threads have to say, which would wait for 31 of them.
 ///
 /// # Errors
 /// The system gives no more event queues.
