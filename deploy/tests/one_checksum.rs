@@ -162,6 +162,25 @@ fn hanging_worker(device: &Device) {
     device.check(&run, "a worker hung and was killed");
 }
 
+/// Nobody waits for its silence, which would take a day.
+#[test]
+fn a_worker_that_is_killed_is_missed_at_once() {
+    let job = (CPU.job)().set("cluster.heartbeat_timeout_ms", 24 * 3_600_000);
+    let run = job.run("run");
+    let server = run.server();
+    let mut workers = run.workers(2);
+    let victim = workers.remove(0);
+    let owes = |status: &Status| {
+        status.worker(victim.pid()).is_some_and(|worker| !worker.owed_replicas.is_empty())
+    };
+    run.wait_until("the victim to be waited for", |status| status.global_step > 0 && owes(status));
+    victim.signal(Signal::SIGKILL);
+    assert_eq!(victim.end().signal, Some(Signal::SIGKILL as i32));
+    server.succeed();
+    workers.into_iter().for_each(|worker| _ = worker.succeed());
+    CPU.check(&run, "a worker was killed");
+}
+
 #[test]
 fn a_server_that_is_killed_past_a_checkpoint_and_started_again() {
     killed_server(&CPU);

@@ -95,6 +95,15 @@ impl Coordinator {
         }
     }
 
+    /// The connection over which a worker joined has closed: it is gone, or will join again over another.
+    pub(crate) fn hang_up(&mut self, now: Now, worker: WorkerId) {
+        if let Some(member) = self.members.get(worker) {
+            let level = if member.stopped.is_some() { Level::Info } else { Level::Warn };
+            self.lose(worker, level, "hung up");
+            self.serve(now);
+        }
+    }
+
     /// Time has passed: leases of the silent and of the stuck expire, long waits end.
     pub(crate) fn tick(&mut self, now: Now) {
         if now.since(self.ticked) >= self.limits.silence / 2 {

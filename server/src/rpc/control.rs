@@ -10,8 +10,11 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::desk::Desk;
+use super::line::Line;
 use super::waiting::Waiting;
-use crate::coordinator::{BlockReport, Coordinator, Introduction, Now, check_program, check_term};
+use crate::coordinator::{
+    BlockReport, Coordinator, Introduction, Now, Refusal, check_program, check_term,
+};
 use crate::driver::Driver;
 use crate::trace::Process;
 use crate::usage::Usage;
@@ -52,12 +55,25 @@ impl Control for ControlService {
     }
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinReply> {
+        let line = request.extensions().get::<Line>().expect("every connection has one").clone();
         let request = request.into_inner();
         let term = Term(request.term);
         let introduction = Introduction::from(request);
         let coordinating = self.desk.coordinating()?;
-        let worker =
-            self.event(term, |coordinator, now| coordinator.join(now, introduction)).await??;
+        let driver = coordinating.driver.clone();
+        let join = move |coordinator: &mut Coordinator, now| {
+            let worker = coordinator.join(now, introduction)?;
+            // Here, where it is known even if the connection closes before the answer.
+            line.on_close(move || {
+                driver.post(move |driver| {
+                    // Its term may be over.
+                    let _ =
+                        driver.in_term(term, |coordinator, now| coordinator.hang_up(now, worker));
+                });
+            });
+            Ok::<_, Refusal>(worker)
+        };
+        let worker = self.event(term, join).await??;
         Ok(Response::new(v1::JoinReply {
             worker: worker.0,
             heartbeat_interval_ms: coordinating.heartbeat_interval_ms,

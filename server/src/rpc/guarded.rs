@@ -14,6 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
+use super::line::{HangUp, Line};
+
 /// Bytes with which every HTTP/2 client begins; from then on pings tell whether it is alive.
 const PREFACE_BYTES: usize = 24;
 /// Time for them.
@@ -39,9 +41,11 @@ pub(super) fn permits() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(free.clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)))
 }
 
-/// A connection with its permit, read in turns.
+/// A connection with its permit, read in turns. Its calls know it as a [`Line`].
 pub(super) struct Guarded<C> {
     connection: Turns<C>,
+    line: Line,
+    _end: HangUp,
     /// Until the preface is there.
     deadline: Option<Pin<Box<Sleep>>>,
     received: usize,
@@ -52,7 +56,8 @@ impl<C> Guarded<C> {
     /// The time for the preface begins.
     pub(super) fn new(connection: C, permit: OwnedSemaphorePermit) -> Self {
         let deadline = Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)));
-        Self { connection: Turns::new(connection), deadline, received: 0, _permit: permit }
+        let (connection, (line, end)) = (Turns::new(connection), Line::open());
+        Self { connection, line, _end: end, deadline, received: 0, _permit: permit }
     }
 }
 
@@ -109,11 +114,11 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Guarded<C> {
     }
 }
 
-impl<C: Connected> Connected for Guarded<C> {
-    type ConnectInfo = C::ConnectInfo;
+impl<C> Connected for Guarded<C> {
+    type ConnectInfo = Line;
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.connection.get_ref().connect_info()
+    fn connect_info(&self) -> Line {
+        self.line.clone()
     }
 }
 

@@ -8,6 +8,7 @@ mod desk;
 mod followers;
 mod guarded;
 mod judge;
+mod line;
 mod net;
 mod pull;
 mod push;

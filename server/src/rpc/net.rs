@@ -18,7 +18,6 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 
 use super::control::ControlService;
 use super::data::DataService;
@@ -201,7 +200,7 @@ async fn serve<C: Connection>(
 }
 
 /// TCP or Unix.
-trait Connection: Connected + AsyncRead + AsyncWrite + Unpin + Send + Sized + 'static {
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send + Sized + 'static {
     type Listener: Send + Sync + 'static;
     /// Belongs to no runtime yet.
     type Std: Send + 'static;

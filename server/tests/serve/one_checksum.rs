@@ -1,11 +1,16 @@
 //! One job gives one checksum, whoever computes it and whatever happens.
 
+use std::time::Duration;
+
 use hw2_common::address::Address;
 use hw2_common::ids::{Assignment, GlobalStep, ReplicaId};
 use hw2_proto::v1::directive::Directive;
 use hw2_proto::v1::push_reply::Outcome as Pushed;
 
 use crate::fake::{Worker, digest, hire, job, run, start, start_on};
+
+/// Time for what should be done in a moment.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn any_number_of_workers_gives_the_same_bits() {
@@ -52,6 +57,35 @@ async fn a_narrow_push_window_gives_the_same_bits() {
     let mut narrow = job(dirs[1].path());
     narrow.config.cluster.push_window = 1;
     assert_eq!(run(&narrow, 3).await.1, expected);
+}
+
+/// Whoever holds all leases, and is gone without a word: nobody waits for its silence.
+#[tokio::test]
+async fn a_worker_that_hangs_up_is_missed_at_once() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let (_, expected) = run(&job(dirs[0].path()), 1).await;
+    let socket = Address::Unix(dirs[2].path().join("ps.sock"));
+    for (address, dir) in [("127.0.0.1:0".parse().unwrap(), &dirs[1]), (socket, &dirs[2])] {
+        let mut job = job(&dir.path().join("run"));
+        job.config.cluster.heartbeat_timeout_ms = 24 * 3_600_000;
+        let served = start_on(&job, &address);
+        let mut lost = Worker::join(&served.address).await.unwrap();
+        loop {
+            match lost.pull().await.unwrap() {
+                Directive::Run(_) => break,
+                other => assert!(lost.obey(other).await.unwrap()),
+            }
+        }
+        drop(lost);
+        let others = hire(&served.address, 2).await;
+        let work = async {
+            for other in others {
+                other.await.unwrap().unwrap();
+            }
+        };
+        tokio::time::timeout(DEADLINE, work).await.expect("somebody to do its work");
+        assert_eq!(digest(&served.outcome().await), expected);
+    }
 }
 
 /// A worker that goes silent while it holds a lease, and whose contribution comes later all the

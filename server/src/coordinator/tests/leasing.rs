@@ -110,15 +110,32 @@ fn all_workers_may_go_and_the_run_waits_and_goes_on() {
 }
 
 #[test]
-fn a_worker_that_leaves_gives_everything_back_at_once() {
-    let (mut world, workers) = World::training(job(), 3);
-    let waiter = world.next(workers[0]);
-    assert!(world.directed.contains_key(&waiter));
-    world.push(workers[0], 0, 0);
-    let waiter = world.next(workers[0]);
-    assert!(!world.directed.contains_key(&waiter));
-    world.leave(workers[1]);
-    assert!(matches!(&world.directed[&waiter], Directive::Run { .. }), "answered by the leave");
+fn a_worker_that_leaves_or_hangs_up_gives_everything_back_at_once() {
+    for goes in [World::leave, World::hang_up] {
+        let (mut world, workers) = World::training(job(), 3);
+        let waiter = world.next(workers[0]);
+        assert!(world.directed.contains_key(&waiter));
+        world.push(workers[0], 0, 0);
+        let waiter = world.next(workers[0]);
+        assert!(!world.directed.contains_key(&waiter));
+        goes(&mut world, workers[1]);
+        assert!(matches!(&world.directed[&waiter], Directive::Run { .. }), "answered at once");
+        let before = world.notices.len();
+        goes(&mut world, workers[1]);
+        assert_eq!(world.notices.len(), before, "once is enough");
+    }
+}
+
+#[test]
+fn only_a_worker_that_hangs_up_before_the_end_is_worth_a_warning() {
+    let (mut world, workers) = World::training(job(), 2);
+    world.hang_up(workers[0]);
+    assert!(world.said(Level::Warn, "worker 1 (host:0) hung up"));
+    world.coordinator.drain(world.now, "SIGTERM");
+    world.carry_out();
+    world.next(workers[1]);
+    world.hang_up(workers[1]);
+    assert!(world.said(Level::Info, "worker 2 (host:1) hung up"));
 }
 
 #[test]

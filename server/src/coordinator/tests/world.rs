@@ -233,6 +233,12 @@ impl World {
         self.carry_out();
     }
 
+    pub(super) fn hang_up(&mut self, worker: WorkerId) {
+        self.coordinator.hang_up(self.now, worker);
+        self.alive.remove(&worker);
+        self.carry_out();
+    }
+
     fn waiter(&mut self) -> Waiter {
         self.waiters += 1;
         Waiter(self.waiters)
