@@ -37,7 +37,7 @@ for patch in "${patches[@]}"; do
   fi
   found=$(sed -nE 's/^    ([a-z_:0-9]+)$/\1/p; s/^([a-z_:0-9]+) --- FAILED$/\1/p' "$log" | sort -u | paste -sd ' ')
   # The software GPU ends the process rather than compute what no GPU would.
-  [ -n "$found" ] || found=$(grep -m1 -E '^software ' "$log" || true)
+  [ -n "$found" ] || found=$(sed -nE '/^\.*(software .*)/{s//\1/p;q}' "$log")
   printf '%-28s %-9s %s\n' "$name" "$result" "$found"
   [ "$result" = found ] || survivors=$((survivors + 1))
   patch -d "$scratch" -p1 --quiet -R <"$patch"
