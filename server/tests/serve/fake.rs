@@ -281,7 +281,7 @@ impl Worker {
         self.messages_to(0, assignment)
     }
 
-    fn messages_to(&self, shard: usize, assignment: Assignment) -> Vec<v1::PushMessage> {
+    pub(crate) fn messages_to(&self, shard: usize, assignment: Assignment) -> Vec<v1::PushMessage> {
         let (gradient, statistics, result) = self.compute(assignment);
         let head = Pushed::Head(v1::PushHead {
             term: self.term,
@@ -304,18 +304,24 @@ impl Worker {
         assignment: Assignment,
     ) -> Result<v1::push_reply::Outcome, Status> {
         for shard in 1..=self.followers.len() {
-            let messages = self.messages_to(shard, assignment);
-            self.server(shard).push(tokio_stream::iter(messages)).await?;
+            self.push_to(shard, self.messages_to(shard, assignment)).await?;
         }
-        let messages = self.messages(assignment);
-        self.push_messages(messages).await
+        self.push_messages(self.messages(assignment)).await
     }
 
     pub(crate) async fn push_messages(
         &mut self,
         messages: Vec<v1::PushMessage>,
     ) -> Result<v1::push_reply::Outcome, Status> {
-        let reply = self.data.push(tokio_stream::iter(messages)).await?;
+        self.push_to(0, messages).await
+    }
+
+    pub(crate) async fn push_to(
+        &mut self,
+        shard: usize,
+        messages: Vec<v1::PushMessage>,
+    ) -> Result<v1::push_reply::Outcome, Status> {
+        let reply = self.server(shard).push(tokio_stream::iter(messages)).await?;
         Ok(reply.into_inner().outcome())
     }
 

@@ -8,25 +8,29 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hw2_common::address::Address;
-use hw2_common::checkpoint::Checkpoint;
+use hw2_common::checkpoint::{self, Checkpoint};
+use hw2_common::ids::{Assignment, GlobalStep, ReplicaId};
 use hw2_common::job::Job;
 use hw2_common::model::Block;
 use hw2_common::shard::Shard;
+use hw2_proto::v1::directive::Directive;
 use hw2_proto::v1::follower_order::Order;
 use hw2_proto::v1::follower_report::Report;
 use hw2_proto::v1::followers_client::FollowersClient;
 use hw2_proto::v1::followers_server::{Followers, FollowersServer};
-use hw2_proto::v1::{FollowerOrder, FollowerReport};
+use hw2_proto::v1::push_message::Message;
+use hw2_proto::v1::{FollowerOrder, FollowerReport, PushMessage, VectorKind};
 use hw2_server::{Clock, FollowerSetup, Listener, Outcome, ServerSetup, follow, serve};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::fake::{Worker, connect, digest, job, run};
+use crate::fake::{Worker, chunks, connect, digest, job, run};
 
 /// 2 replicas, 5 steps, an evaluation every 2, and vectors of some chunks.
 fn wide_job(run_dir: &Path) -> Job {
@@ -153,38 +157,61 @@ impl Followers for Proxy {
     }
 }
 
+/// Two servers of a run, with a proxy on their link.
+struct Two {
+    addresses: [Address; 2],
+    coordinator: JoinHandle<anyhow::Result<Outcome>>,
+    follower: JoinHandle<anyhow::Result<String>>,
+    has_cut: Arc<AtomicBool>,
+}
+
+impl Two {
+    async fn start(job: Job, cutting: Option<Cutting>) -> Self {
+        let listen = || Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let listeners = [listen(), listen()];
+        let addresses = listeners.each_ref().map(|listener| listener.address().unwrap());
+        let [first, second] = listeners;
+        let shutdown = CancellationToken::new();
+        let coordinator = tokio::spawn(serve(ServerSetup {
+            job,
+            listener: first,
+            shutdown: shutdown.clone(),
+            clock: Clock::monotonic(),
+            trace: None,
+            shards: 2,
+        }));
+        let (seen, has_cut) = (Arc::default(), Arc::<AtomicBool>::default());
+        let proxy =
+            Proxy { coordinator: addresses[0].clone(), cutting, seen, has_cut: has_cut.clone() };
+        let follower = tokio::spawn(follow(FollowerSetup {
+            shard: Shard { index: 1, count: 2 },
+            coordinator: proxy.start().await,
+            listener: second,
+            run_dir: None,
+            shutdown,
+        }));
+        Self { addresses, coordinator, follower, has_cut }
+    }
+}
+
+/// A worker of both, as soon as they are ready.
+async fn join(addresses: &[Address]) -> Worker {
+    loop {
+        match Worker::join_all(addresses).await {
+            Ok(worker) => return worker,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
 /// Runs a job on two servers whose link is cut so.
 async fn run_cut(cutting: Option<Cutting>) -> Outcome {
     let dir = tempfile::tempdir().unwrap();
-    let listen = || Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
-    let listeners = [listen(), listen()];
-    let addresses = listeners.each_ref().map(|listener| listener.address().unwrap());
-    let [first, second] = listeners;
-    let shutdown = CancellationToken::new();
-    let coordinator = tokio::spawn(serve(ServerSetup {
-        job: wide_job(dir.path()),
-        listener: first,
-        shutdown: shutdown.clone(),
-        clock: Clock::monotonic(),
-        trace: None,
-        shards: 2,
-    }));
-    let (seen, has_cut) = (Arc::default(), Arc::<AtomicBool>::default());
-    let (coordinator_address, is_cut) = (addresses[0].clone(), Arc::clone(&has_cut));
-    let proxy = Proxy { coordinator: coordinator_address, cutting, seen, has_cut }.start().await;
-    let shard = tokio::spawn(follow(FollowerSetup {
-        shard: Shard { index: 1, count: 2 },
-        coordinator: proxy,
-        listener: second,
-        run_dir: None,
-        shutdown: shutdown.clone(),
-    }));
+    let Two { addresses, coordinator, follower, has_cut } =
+        Two::start(wide_job(dir.path()), cutting).await;
     let worker = tokio::spawn(async move {
         loop {
-            let Ok(mut worker) = Worker::join_all(&addresses).await else {
-                tokio::task::yield_now().await;
-                continue;
-            };
+            let mut worker = join(&addresses).await;
             if worker.work().await.is_ok() {
                 worker.leave().await;
                 return;
@@ -193,8 +220,8 @@ async fn run_cut(cutting: Option<Cutting>) -> Outcome {
     });
     let outcome = coordinator.await.unwrap().unwrap();
     worker.await.unwrap();
-    shard.await.unwrap().unwrap();
-    assert_eq!(is_cut.load(Ordering::SeqCst), cutting.is_some(), "{cutting:?}");
+    follower.await.unwrap().unwrap();
+    assert_eq!(has_cut.load(Ordering::SeqCst), cutting.is_some(), "{cutting:?}");
     assert_eq!(digest(&outcome), *expected().await, "{cutting:?}");
     let checkpoint = Checkpoint::read(&outcome.last_checkpoint).unwrap();
     assert_eq!(checkpoint.state.progress.global_step.0, 5);
@@ -253,4 +280,43 @@ async fn a_server_that_is_lost_at_any_message_changes_nothing() {
             assert!(ended.is_ok(), "{cutting:?} has no end");
         }
     }
+}
+
+/// The first server alone decides, and has but a part of what is needed to replay it.
+#[tokio::test]
+async fn a_nan_in_a_followers_part_leaves_a_replay_bundle_of_all_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let Two { addresses, coordinator, follower, .. } = Two::start(wide_job(dir.path()), None).await;
+    let mut worker = join(&addresses).await;
+    let run = loop {
+        match worker.pull().await.unwrap() {
+            Directive::Run(run) => break run,
+            other => assert!(worker.obey(other).await.unwrap()),
+        }
+    };
+    let assignment = Assignment { step: GlobalStep(run.step), replica: ReplicaId(1) };
+    let mut messages = worker.messages_to(1, assignment);
+    let Some(Message::Chunk(first)) = &messages[1].message else { panic!("a chunk comes next") };
+    let (start, bytes) = (first.start as usize, first.values.len());
+    let mut values = vec![0.5; bytes / size_of::<f32>()];
+    values[2] = f32::NAN;
+    let chunk = chunks(VectorKind::Gradient, start, values).next().map(Message::Chunk);
+    messages[1] = PushMessage { message: chunk };
+    worker.push_to(1, messages).await.unwrap();
+    worker.push_messages(worker.messages(assignment)).await.unwrap();
+    let directive = worker.pull().await.unwrap();
+    assert!(matches!(&directive, Directive::Stop(stop) if stop.reason.contains("NaN")));
+    worker.leave().await;
+    let failure = format!("{:#}", coordinator.await.unwrap().unwrap_err());
+    for part in ["step 0, replica 1", "is NaN at element"] {
+        assert!(failure.contains(part), "{failure}");
+    }
+    follower.await.unwrap().unwrap();
+
+    let bundle = dir.path().join("replay/step-0-replica-1");
+    let replayed = Checkpoint::read(&bundle.join(checkpoint::file_name(GlobalStep(0)))).unwrap();
+    let begun = Checkpoint::read(&dir.path().join(checkpoint::file_name(GlobalStep(0)))).unwrap();
+    assert_eq!(replayed, begun);
+    let names = std::fs::read_dir(&bundle).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.count(), 3, "what it is about, the first server's part and the other's");
 }
