@@ -6,7 +6,8 @@ use hw2_common::checkpoint;
 use hw2_common::config::Layers;
 use hw2_proto::v1::directive::Directive;
 
-use crate::fake::{Worker, job, run, start};
+use crate::fake::{job, run, start};
+use crate::worker::Worker;
 
 #[tokio::test]
 async fn a_changed_run_key_is_refused_with_both_values() {

@@ -9,7 +9,8 @@ use hw2_proto::v1::push_reply::Outcome;
 use hw2_proto::v1::{self, PushMessage, VectorKind};
 use tonic::Code;
 
-use crate::fake::{Worker, chunks, control, digest, introduction, job, run, start};
+use crate::fake::{chunks, control, digest, introduction, job, run, start};
+use crate::worker::Worker;
 
 /// Joined, with the weights of step 0.
 async fn at_step_0(address: &hw2_common::address::Address) -> Worker {

@@ -9,3 +9,4 @@ mod one_checksum;
 mod restarts;
 mod shards;
 mod streams;
+mod worker;

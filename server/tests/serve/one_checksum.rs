@@ -7,7 +7,8 @@ use hw2_common::ids::{Assignment, GlobalStep, ReplicaId};
 use hw2_proto::v1::directive::Directive;
 use hw2_proto::v1::push_reply::Outcome as Pushed;
 
-use crate::fake::{Worker, digest, hire, job, run, start, start_on};
+use crate::fake::{digest, hire, job, run, start, start_on};
+use crate::worker::Worker;
 
 /// Time for what should be done in a moment.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -6,7 +6,8 @@ use std::path::Path;
 use hw2_common::checkpoint;
 use hw2_server::curve::{self, Line};
 
-use crate::fake::{Worker, digest, hire, job, run, start};
+use crate::fake::{digest, hire, job, run, start};
+use crate::worker::Worker;
 
 #[tokio::test]
 async fn a_run_that_was_drained_goes_on_to_the_same_bits() {

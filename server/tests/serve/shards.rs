@@ -30,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::fake::{Worker, chunks, connect, digest, job, run};
+use crate::fake::{chunks, connect, digest, job, run};
+use crate::worker::Worker;
 
 /// 2 replicas, 5 steps, an evaluation every 2, and vectors of some chunks.
 fn wide_job(run_dir: &Path) -> Job {

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::fake::{Worker, chunks, digest, job, run, start, weights};
+use crate::fake::{chunks, digest, job, run, start, weights};
+use crate::worker::Worker;
 
 const FIRST: Assignment = Assignment { step: GlobalStep(0), replica: ReplicaId(0) };
 
