@@ -107,9 +107,8 @@ impl LocalRun {
         let logs = plan.log_dir.display();
         match outcome? {
             Outcome::Failed(reason) => bail!("{reason}; the logs are in {logs}"),
-            outcome => {
-                let stopped = (outcome == Outcome::Interrupted).then_some(self.workers.len());
-                Summary::read(run_dir, stopped, began.elapsed())
+            Outcome::Finished | Outcome::Interrupted => {
+                Summary::read(run_dir, self.workers.len(), began.elapsed())
             }
         }
     }

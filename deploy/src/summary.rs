@@ -8,6 +8,7 @@ use anyhow::Context;
 use hw2_common::checkpoint::{Which, file_name, find, list};
 use hw2_common::child::EXIT_EARLY;
 use hw2_server::curve::{self, Line};
+use hw2_server::is_over;
 use serde::Serialize;
 
 use crate::output::{self, Column, Report, Table, duration, fraction, significant};
@@ -23,9 +24,9 @@ pub(crate) struct Summary {
     run_dir: PathBuf,
     newest_checkpoint: Option<PathBuf>,
     best_checkpoint: Option<PathBuf>,
-    /// Whether the user ended it before its time.
+    /// Whether it was stopped before it was over.
     interrupted: bool,
-    /// Workers that it had then.
+    /// That it had.
     #[serde(skip)]
     workers: usize,
     /// Wall-clock time of this part of the run.
@@ -43,22 +44,22 @@ struct Evaluation {
 }
 
 impl Summary {
-    /// Reads the folder of a run that has ended.
+    /// Reads the folder of a run that has ended in good order, with so many workers.
     ///
     /// # Errors
     /// The curve, the folder or its checkpoints cannot be read.
-    pub(crate) fn read(
-        run_dir: &Path,
-        stopped: Option<usize>,
-        took: Duration,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn read(run_dir: &Path, workers: usize, took: Duration) -> anyhow::Result<Self> {
         let lines = curve::read(run_dir)
             .with_context(|| format!("cannot read the curve in {}", run_dir.display()))?;
         let evaluations: Vec<Evaluation> = lines.iter().filter_map(Evaluation::of).collect();
         let checkpoints = list(run_dir)?;
-        let best_step = match checkpoints.is_empty() {
-            true => None,
-            false => Some(find(run_dir, Which::Best)?.state.progress.global_step),
+        let (best_step, is_over) = match checkpoints.is_empty() {
+            true => (None, false),
+            false => {
+                let best = find(run_dir, Which::Best)?.state.progress.global_step;
+                let newest = find(run_dir, Which::Newest)?;
+                (Some(best), is_over(&newest.job, &newest.state.progress))
+            }
         };
         let is_best = |it: &&Evaluation| best_step.is_some_and(|step| it.step == step.0);
         let best = evaluations.iter().find(is_best).copied();
@@ -68,8 +69,8 @@ impl Summary {
             run_dir: run_dir.to_owned(),
             newest_checkpoint: checkpoints.last().map(|(_, path)| path.clone()),
             best_checkpoint: best_step.map(|step| run_dir.join(file_name(step))),
-            interrupted: stopped.is_some(),
-            workers: stopped.unwrap_or_default(),
+            interrupted: !is_over,
+            workers,
             seconds: took.as_secs_f64(),
         })
     }
@@ -109,6 +110,9 @@ impl Evaluation {
 
 impl Report for Summary {
     fn text(&self) -> String {
+        if self.newest_checkpoint.is_none() {
+            return "stopped before it began: nothing is saved, and nothing to go on with".into();
+        }
         let mut lines = vec![self.table().to_string(), String::new()];
         if let Some(Evaluation { step, samples, top1, .. }) = self.best {
             let rate = fraction(top1, samples);
@@ -170,6 +174,7 @@ mod tests {
         let best = state::Evaluation { step: at, samples: 500, top1, top5: 490, loss: 0.61 };
         state.progress.global_step = GlobalStep(step);
         state.progress.best_evaluation = Some(best);
+        state.progress.last_evaluation = Some(best);
         Checkpoint::new(job, None, state).write(dir).unwrap();
     }
 
@@ -180,7 +185,7 @@ mod tests {
         std::fs::write(dir.path().join("curve.jsonl"), curve).unwrap();
         checkpoint(dir.path(), 100, (100, 430));
         checkpoint(dir.path(), 200, (100, 430));
-        let summary = Summary::read(dir.path(), Some(2), Duration::from_secs(61)).unwrap();
+        let summary = Summary::read(dir.path(), 2, Duration::from_secs(61)).unwrap();
         let (program, run) = (output::program(), dir.path().display());
         assert_eq!(
             summary.text(),
@@ -207,16 +212,28 @@ mod tests {
         std::fs::write(dir.path().join("curve.jsonl"), line(0, 50)).unwrap();
         checkpoint(dir.path(), 0, (0, 50));
         checkpoint(dir.path(), 72, (0, 50));
-        let summary = Summary::read(dir.path(), Some(1), Duration::ZERO).unwrap();
+        let summary = Summary::read(dir.path(), 1, Duration::ZERO).unwrap();
         assert!(summary.best.is_none(), "step 72 was not evaluated");
         assert_eq!(summary.best_checkpoint, summary.newest_checkpoint);
     }
 
     #[test]
+    fn a_run_is_over_when_its_newest_checkpoint_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let max_steps = Config::default().max_steps;
+        for (step, interrupted) in [(max_steps - 1, true), (max_steps, false)] {
+            checkpoint(dir.path(), step, (step, 430));
+            let summary = Summary::read(dir.path(), 1, Duration::ZERO).unwrap();
+            assert_eq!(summary.interrupted, interrupted);
+            assert_eq!(summary.text().contains("to go on:"), interrupted);
+        }
+    }
+
+    #[test]
     fn a_run_that_was_stopped_before_its_first_evaluation_has_no_best() {
         let dir = tempfile::tempdir().unwrap();
-        let summary = Summary::read(dir.path(), Some(1), Duration::ZERO).unwrap();
+        let summary = Summary::read(dir.path(), 1, Duration::ZERO).unwrap();
         assert!(summary.best.is_none() && summary.newest_checkpoint.is_none());
-        assert!(!summary.text().contains("best: "));
+        assert!(summary.interrupted && summary.text().starts_with("stopped before it began"));
     }
 }

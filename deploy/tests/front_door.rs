@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Deserialize;
 
 use crate::common::{
@@ -165,6 +166,21 @@ fn ctrl_c_ends_every_child_with_a_checkpoint_from_which_the_run_goes_on() {
     assert!(!resumed.interrupted);
     summary(&train(&job, "whole", &LONG));
     assert_eq!(job.run("run").digest(), job.run("whole").digest());
+}
+
+#[test]
+fn a_run_whose_server_somebody_else_stops_is_not_done() {
+    let job = Job::new();
+    let training = start_long_training(&job, "run");
+    let is_server = |child: &Pid| {
+        let line = fs::read(format!("/proc/{child}/cmdline")).unwrap();
+        line.split(|byte| *byte == 0).any(|word| word == b"server")
+    };
+    kill(training.children().into_iter().find(is_server).unwrap(), Signal::SIGTERM).unwrap();
+    let ended = training.end();
+    assert!(summary(&ended).interrupted, "{ended}");
+    let (_, step) = job.run("run").digest();
+    assert!((5..150).contains(&step), "step {step}");
 }
 
 #[test]

@@ -62,6 +62,9 @@ pub struct ServerArgs {
 /// # Errors
 /// The config, the dataset or the address is of no use; or as [`serve`].
 pub fn main(args: ServerArgs) -> anyhow::Result<()> {
+    if !args.shard.is_coordinator() {
+        args.refuse_what_is_the_coordinators()?;
+    }
     let config = args.layers().load()?.config;
     let address: Address = config.listen.parse()?;
     // Before the dataset, which may take minutes to read: the workers can connect meanwhile.
@@ -87,12 +90,15 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
         let (trace, shards) = (args.trace, args.shard.count);
         serve(ServerSetup { job, listener, shutdown, clock, trace, shards }).await
     })?;
+    let saved = match outcome.last_checkpoint {
+        Some(path) => format!("the state is in {}", path.display()),
+        None => "the run has not begun, and nothing is saved".into(),
+    };
     tracing::info!(
-        "{} at {}: {}; the state is in {}",
+        "{} at {}: {}; {saved}",
         if outcome.finished { "finished" } else { "stopped" },
         outcome.progress.global_step,
         outcome.reason,
-        outcome.last_checkpoint.display()
     );
     Ok(())
 }
@@ -103,7 +109,6 @@ fn follow_coordinator(
     coordinator: Address,
     listener: Listener,
 ) -> anyhow::Result<()> {
-    args.refuse_what_is_the_coordinators()?;
     let ServerArgs { shard, run_dir, .. } = args;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let reason = runtime.block_on(async {

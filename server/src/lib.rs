@@ -19,6 +19,7 @@ mod trace;
 mod usage;
 
 pub use clock::Clock;
+pub use coordinator::is_over;
 pub use folder::CONFIG_FILE;
 pub use listener::{ListenError, Listener};
 pub use run::{Outcome, ServerSetup, serve};

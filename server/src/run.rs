@@ -52,8 +52,8 @@ pub struct Outcome {
     pub reason: String,
     /// The last state.
     pub progress: Progress,
-    /// The checkpoint of that state.
-    pub last_checkpoint: PathBuf,
+    /// The checkpoint of that state; none when the run has not begun.
+    pub last_checkpoint: Option<PathBuf>,
 }
 
 /// Serves a run until it ends; one whose folder has a valid checkpoint goes on from the newest. When
@@ -89,7 +89,7 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
         };
         let Some(followers) = followers else {
             edge.stop().await;
-            return stopped(opened);
+            return Ok(stopped(opened));
         };
         let writer = trace.as_ref().map(TraceFile::writer);
         let end = run.term(opened, followers, writer, &shutdown).await?;
@@ -111,11 +111,10 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
 }
 
 /// How a run stands whose server was asked to stop while it waited for followers.
-fn stopped(opened: Opened) -> anyhow::Result<Outcome> {
-    let last_checkpoint = opened.resumed_from.context("asked to stop before the run began")?;
+fn stopped(opened: Opened) -> Outcome {
     let progress = opened.checkpoint.state.progress;
     let reason = "it was asked to stop while it waited for its followers".to_owned();
-    Ok(Outcome { finished: false, reason, progress, last_checkpoint })
+    Outcome { finished: false, reason, progress, last_checkpoint: opened.resumed_from }
 }
 
 async fn open_folder(job: &Job) -> anyhow::Result<Opened> {
@@ -309,7 +308,7 @@ fn outcome(ended: Ended) -> anyhow::Result<Outcome> {
     if let Some(failure) = save_failure {
         bail!("the run ended ({reason}), but its last state is not saved: {failure}");
     }
-    let last_checkpoint = last_checkpoint.context("a run that ends has a checkpoint")?;
+    assert!(last_checkpoint.is_some(), "a run that ends has a checkpoint");
     Ok(Outcome { finished: ending == Ending::Finished, reason, progress, last_checkpoint })
 }
 

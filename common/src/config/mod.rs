@@ -165,7 +165,7 @@ section! {
         /// Longest time that a worker with nothing to do waits before it is told to.
         wait_ms: u64 = 5_000, Place, integer(1, DAY_MS);
         /// Contributions that the server holds beyond the next one in replica order; 0 means what
-        /// 1 GiB holds, 4 at least.
+        /// 64 MiB hold, 4 at least.
         push_window: u32 = 0, Place, integer(0, 65_535);
         /// Newest checkpoints kept beside the best.
         keep_checkpoints: u32 = 10, Place, integer(1, u32::MAX as u64);

@@ -70,7 +70,7 @@ pub(crate) struct Decision {
 /// How a cluster ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The run ended by its own rules.
+    /// The run ended by its own rules, or somebody else asked its server to stop.
     Finished,
     /// The user ended it; a checkpoint was written.
     Interrupted,

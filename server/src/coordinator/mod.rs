@@ -43,6 +43,7 @@ pub(crate) use evaluation::{BlockReport, Counts};
 use leases::Leases;
 use membership::Members;
 pub(crate) use membership::{Expected, Introduction, check_program};
+pub use plateau::is_over;
 use shares::Shares;
 pub(crate) use shares::{Rest, Share};
 use status::Throughput;
@@ -156,6 +157,8 @@ pub(crate) struct Coordinator {
     shards: usize,
     shares: Shares,
     members: Members,
+    /// When those hung up, by their labels, who were not told to stop and may soon join again.
+    hung_up: BTreeMap<String, Now>,
     progress: Progress,
     phase: Phase,
     /// Leases of replicas; they outlive the step.
@@ -231,6 +234,7 @@ impl Coordinator {
             shards,
             shares: Shares::new(shards),
             members: Members::default(),
+            hung_up: BTreeMap::new(),
             phase: Phase::Saving,
             replicas: Leases::new(job.config.replicas),
             rotate: false,
@@ -277,10 +281,12 @@ impl Coordinator {
         matches!(self.phase, Phase::Ended(Ending::Failed, _))
     }
 
-    /// Whether every worker has left, or has had time to since it was told to stop.
+    /// Whether every worker has left, or has had time to since it was told to stop, and none may still be
+    /// on its way back to be told.
     pub(crate) fn is_deserted(&self, now: Now) -> bool {
         let gone = |told: Now| now.since(told) >= FAREWELL;
-        self.members.iter().all(|(_, member)| member.stopped.is_some_and(gone))
+        let all_told = self.members.iter().all(|(_, member)| member.stopped.is_some_and(gone));
+        all_told && self.hung_up.is_empty()
     }
 
     /// Why the state was not saved when it last should have been.

@@ -76,7 +76,7 @@ impl Coordinator {
     pub(super) fn settle(&mut self, now: Now) {
         if let Some(reason) = self.draining.clone() {
             self.end(now, Ending::Drained, reason);
-        } else if self.evaluation_due() {
+        } else if plateau::evaluation_due(&self.job, &self.progress) {
             let blocks = self.job.eval_blocks();
             self.phase = Phase::Evaluating(EvaluationBarrier::new(now, blocks));
         } else if let Some(reason) = plateau::finished(&self.progress, &self.job.config) {
@@ -85,12 +85,6 @@ impl Coordinator {
             self.begin_step(now);
         }
         self.serve(now);
-    }
-
-    fn evaluation_due(&self) -> bool {
-        let step = self.progress.global_step;
-        let evaluated = self.progress.last_evaluation.is_some_and(|last| last.step == step);
-        self.job.eval_due(step) && !evaluated
     }
 
     fn begin_step(&mut self, now: Now) {

@@ -1,6 +1,7 @@
 //! The plateau schedule: what an evaluation does to the learning rate, and when training is over.
 
 use hw2_common::config::{Config, Optimizer};
+use hw2_common::job::Job;
 use hw2_common::state::{Evaluation, Progress};
 
 /// What an evaluation decides.
@@ -57,6 +58,18 @@ pub(crate) fn apply(verdict: &Verdict, evaluation: &Evaluation, progress: &mut P
         progress.learning_rate /= 2.0;
         progress.halvings += 1;
     }
+}
+
+/// Whether nothing is left to be done of a run that stands at `progress`.
+pub fn is_over(job: &Job, progress: &Progress) -> bool {
+    !evaluation_due(job, progress) && finished(progress, &job.config).is_some()
+}
+
+/// Whether the state is to be evaluated before anything else.
+pub(crate) fn evaluation_due(job: &Job, progress: &Progress) -> bool {
+    let step = progress.global_step;
+    let evaluated = progress.last_evaluation.is_some_and(|last| last.step == step);
+    job.eval_due(step) && !evaluated
 }
 
 /// Why there is no further step, if there is none.

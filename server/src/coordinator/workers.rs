@@ -33,6 +33,7 @@ impl Coordinator {
     ) -> Result<WorkerId, Refusal> {
         self.expected.check(&introduction)?;
         let Introduction { label, numeric_kind, .. } = introduction;
+        self.hung_up.remove(&label);
         let worker = self.members.join(now, label, numeric_kind)?;
         let name = self.members.name(worker);
         self.notice(Level::Info, format!("{name} joined"));
@@ -97,11 +98,16 @@ impl Coordinator {
 
     /// The connection over which a worker joined has closed: it is gone, or will join again over another.
     pub(crate) fn hang_up(&mut self, now: Now, worker: WorkerId) {
-        if let Some(member) = self.members.get(worker) {
-            let level = if member.stopped.is_some() { Level::Info } else { Level::Warn };
-            self.lose(worker, level, "hung up");
-            self.serve(now);
-        }
+        let Some(member) = self.members.get(worker) else { return };
+        let level = match member.stopped {
+            Some(_) => Level::Info,
+            None => {
+                self.hung_up.insert(member.label.clone(), now);
+                Level::Warn
+            }
+        };
+        self.lose(worker, level, "hung up");
+        self.serve(now);
     }
 
     /// Time has passed: leases of the silent and of the stuck expire, long waits end.
@@ -111,6 +117,7 @@ impl Coordinator {
             self.members.saw_all(now);
         }
         self.ticked = now;
+        self.hung_up.retain(|_, since| now.since(*since) <= self.limits.silence);
         let silent = |seen| now.since(seen) > self.limits.silence;
         let silent: Vec<_> = self.members.iter().filter(|(_, m)| silent(m.seen)).collect();
         let silent: Vec<_> = silent.into_iter().map(|(worker, _)| worker).collect();

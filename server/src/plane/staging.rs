@@ -7,6 +7,7 @@ use hw2_common::ids::Assignment;
 use hw2_common::wire::WireError;
 use hw2_proto::v1::Chunk;
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::addend::{Addend, Fault, Ticket};
 use super::{Plane, work};
@@ -60,8 +61,11 @@ impl Staging {
                 false => Arc::clone(&self.plane.0).spawn(job),
             }
         }
-        if let Some(Ok(told)) = self.verdict.as_mut().map(oneshot::Receiver::try_recv) {
-            (self.told, self.verdict) = (Some(told), None);
+        match self.verdict.as_mut().map(oneshot::Receiver::try_recv) {
+            Some(Ok(told)) => (self.told, self.verdict) = (Some(told), None),
+            // The step is over: nobody looks at them any more.
+            Some(Err(TryRecvError::Closed)) => self.verdict = None,
+            Some(Err(TryRecvError::Empty)) | None => {}
         }
         match &self.told {
             Some(Err(Fault::Corrupt(error))) => Err(error.clone()),
@@ -97,5 +101,46 @@ impl Drop for Staging {
         let jobs = state.draft.as_mut().map(|draft| draft.withdraw(ticket));
         drop(state);
         self.plane.spawn(jobs.into_iter().flatten());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::Update;
+    use hw2_common::config::Config;
+    use hw2_common::ids::{GlobalStep, ReplicaId};
+    use hw2_common::job::{Card, Job};
+    use hw2_common::model::{Block, ModelSpec};
+    use hw2_common::state::State;
+    use hw2_common::wire::{self, Cut};
+    use hw2_proto::v1::VectorKind;
+
+    /// Of a network of one layer, whose first step is under way.
+    fn plane() -> (Plane, Chunk) {
+        let blocks = vec![Block::SoftmaxLinear { name: "softmax".into() }];
+        let config = Config { model: ModelSpec { image_size: 8, blocks }, ..Config::default() };
+        let classes = vec!["a".into(), "b".into()];
+        let dataset = Card { classes, train: 9, val: 9, fingerprint: "dataset".into() };
+        let job = Job { config, dataset };
+        let layout = job.layout().unwrap();
+        let gradient = vec![0.5; layout.params.len()];
+        let checksums = wire::checksums(&gradient);
+        let chunk = wire::chunks(VectorKind::Gradient, 0, &Arc::new(gradient), &checksums).next();
+        let cut = Cut::params(&layout, job.config.wire, 1);
+        let vectors = State::initial(&job.config, &layout).vectors;
+        let plane = Plane::start(&job, cut, GlobalStep(0), vectors, || {}).unwrap();
+        plane.begin(GlobalStep(0), Update { number: 1, learning_rate: 0.1 });
+        (plane, chunk.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_arrives_after_its_step_was_dropped_is_nobodys_affair() {
+        let (plane, chunk) = plane();
+        let assignment = Assignment { step: GlobalStep(0), replica: ReplicaId(0) };
+        let mut staging = plane.stage(assignment);
+        plane.discard();
+        staging.put(0, chunk).unwrap();
+        assert_eq!(staging.verify().await, Ok(()));
     }
 }

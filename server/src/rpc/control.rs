@@ -64,7 +64,7 @@ impl Control for ControlService {
         let join = move |coordinator: &mut Coordinator, now| {
             let worker = coordinator.join(now, introduction)?;
             // Here, where it is known even if the connection closes before the answer.
-            line.on_close(move || {
+            line.on_hang_up(move || {
                 driver.post(move |driver| {
                     // Its term may be over.
                     let _ =

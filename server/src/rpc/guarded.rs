@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
-use super::line::{HangUp, Line};
+use super::line::{End, Line};
 
 /// Bytes with which every HTTP/2 client begins; from then on pings tell whether it is alive.
 const PREFACE_BYTES: usize = 24;
@@ -45,7 +45,7 @@ pub(super) fn permits() -> Arc<Semaphore> {
 pub(super) struct Guarded<C> {
     connection: Turns<C>,
     line: Line,
-    _end: HangUp,
+    end: End,
     /// Until the preface is there.
     deadline: Option<Pin<Box<Sleep>>>,
     received: usize,
@@ -57,7 +57,14 @@ impl<C> Guarded<C> {
     pub(super) fn new(connection: C, permit: OwnedSemaphorePermit) -> Self {
         let deadline = Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)));
         let (connection, (line, end)) = (Turns::new(connection), Line::open());
-        Self { connection, line, _end: end, deadline, received: 0, _permit: permit }
+        Self { connection, line, end, deadline, received: 0, _permit: permit }
+    }
+}
+
+impl<C> Guarded<C> {
+    /// A result of writing: whoever is written to may be gone.
+    fn unless_hung_up(&mut self, written: io::Result<usize>) -> io::Result<usize> {
+        written.inspect_err(|_| self.end.hung_up())
     }
 }
 
@@ -73,7 +80,11 @@ impl<C: AsyncRead + Unpin> AsyncRead for Guarded<C> {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.connection).poll_read(context, buffer))?;
+        let read = ready!(Pin::new(&mut self.connection).poll_read(context, buffer));
+        if read.is_err() || buffer.filled().len() == before && buffer.remaining() > 0 {
+            self.end.hung_up();
+        }
+        read?;
         if self.deadline.is_some() {
             self.received += buffer.filled().len() - before;
             if self.received >= PREFACE_BYTES {
@@ -90,7 +101,8 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Guarded<C> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(context, bytes)
+        let written = ready!(Pin::new(&mut self.connection).poll_write(context, bytes));
+        Poll::Ready(self.unless_hung_up(written))
     }
 
     fn poll_write_vectored(
@@ -98,7 +110,8 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Guarded<C> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write_vectored(context, slices)
+        let written = ready!(Pin::new(&mut self.connection).poll_write_vectored(context, slices));
+        Poll::Ready(self.unless_hung_up(written))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -94,7 +94,7 @@ impl Served {
 
 /// Of the checkpoint in which a run ended.
 pub(crate) fn digest(outcome: &Outcome) -> String {
-    Checkpoint::read(&outcome.last_checkpoint).unwrap().digest()
+    Checkpoint::read(outcome.last_checkpoint.as_ref().unwrap()).unwrap().digest()
 }
 
 pub(crate) fn weights(step: u64) -> pull_request::Version {

@@ -78,8 +78,8 @@ async fn a_damaged_checkpoint_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let job = job(dir.path());
     let (outcome, expected) = run(&job, 1).await;
-    let bytes = fs::read(&outcome.last_checkpoint).unwrap();
-    fs::write(&outcome.last_checkpoint, &bytes[..bytes.len() - 7]).unwrap();
+    let bytes = fs::read(outcome.last_checkpoint.as_ref().unwrap()).unwrap();
+    fs::write(outcome.last_checkpoint.as_ref().unwrap(), &bytes[..bytes.len() - 7]).unwrap();
     assert_eq!(run(&job, 1).await.1, expected);
 }
 

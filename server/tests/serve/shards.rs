@@ -224,7 +224,7 @@ async fn run_cut(cutting: Option<Cutting>) -> Outcome {
     follower.await.unwrap().unwrap();
     assert_eq!(has_cut.load(Ordering::SeqCst), cutting.is_some(), "{cutting:?}");
     assert_eq!(digest(&outcome), *expected().await, "{cutting:?}");
-    let checkpoint = Checkpoint::read(&outcome.last_checkpoint).unwrap();
+    let checkpoint = Checkpoint::read(outcome.last_checkpoint.as_ref().unwrap()).unwrap();
     assert_eq!(checkpoint.state.progress.global_step.0, 5);
     outcome
 }
