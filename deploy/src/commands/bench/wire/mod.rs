@@ -29,8 +29,8 @@ const WORKERS_MAX: i64 = 256;
 /// Limits of what can be asked for.
 const VALUES_MIN: u64 = 1_000_000;
 const VALUES_MAX: u64 = 500_000_000;
-/// Part of the rounds before which the cluster is still starting.
-const WARM_UP: f64 = 0.25;
+/// Parts of the rounds in which the cluster is still starting: at least, and at most.
+const WARM_UP: (f64, f64) = (0.25, 0.75);
 
 /// Measures a round of push, commit and pull of all parameters, with workers that compute nothing, or
 /// do as if
@@ -182,6 +182,8 @@ struct ServerUse {
     /// The first and the last answer: rounds so far, milliseconds of processor time.
     first: Option<(u64, u64)>,
     last: (u64, u64),
+    /// Rounds so far when the first checkpoint was last seen to be missing.
+    writing: u64,
     peak_memory_bytes: u64,
 }
 
@@ -204,7 +206,8 @@ fn measure(job: &Job, workers: u16, args: &WireArgs) -> anyhow::Result<Measured>
     let mut watch = Watch::default();
     match runtime.block_on(cluster::run(&plan, &mut watch))? {
         Outcome::Finished => {
-            Ok(Measured { addresses, rounds: read_reports(&reports)?, server: watch.server })
+            let rounds = read_reports(&reports, watch.server.writing)?;
+            Ok(Measured { addresses, rounds, server: watch.server })
         }
         Outcome::Interrupted => bail!("interrupted"),
         Outcome::Failed(reason) => bail!("{reason}\n{}", watch.lines.join("\n")),
@@ -241,11 +244,14 @@ fn plan(
     })
 }
 
-fn read_reports(dir: &Path) -> anyhow::Result<Vec<Duration>> {
+/// The rounds after those of the start, in which a first checkpoint is written: it still was in round
+/// number `writing`.
+fn read_reports(dir: &Path, writing: u64) -> anyhow::Result<Vec<Duration>> {
     let mut rounds = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let all: Vec<Duration> = serde_json::from_str(&std::fs::read_to_string(entry?.path())?)?;
-        let warm_up = (all.len() as f64 * WARM_UP) as usize;
+        let part = |part: f64| (all.len() as f64 * part) as usize;
+        let warm_up = (writing as usize + 1).clamp(part(WARM_UP.0), part(WARM_UP.1));
         rounds.extend_from_slice(&all[warm_up..]);
     }
     Ok(rounds)
@@ -270,6 +276,9 @@ impl Audience for Watch {
     fn status(&mut self, status: &StatusReply) {
         let server = &mut self.server;
         server.peak_memory_bytes = status.peak_memory_bytes;
+        if status.last_checkpoint.is_empty() {
+            server.writing = status.global_step;
+        }
         // Before all workers have joined it waits, and after the last round it writes.
         if (1..status.max_steps).contains(&status.global_step) {
             server.last = (status.global_step, status.cpu_ms);
@@ -310,6 +319,9 @@ mod tests {
             std::fs::write(dir.path().join(worker), serde_json::to_string(&rounds).unwrap())
                 .unwrap();
         }
-        assert_eq!(read_reports(dir.path()).unwrap(), [Duration::from_secs(1); 6]);
+        for (writing, left) in [(0, 6), (1, 4), (2, 2), (9, 2)] {
+            let rounds = read_reports(dir.path(), writing).unwrap();
+            assert_eq!(rounds, vec![Duration::from_secs(1); left], "{writing}");
+        }
     }
 }
