@@ -141,7 +141,12 @@ mod tests {
         let measured = Measured {
             addresses: "unix:/a.sock,unix:/b.sock".parse().unwrap(),
             rounds: (1..=11).map(Duration::from_millis).collect(),
-            server: ServerUse { first: Some((2, 10)), last: (4, 17), peak_memory_bytes: 5 << 20 },
+            server: ServerUse {
+                first: Some((2, 10)),
+                last: (4, 17),
+                writing: 0,
+                peak_memory_bytes: 5 << 20,
+            },
         };
         let raw = Duration::from_millis(3);
         let row = Row::new((2, WireFormat::F32, 0.0), 4_000_000, measured, raw);
