@@ -5,7 +5,7 @@ use std::time::Duration;
 use hw2_common::ids::WorkerId;
 
 use super::directives::is_awaited;
-use super::membership::Introduction;
+use super::membership::{Introduction, MEMBERS_MAX};
 use super::{
     Asking, Coordinator, Credit, Directive, Effect, Level, Now, Phase, Question, Refusal, Waiter,
 };
@@ -102,7 +102,9 @@ impl Coordinator {
         let level = match member.stopped {
             Some(_) => Level::Info,
             None => {
-                self.hung_up.insert(member.label.clone(), now);
+                if self.hung_up.len() < MEMBERS_MAX {
+                    self.hung_up.insert(member.label.clone(), now);
+                }
                 Level::Warn
             }
         };

@@ -59,9 +59,7 @@ impl<C> Guarded<C> {
         let (connection, (line, end)) = (Turns::new(connection), Line::open());
         Self { connection, line, end, deadline, received: 0, _permit: permit }
     }
-}
 
-impl<C> Guarded<C> {
     /// A result of writing: whoever is written to may be gone.
     fn unless_hung_up(&mut self, written: io::Result<usize>) -> io::Result<usize> {
         written.inspect_err(|_| self.end.hung_up())
@@ -154,6 +152,22 @@ mod tests {
         assert_eq!(server.read(&mut bytes).await.unwrap(), PREFACE_BYTES - 1);
         let error = server.read(&mut bytes).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn its_calls_are_told_when_the_other_side_closes_it_and_not_when_this_one_does() {
+        for hangs_up in [true, false] {
+            let (client, mut server) = guarded().await;
+            let (tell, told) = std::sync::mpsc::channel();
+            server.connect_info().on_hang_up(move || tell.send(()).unwrap());
+            let client = (!hangs_up).then_some(client);
+            if hangs_up {
+                assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+            }
+            drop(server);
+            assert_eq!(told.try_recv().is_ok(), hangs_up);
+            drop(client);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -100,3 +100,40 @@ fn a_workers_words_about_its_leave_are_cut_to_size() {
     world.coordinator.leave(world.now, worker, "again");
     assert_eq!(world.coordinator.take_effects(), []);
 }
+
+/// Its connection may just have broken.
+#[test]
+fn the_end_waits_for_who_hung_up_and_may_come_back() {
+    for comes_back in [true, false] {
+        let (mut world, workers) = World::training(job(), 2);
+        world.hang_up(workers[1]);
+        world.coordinator.drain(world.now, "SIGTERM");
+        world.carry_out();
+        world.leave(workers[0]);
+        assert!(world.coordinator.over().is_some() && !world.coordinator.is_deserted(world.now));
+        match comes_back {
+            // World::join makes labels of how many are there.
+            true => {
+                let other = world.join();
+                let same = world.join();
+                assert!(!world.coordinator.is_deserted(world.now), "they have not been told");
+                world.leave(other);
+                world.leave(same);
+            }
+            false => world.pass(SILENCE_MS + 100),
+        }
+        assert!(world.coordinator.is_deserted(world.now));
+    }
+}
+
+#[test]
+fn only_a_worker_that_hangs_up_before_the_end_is_worth_a_warning() {
+    let (mut world, workers) = World::training(job(), 2);
+    world.hang_up(workers[0]);
+    assert!(world.said(Level::Warn, "worker 1 (host:0) hung up"));
+    world.coordinator.drain(world.now, "SIGTERM");
+    world.carry_out();
+    world.next(workers[1]);
+    world.hang_up(workers[1]);
+    assert!(world.said(Level::Info, "worker 2 (host:1) hung up"));
+}
