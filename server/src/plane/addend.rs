@@ -77,12 +77,6 @@ impl Addend {
             Self::Computed(values) => Values::of(values),
         }
     }
-
-    /// The numbers of a tile, where they are or in `room` for them.
-    #[inline(always)]
-    pub(super) fn tile<'a>(&'a self, range: Range<usize>, room: &'a mut Tile) -> &'a [Value] {
-        in_f32(self.values().slice(range), room)
-    }
 }
 
 impl Operand {
@@ -121,7 +115,12 @@ impl Operand {
     /// Those of a tile, where they are or in `room` for them.
     #[inline(always)]
     pub(super) fn tile<'a>(&'a mut self, range: Range<usize>, room: &'a mut Tile) -> &'a [Value] {
-        in_f32(self.values(range), room)
+        let values = self.values(range);
+        values.as_f32().unwrap_or_else(|| {
+            let room = &mut room[..values.len()];
+            values.copy_to(room);
+            bytemuck::cast_slice(room)
+        })
     }
 
     /// Reads all of it for nothing else but the verdict.
@@ -154,16 +153,6 @@ impl Operand {
         };
         Some(Verdict { ticket, result })
     }
-}
-
-/// `values`, where they are if they are f32, else decoded into `room`.
-#[inline(always)]
-fn in_f32<'a>(values: Values<'a>, room: &'a mut Tile) -> &'a [Value] {
-    values.as_f32().unwrap_or_else(|| {
-        let room = &mut room[..values.len()];
-        values.copy_to(room);
-        bytemuck::cast_slice(room)
-    })
 }
 
 /// The sum of two, in new memory.

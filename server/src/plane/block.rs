@@ -1,4 +1,4 @@
-//! The weights of one chunk of the parameters.
+//! The state of one chunk of the parameters.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,43 +8,34 @@ use hw2_common::config::WireFormat;
 use hw2_common::wire::{self, Checksum, Values};
 use hw2_proto::v1::{Chunk, VectorKind};
 
-use super::addend::Addend;
-use super::pass::Pass;
 use super::pool::{Buffer, Pool};
 use super::strips::widest;
 
-/// One chunk's range of the weights. It never changes: an update makes a new one, so that a step
-/// that is given up leaves no trace.
+/// One chunk's range of the state. It never changes: an update makes a new one, so that a step that is
+/// given up leaves no trace, and whoever needs the state of a moment keeps it without a copy.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) weights: Arc<Buffer>,
-    /// The same as they are sent, if that is not as they are: bytes, in memory for numbers.
+    pub(crate) moment1: Arc<Buffer>,
+    pub(crate) moment2: Arc<Buffer>,
+    pub(crate) ema: Arc<Buffer>,
+    /// The weights as they are sent, if that is not as they are: bytes, in memory for numbers.
     rounded: Option<Arc<Buffer>>,
     /// CRC32C of the weights as they are sent.
     checksum: u32,
-    /// The update that made the weights, which the averages of the chunk may not have taken in yet.
-    /// None at the start.
-    pub(super) update: Option<Made>,
-}
-
-/// An update that was made.
-#[derive(Debug)]
-pub(super) struct Made {
-    pub(super) pass: Pass,
-    /// The mean over the replicas.
-    pub(super) gradient: Arc<Addend>,
 }
 
 impl Block {
-    /// With which a server begins whose weights travel in `wire`.
-    pub(crate) fn new(weights: Buffer, wire: WireFormat, pool: &Pool) -> Self {
+    /// With which a server begins whose weights travel in `wire`: weights, moments, EMA.
+    pub(crate) fn new(vectors: [Buffer; 4], wire: WireFormat, pool: &Pool) -> Self {
+        let weights = &vectors[0];
         let mut sending = Sending::new(weights.len(), wire, pool);
         widest(
             #[inline(always)]
-            || sending.write(0, &weights),
+            || sending.write(0, weights),
         );
-        sending.add(0..weights.len(), &weights);
-        sending.block(weights, None)
+        sending.add(0..weights.len(), weights);
+        sending.block(vectors)
     }
 
     /// The weights to be sent; `start` is their place in the vector.
@@ -61,6 +52,18 @@ impl Block {
             start: start as u64,
             crc32c: self.checksum,
             values,
+        }
+    }
+
+    /// The EMA to be sent; `start` is its place in the vector.
+    pub(crate) fn ema_chunk(&self, start: usize) -> Chunk {
+        let mut checksum = Checksum::default();
+        checksum.update(bytemuck::cast_slice(&self.ema));
+        Chunk {
+            kind: VectorKind::Ema.into(),
+            start: start as u64,
+            crc32c: checksum.finish(),
+            values: Bytes::from_owner(Sent(Arc::clone(&self.ema))),
         }
     }
 }
@@ -105,10 +108,11 @@ impl Sending {
         });
     }
 
-    /// All of them are added.
-    pub(super) fn block(self, weights: Buffer, update: Option<Made>) -> Block {
+    /// All weights are added; `vectors` are they, moments, and EMA.
+    pub(super) fn block(self, vectors: [Buffer; 4]) -> Block {
         let (rounded, checksum) = (self.rounded.map(Arc::new), self.checksum.finish());
-        Block { weights: Arc::new(weights), rounded, checksum, update }
+        let [weights, moment1, moment2, ema] = vectors.map(Arc::new);
+        Block { weights, moment1, moment2, ema, rounded, checksum }
     }
 }
 
@@ -118,7 +122,7 @@ fn of_bf16(range: Range<usize>) -> Range<usize> {
     range.start * size..range.end * size
 }
 
-/// Weights that the transport holds.
+/// Values that the transport holds: no more of a block than it needs.
 struct Sent(Arc<Buffer>);
 
 impl AsRef<[u8]> for Sent {

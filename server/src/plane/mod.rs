@@ -6,12 +6,12 @@
 
 mod addend;
 mod ahead;
-mod averages;
 mod block;
 mod draft;
 mod ema;
 mod optimizer;
 mod pass;
+mod past;
 mod pool;
 mod staging;
 mod strips;
@@ -32,7 +32,6 @@ use tokio::sync::watch;
 
 use crate::coordinator::Update;
 pub(crate) use addend::{Fault, first_unfit};
-use averages::Averages;
 use block::Block;
 use draft::Draft;
 use pass::Pass;
@@ -56,8 +55,6 @@ struct Shared {
     threads: Threads,
     tickets: AtomicU64,
     state: Mutex<State>,
-    /// Of each chunk; locked after the state where both are.
-    averages: Vec<Mutex<Arc<Averages>>>,
     /// Told when [`Plane::offer`] may have another answer.
     changes: watch::Sender<()>,
     /// Called after each commit.
@@ -101,7 +98,6 @@ pub(crate) enum Offer {
 /// The state of one moment, shared and not copied.
 pub(crate) struct Snapshot {
     blocks: Vec<Arc<Block>>,
-    averages: Vec<Arc<Averages>>,
     buffers: Flat,
 }
 
@@ -119,16 +115,14 @@ impl Plane {
         let block = |range: &std::ops::Range<usize>| {
             let Vectors { weights, moment1, moment2, ema, .. } = &vectors;
             let range = range.start - first..range.end - first;
-            let [weights, moment1, moment2, ema] =
+            let vectors =
                 [weights, moment1, moment2, ema].map(|vector| pool.copy_of(&vector[range.clone()]));
-            let averages = Averages::new(moment1, moment2, ema);
-            let block = Block::new(weights, job.config.wire, &pool);
-            (Arc::new(block), Mutex::new(Arc::new(averages)))
+            Arc::new(Block::new(vectors, job.config.wire, &pool))
         };
-        let (blocks, averages): (Vec<_>, Vec<_>) = cut.ranges().iter().map(block).unzip();
+        let blocks: Vec<_> = cut.ranges().iter().map(block).collect();
         // The flat vectors are not needed any more.
         let buffers = vectors.buffers;
-        let versions = versions(job, &cut, step, None, &blocks, &averages, &buffers);
+        let versions = versions(job, &cut, step, None, &blocks, &buffers);
         let state = State { blocks, buffers, versions, draft: None, committing: false };
         let count = std::thread::available_parallelism()?.get().min(THREADS_MAX);
         Ok(Self(Arc::new(Shared {
@@ -138,7 +132,6 @@ impl Plane {
             threads: Threads::start(count)?,
             tickets: AtomicU64::new(0),
             state: Mutex::new(state),
-            averages,
             changes: watch::Sender::new(()),
             committed: Box::new(committed),
         })))
@@ -199,13 +192,8 @@ impl Plane {
 
     /// The state as it is now.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let state = self.0.lock();
-        let averages = self.0.averages.iter().map(|averages| Arc::clone(&lock(averages)));
-        Snapshot {
-            blocks: state.blocks.clone(),
-            averages: averages.collect(),
-            buffers: Arc::clone(&state.buffers),
-        }
+        let State { blocks, buffers, .. } = &*self.0.lock();
+        Snapshot { blocks: blocks.clone(), buffers: Arc::clone(buffers) }
     }
 
     /// What there is of `version` now.
@@ -266,8 +254,7 @@ impl Shared {
     /// The state has become that of `step`; `weights` are those that the draft has sent.
     fn publish(&self, state: &mut State, step: GlobalStep, weights: Option<Arc<Version>>) {
         let State { blocks, buffers, .. } = &state;
-        state.versions =
-            versions(&self.job, &self.cut, step, weights, blocks, &self.averages, buffers);
+        state.versions = versions(&self.job, &self.cut, step, weights, blocks, buffers);
     }
 
     /// Makes the draft the state, if it is to commit and is made. Says whether it did.
@@ -304,7 +291,6 @@ fn versions(
     step: GlobalStep,
     weights: Option<Arc<Version>>,
     blocks: &[Arc<Block>],
-    averages: &[Mutex<Arc<Averages>>],
     buffers: &Flat,
 ) -> Versions {
     let blocks = || blocks.iter().zip(cut.ranges().iter().map(|range| range.start));
@@ -313,11 +299,7 @@ fn versions(
         Arc::new(Version::whole(step, chunks))
     });
     let evaluation = job.eval_due(step).then(|| {
-        let ema = blocks().zip(averages).map(|((block, start), averages)| {
-            let mut averages = lock(averages);
-            settle(&mut averages, block);
-            averages::ema_chunk(&averages, start)
-        });
+        let ema = blocks().map(|(block, start)| block.ema_chunk(start));
         let buffers = wire::chunks(VectorKind::Buffers, 0, buffers, &wire::checksums(buffers));
         Arc::new(Version::whole(step, ema.chain(buffers)))
     });
@@ -329,7 +311,7 @@ fn work(shared: &Arc<Shared>, job: draft::Job) {
     let lane = job.lane();
     let block = Arc::clone(&shared.lock().blocks[lane]);
     let began = Instant::now();
-    let done = job.run(&block, &shared.averages[lane], &shared.pool);
+    let done = job.run(&block, &shared.pool);
     trace::span(std::thread::current().name().unwrap_or("hw2-sum"), began, done.step(), || {
         format!("{} chunk {lane}", done.verb())
     });
@@ -349,22 +331,14 @@ impl Snapshot {
         let len = self.blocks.iter().map(|block| block.weights.len()).sum();
         let [mut weights, mut moment1, mut moment2, mut ema] =
             [(); 4].map(|()| Vec::with_capacity(len));
-        for (block, mut averages) in self.blocks.into_iter().zip(self.averages) {
-            settle(&mut averages, &block);
+        for block in self.blocks {
             weights.extend_from_slice(&block.weights);
-            moment1.extend_from_slice(&averages.moment1);
-            moment2.extend_from_slice(&averages.moment2);
-            ema.extend_from_slice(&averages.ema);
+            moment1.extend_from_slice(&block.moment1);
+            moment2.extend_from_slice(&block.moment2);
+            ema.extend_from_slice(&block.ema);
         }
         let [weights, moment1, moment2, ema] = [weights, moment1, moment2, ema].map(Arc::new);
         Vectors { weights, moment1, moment2, ema, buffers: self.buffers }
-    }
-}
-
-/// The averages take in what made `block`, in new memory if somebody keeps them as they are.
-fn settle(averages: &mut Arc<Averages>, block: &Block) {
-    if averages.due(block).is_some() {
-        Arc::make_mut(averages).settle(block);
     }
 }
 

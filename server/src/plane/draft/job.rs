@@ -1,11 +1,10 @@
 //! What is computed for a draft, away from its bookkeeping.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hw2_common::ids::GlobalStep;
 
 use super::super::addend::{self, Addend, Operand, Verdict};
-use super::super::averages::Averages;
 use super::super::block::Block;
 use super::super::pass::Pass;
 use super::super::pool::{Buffer, Pool};
@@ -37,13 +36,8 @@ impl Job {
         matches!(self.task, Task::Inspect(_))
     }
 
-    /// Does it; `block` and `averages` are the chunk's present state.
-    pub(in super::super) fn run(
-        self,
-        block: &Block,
-        averages: &Mutex<Arc<Averages>>,
-        pool: &Pool,
-    ) -> Done {
+    /// Does it; `block` is the chunk's present state.
+    pub(in super::super) fn run(self, block: &Block, pool: &Pool) -> Done {
         let Self { step, attempt, lane, task } = self;
         let (made, operands) = match task {
             Task::Inspect(mut operand) => {
@@ -52,9 +46,7 @@ impl Job {
             }
             Task::Sum(a, b) => (Product::Sum(addend::sum(&a, &b, pool)), Vec::new()),
             Task::Update(pass, mut operands) => {
-                let mut averages = averages.lock().unwrap_or_else(PoisonError::into_inner);
-                let averages = Arc::make_mut(&mut averages);
-                (Product::Block(pass.run(block, averages, &mut operands, pool)), operands)
+                (Product::Block(pass.run(block, &mut operands, pool)), operands)
             }
         };
         let verdicts = operands.into_iter().filter_map(Operand::verdict).collect();
