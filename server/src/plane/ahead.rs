@@ -6,48 +6,24 @@
 
 #![allow(unsafe_code)]
 
-use hw2_common::wire::Values;
+use super::strips::STRETCH;
 
 /// Bytes that a cache fetches at once, on the CPUs that are told.
 const LINE: usize = 64;
 
-/// Vectors that a loop goes through side by side, from the first number to the last.
-#[derive(Debug, Default)]
-pub(super) struct Ahead(Vec<Vector>);
-
-#[derive(Debug)]
-struct Vector {
-    /// Where it begins; what is there is never looked at.
-    start: *const u8,
-    /// Bytes of a number.
-    size: usize,
-    /// How many numbers ahead it is fetched.
-    lead: usize,
-}
-
-impl Ahead {
-    /// One more vector, which is fetched `lead` numbers ahead.
-    pub(super) fn add(&mut self, values: Values<'_>, lead: usize) {
-        let start = values.bytes().as_ptr();
-        self.0.push(Vector { start, size: values.format().bytes(), lead });
-    }
-
-    /// The thread that calls it is at number `start`: fetches for it what `count` numbers take of each
-    /// vector, further on. There may be fewer of them.
-    #[inline(always)]
-    pub(super) fn fetch(&self, start: usize, count: usize) {
-        for vector in &self.0 {
-            let first = vector.start.wrapping_add((start + vector.lead) * vector.size);
-            for line in (0..count * vector.size).step_by(LINE) {
-                fetch(first.wrapping_add(line));
-            }
-        }
+/// The thread that calls it is at the first of `values`: fetches for it what lies a stretch long `lead`
+/// further on. There may be less.
+#[inline(always)]
+pub(super) fn fetch<T>(values: &[T], lead: usize) {
+    let first = values.as_ptr().wrapping_add(lead).cast::<u8>();
+    for line in (0..STRETCH * size_of::<T>()).step_by(LINE) {
+        fetch_line(first.wrapping_add(line));
     }
 }
 
 /// Fetches the line that `address` is in; on other CPUs than these nothing happens.
 #[inline(always)]
-fn fetch(address: *const u8) {
+fn fetch_line(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -8,8 +8,10 @@ use hw2_common::config::WireFormat;
 use hw2_common::wire::{self, Checksum, Values};
 use hw2_proto::v1::{Chunk, VectorKind};
 
+use super::ahead;
+use super::past::Past;
 use super::pool::{Buffer, Pool};
-use super::strips::widest;
+use super::strips::{TILE, tiles, widest};
 
 /// One chunk's range of the state. It never changes: an update makes a new one, so that a step that is
 /// given up leaves no trace, and whoever needs the state of a moment keeps it without a copy.
@@ -27,15 +29,22 @@ pub(crate) struct Block {
 
 impl Block {
     /// With which a server begins whose weights travel in `wire`: weights, moments, EMA.
-    pub(crate) fn new(vectors: [Buffer; 4], wire: WireFormat, pool: &Pool) -> Self {
-        let weights = &vectors[0];
+    pub(crate) fn new(vectors: [&[f32]; 4], wire: WireFormat, pool: &Pool) -> Self {
+        let [weights, moment1, moment2, ema] = vectors;
         let mut sending = Sending::new(weights.len(), wire, pool);
+        let mut room = [0.0; TILE];
         widest(
             #[inline(always)]
-            || sending.write(0, weights),
+            || {
+                for tile in tiles(0..weights.len()) {
+                    let weights = &weights[tile.clone()];
+                    sending.place(tile.clone(), &mut room).copy_from_slice(weights);
+                    sending.take(tile, weights);
+                }
+            },
         );
-        sending.add(0..weights.len(), weights);
-        sending.block(vectors)
+        sending.add(0..weights.len());
+        sending.block([moment1, moment2, ema].map(|vector| pool.copy_of(vector)))
     }
 
     /// The weights to be sent; `start` is their place in the vector.
@@ -68,58 +77,82 @@ impl Block {
     }
 }
 
-/// New weights on their way into a block.
+/// New weights on their way into a block, and from there to the workers.
+#[derive(Debug)]
 pub(super) struct Sending {
-    rounded: Option<Buffer>,
+    /// As they are sent, which is next: bytes, in memory for numbers.
+    sent: Buffer,
+    /// As they are, if that is something else.
+    exact: Option<Past>,
+    wire: WireFormat,
     checksum: Checksum,
 }
 
 impl Sending {
     /// Of so many, which travel in `wire`.
     pub(super) fn new(len: usize, wire: WireFormat, pool: &Pool) -> Self {
-        let rounded = match wire {
+        let sent = pool.take((len * wire.bytes()).div_ceil(size_of::<f32>()));
+        let exact = match wire {
             WireFormat::F32 => None,
-            WireFormat::Bf16 => Some(pool.take((len * wire.bytes()).div_ceil(size_of::<f32>()))),
+            WireFormat::Bf16 => Some(Past::new(pool.take(len))),
         };
-        Self { rounded, checksum: Checksum::default() }
+        Self { sent, exact, wire, checksum: Checksum::default() }
     }
 
-    /// Where they are written, if not as they are.
-    pub(super) fn values(&self) -> Option<Values<'_>> {
-        let rounded = bytemuck::cast_slice(self.rounded.as_deref()?);
-        Some(Values::new(rounded, WireFormat::Bf16))
-    }
-
-    /// Those from number `start` on are `weights`.
+    /// Somebody is about to write those from number `start` on: has what lies `lead` further on fetched.
     #[inline(always)]
-    pub(super) fn write(&mut self, start: usize, weights: &[f32]) {
-        if let Some(rounded) = &mut self.rounded {
-            let bytes = of_bf16(start..start + weights.len());
-            let rounded = &mut bytemuck::cast_slice_mut(rounded)[bytes];
-            wire::encode(weights, rounded, WireFormat::Bf16);
+    pub(super) fn ahead(&self, start: usize, lead: usize) {
+        match self.wire {
+            WireFormat::F32 => ahead::fetch(&self.sent[start..], lead),
+            WireFormat::Bf16 => {
+                ahead::fetch::<u16>(&bytemuck::cast_slice(&self.sent)[start..], lead)
+            }
+        }
+    }
+
+    /// Where those of `range` are to be written before they are [taken](Self::take): where they stay, or
+    /// in `room`.
+    #[inline(always)]
+    pub(super) fn place<'a>(
+        &'a mut self,
+        range: Range<usize>,
+        room: &'a mut [f32],
+    ) -> &'a mut [f32] {
+        match self.exact {
+            None => &mut self.sent[range],
+            Some(_) => &mut room[..range.len()],
+        }
+    }
+
+    /// Those of `range` are written, if not where they stay then in `room`.
+    #[inline(always)]
+    pub(super) fn take(&mut self, range: Range<usize>, room: &[f32]) {
+        if let Some(exact) = &mut self.exact {
+            let weights = &room[..range.len()];
+            exact.write(range.start, weights);
+            let size = self.wire.bytes();
+            let bytes = range.start * size..range.end * size;
+            wire::encode(weights, &mut bytemuck::cast_slice_mut(&mut self.sent)[bytes], self.wire);
         }
     }
 
     /// The next ones, those of `range`, are written.
-    pub(super) fn add(&mut self, range: Range<usize>, weights: &[f32]) {
-        self.checksum.update(match &self.rounded {
-            None => bytemuck::cast_slice(&weights[range]),
-            Some(rounded) => &bytemuck::cast_slice(rounded)[of_bf16(range)],
-        });
+    pub(super) fn add(&mut self, range: Range<usize>) {
+        let sent = Values::new(bytemuck::cast_slice(&self.sent), self.wire);
+        self.checksum.update(sent.slice(range).bytes());
     }
 
-    /// All weights are added; `vectors` are they, moments, and EMA.
-    pub(super) fn block(self, vectors: [Buffer; 4]) -> Block {
-        let (rounded, checksum) = (self.rounded.map(Arc::new), self.checksum.finish());
-        let [weights, moment1, moment2, ema] = vectors.map(Arc::new);
+    /// All weights are added; the other vectors are the moments and the EMA.
+    pub(super) fn block(self, vectors: [Buffer; 3]) -> Block {
+        let Self { sent, exact, checksum, .. } = self;
+        let (weights, rounded) = match exact {
+            None => (sent, None),
+            Some(exact) => (exact.finish(), Some(Arc::new(sent))),
+        };
+        let [moment1, moment2, ema] = vectors.map(Arc::new);
+        let (weights, checksum) = (Arc::new(weights), checksum.finish());
         Block { weights, moment1, moment2, ema, rounded, checksum }
     }
-}
-
-/// Where these are among the bytes of all.
-fn of_bf16(range: Range<usize>) -> Range<usize> {
-    let size = WireFormat::Bf16.bytes();
-    range.start * size..range.end * size
 }
 
 /// Values that the transport holds: no more of a block than it needs.

@@ -115,8 +115,7 @@ impl Plane {
         let block = |range: &std::ops::Range<usize>| {
             let Vectors { weights, moment1, moment2, ema, .. } = &vectors;
             let range = range.start - first..range.end - first;
-            let vectors =
-                [weights, moment1, moment2, ema].map(|vector| pool.copy_of(&vector[range.clone()]));
+            let vectors = [weights, moment1, moment2, ema].map(|vector| &vector[range.clone()]);
             Arc::new(Block::new(vectors, job.config.wire, &pool))
         };
         let blocks: Vec<_> = cut.ranges().iter().map(block).collect();

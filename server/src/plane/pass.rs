@@ -3,21 +3,17 @@
 use std::ops::Range;
 
 use hw2_common::config::{Config, WireFormat};
-use hw2_common::wire::Values;
 
 use super::addend::{Operand, Tile, Value};
-use super::ahead::Ahead;
+use super::ahead;
 use super::block::{Block, Sending};
 use super::ema::Ema;
 use super::optimizer::Adam;
 use super::past::Past;
-use super::pool::{Buffer, Pool};
-use super::strips::{STRIP, TILE, strips, tiles, widest};
+use super::pool::Pool;
+use super::strips::{STRETCH, TILE, stretches, strips, tiles, widest};
 use crate::coordinator::Update;
 
-/// Values between two looks ahead. All lines of the next strip at once are slower than none: a core can
-/// wait for few at a time. Also how many go past the caches at once.
-const STRETCH: usize = 64;
 /// How far ahead: long enough for the lines to come, and so near that they are still in the first cache.
 const LEAD: usize = 256;
 /// Some vectors are read or written a tile at a time, before the rest of the arithmetic or behind it.
@@ -42,11 +38,11 @@ struct Read<'a> {
     gradient: &'a [Value],
 }
 
-/// What nobody reads before the next update.
-struct Averages {
-    moment1: Past,
-    moment2: Past,
-    ema: Past,
+/// What an update makes.
+struct New {
+    weights: Sending,
+    /// Moments and EMA, which nobody reads before the next update.
+    averages: [Past; 3],
 }
 
 impl Pass {
@@ -73,10 +69,7 @@ impl Pass {
             self.replicas
         );
         let len = block.weights.len();
-        let mut weights = pool.take(len);
-        let mut averages = Averages::new(len, pool);
-        let mut sending = Sending::new(len, self.wire, pool);
-        let ahead = ahead(block, &weights, &sending, operands);
+        let mut new = New::new(len, self.wire, pool);
         let mut room = [0.0; TILE];
         for strip in strips(len) {
             operands.iter_mut().for_each(|operand| operand.add_to_checksum(strip.clone()));
@@ -86,16 +79,13 @@ impl Pass {
                     for tile in tiles(strip.clone()) {
                         let gradient = self.mean(operands, tile.clone(), &mut room);
                         let read = Read::new(block, tile.clone(), gradient);
-                        let new = &mut weights[tile.clone()];
-                        self.update(new, &mut averages, read, tile.start, &ahead);
-                        sending.write(tile.start, new);
+                        self.update(&mut new, tile, read);
                     }
                 },
             );
-            sending.add(strip, &weights);
+            new.weights.add(strip);
         }
-        let Averages { moment1, moment2, ema } = averages;
-        sending.block([weights, moment1.finish(), moment2.finish(), ema.finish()])
+        new.weights.block(new.averages.map(Past::finish))
     }
 
     /// The mean over the replicas of some numbers of `operands`: where the only one is, or in `room`.
@@ -120,25 +110,21 @@ impl Pass {
         bytemuck::cast_slice(mean)
     }
 
-    /// Writes what is new of a tile that begins at number `start`, a stretch at a time.
+    /// Writes what is new of a tile, a stretch at a time.
     #[inline(always)]
-    fn update(
-        &self,
-        new: &mut [f32],
-        averages: &mut Averages,
-        read: Read<'_>,
-        start: usize,
-        ahead: &Ahead,
-    ) {
-        let mut rooms = [[0.0; STRETCH]; 3];
-        for at in (0..new.len()).step_by(STRETCH) {
-            ahead.fetch(start + at, STRETCH);
-            let range = at..(at + STRETCH).min(new.len());
-            let [m, v, ema] = rooms.each_mut().map(|room| &mut room[..range.len()]);
-            self.stretch(&mut new[range.clone()], m, v, ema, read.range(range));
-            averages.moment1.write(start + at, m);
-            averages.moment2.write(start + at, v);
-            averages.ema.write(start + at, ema);
+    fn update(&self, new: &mut New, tile: Range<usize>, read: Read<'_>) {
+        let mut rooms = [[0.0; STRETCH]; 4];
+        for range in stretches(tile.clone()) {
+            let read = read.range(range.start - tile.start..range.end - tile.start);
+            read.ahead();
+            new.weights.ahead(range.start, LEAD);
+            let [room, m, v, ema] = rooms.each_mut().map(|room| &mut room[..range.len()]);
+            let weights = new.weights.place(range.clone(), room);
+            self.stretch(weights, m, v, ema, read);
+            new.weights.take(range.clone(), room);
+            for (average, values) in new.averages.iter_mut().zip([m, v, ema]) {
+                average.write(range.start, values);
+            }
         }
     }
 
@@ -182,31 +168,21 @@ impl<'a> Read<'a> {
             [weights, moment1, moment2, ema].map(|vector| &vector[range.clone()]);
         Self { weights, moment1, moment2, ema, gradient: &gradient[range] }
     }
+
+    /// Has what comes next fetched, but for the gradient: a core that has just received it has it in its
+    /// own cache, and to ask for it so gained nothing.
+    #[inline(always)]
+    fn ahead(&self) {
+        let Self { weights, moment1, moment2, ema, .. } = self;
+        [weights, moment1, moment2, ema].into_iter().for_each(|vector| ahead::fetch(vector, LEAD));
+    }
 }
 
-impl Averages {
-    fn new(len: usize, pool: &Pool) -> Self {
-        let [moment1, moment2, ema] = [(); 3].map(|()| Past::new(pool.take(len)));
-        Self { moment1, moment2, ema }
+impl New {
+    fn new(len: usize, wire: WireFormat, pool: &Pool) -> Self {
+        let averages = [(); 3].map(|()| Past::new(pool.take(len)));
+        Self { weights: Sending::new(len, wire, pool), averages }
     }
-}
-
-/// Everything that a pass goes through in the cache.
-fn ahead(block: &Block, new: &Buffer, sending: &Sending, operands: &[Operand]) -> Ahead {
-    let Block { weights, moment1, moment2, ema, .. } = block;
-    let mut ahead = Ahead::default();
-    for vector in [&**weights, moment1, moment2, ema, new] {
-        ahead.add(Values::of(vector), LEAD);
-    }
-    if let Some(values) = sending.values() {
-        ahead.add(values, LEAD);
-    }
-    // What a mean is made of is not asked for: a core that has just received a gradient has it in its own
-    // cache, and to ask for it so gained nothing. The checksum is made a strip at a time.
-    if let [operand] = operands {
-        ahead.add(operand.addend().values(), STRIP);
-    }
-    ahead
 }
 
 /// Divides all of `sum`. By a power of two it multiplies with the inverse, which is faster and has
@@ -225,8 +201,9 @@ mod tests {
     use super::*;
     use crate::plane::addend::tests::received;
     use crate::plane::addend::{Addend, Fault, Ticket};
+    use crate::plane::strips::STRIP;
     use hw2_common::config::Optimizer;
-    use hw2_common::wire::{self, Checksum};
+    use hw2_common::wire::{self, Checksum, Values};
     use hw2_proto::v1::VectorKind;
     use std::sync::Arc;
 
@@ -248,7 +225,7 @@ mod tests {
     fn state(pool: &Pool, wire: WireFormat) -> (Block, [Vec<f32>; 4]) {
         let moment2 = vector(0.002).iter().map(|v| v.abs()).collect();
         let all = [vector(0.01), vector(0.001), moment2, vector(0.02)];
-        let block = Block::new(all.each_ref().map(|values| pool.copy_of(values)), wire, pool);
+        let block = Block::new(all.each_ref().map(Vec::as_slice), wire, pool);
         (block, all)
     }
 

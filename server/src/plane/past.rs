@@ -56,18 +56,20 @@ impl Drop for Fence {
 fn write(to: &mut [f32], values: &[f32]) {
     use std::arch::x86_64::{__m128, _mm_loadu_ps, _mm_stream_ps};
     const LANES: usize = size_of::<__m128>() / size_of::<f32>();
-    // SAFETY: four numbers in f32 are a vector of four, whatever they are.
-    let (head, body, tail) = unsafe { to.align_to_mut::<__m128>() };
-    let (of_head, values) = values.split_at(head.len());
-    let (of_body, of_tail) = values.split_at(body.len() * LANES);
-    head.copy_from_slice(of_head);
-    for (to, values) in body.iter_mut().zip(of_body.chunks_exact(LANES)) {
+    if !to.as_ptr().cast::<__m128>().is_aligned() {
+        return to.copy_from_slice(values);
+    }
+    let (to, rest) = to.as_chunks_mut::<LANES>();
+    let (values, of_rest) = values.as_chunks::<LANES>();
+    for (to, values) in to.iter_mut().zip(values) {
         // SAFETY: both are as long as a vector, `to` is aligned as one, and every CPU of this architecture
         // has the instructions. Until `Fence` nobody but this thread has a way to the memory, and it
         // does not read it.
-        unsafe { _mm_stream_ps(std::ptr::from_mut(to).cast(), _mm_loadu_ps(values.as_ptr())) };
+        unsafe { _mm_stream_ps(to.as_mut_ptr(), _mm_loadu_ps(values.as_ptr())) };
     }
-    tail.copy_from_slice(of_tail);
+    if !rest.is_empty() {
+        rest.copy_from_slice(of_rest);
+    }
 }
 
 /// Other CPUs have no such instruction that could be used from here.

@@ -4,17 +4,27 @@ use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytemuck::{Pod, Zeroable};
+
 /// Memory that is not in use. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pool(Arc<Mutex<Free>>);
 
-/// By length: there are few, and memory of the right one need not be cleared.
-type Free = HashMap<usize, Vec<Vec<f32>>>;
+/// By number of lines: there are few, and memory of the right one need not be cleared.
+type Free = HashMap<usize, Vec<Vec<Line>>>;
+
+/// Values on one line of a CPU's cache. A vector of the widest kind is one too, and must not lie on two.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; LINE_VALUES]);
+
+const LINE_VALUES: usize = 16;
 
 /// Values that go back to their pool when they are dropped.
 #[derive(Debug)]
 pub(crate) struct Buffer {
-    values: Vec<f32>,
+    lines: Vec<Line>,
+    len: usize,
     pool: Pool,
 }
 
@@ -22,9 +32,10 @@ impl Pool {
     /// Room for `len` values; what they are does not matter. What was given back last, and is still
     /// in a core's cache, is taken first.
     pub(crate) fn take(&self, len: usize) -> Buffer {
-        let free = self.free().get_mut(&len).and_then(Vec::pop);
-        let values = free.unwrap_or_else(|| vec![0.0; len]);
-        Buffer { values, pool: self.clone() }
+        let count = len.div_ceil(LINE_VALUES);
+        let free = self.free().get_mut(&count).and_then(Vec::pop);
+        let lines = free.unwrap_or_else(|| vec![Line::zeroed(); count]);
+        Buffer { lines, len, pool: self.clone() }
     }
 
     /// A copy of `values`.
@@ -48,21 +59,23 @@ impl Clone for Buffer {
 impl Deref for Buffer {
     type Target = [f32];
 
+    #[inline(always)]
     fn deref(&self) -> &[f32] {
-        &self.values
+        &bytemuck::cast_slice(&self.lines)[..self.len]
     }
 }
 
 impl DerefMut for Buffer {
+    #[inline(always)]
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let values = std::mem::take(&mut self.values);
-        self.pool.free().entry(values.len()).or_default().push(values);
+        let lines = std::mem::take(&mut self.lines);
+        self.pool.free().entry(lines.len()).or_default().push(lines);
     }
 }
 
@@ -78,8 +91,8 @@ mod tests {
         let (of_first, of_second) = (first.as_ptr(), second.as_ptr());
         drop(first);
         drop(second);
-        let (other, again, and_again) = (pool.take(2), pool.take(3), pool.take(3));
+        let (other, again, and_again) = (pool.take(17), pool.take(3), pool.take(4));
         assert_eq!((again.as_ptr(), and_again.as_ptr()), (of_second, of_first));
-        assert_eq!((other.len(), again.len(), and_again.len()), (2, 3, 3));
+        assert_eq!((other.len(), again.len(), and_again.len()), (17, 3, 4));
     }
 }

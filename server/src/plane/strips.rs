@@ -6,6 +6,9 @@ use std::ops::Range;
 pub(super) const STRIP: usize = 2048;
 /// Values that go through all of the arithmetic before the next ones: those are in the first cache.
 pub(super) const TILE: usize = 256;
+/// Values between two looks ahead, and that go past the caches at once. All lines of the next strip at
+/// once are slower than none: a core can wait for few at a time.
+pub(super) const STRETCH: usize = 64;
 
 /// The ranges of the strips of a chunk.
 pub(super) fn strips(len: usize) -> impl Iterator<Item = Range<usize>> {
@@ -16,6 +19,12 @@ pub(super) fn strips(len: usize) -> impl Iterator<Item = Range<usize>> {
 #[inline(always)]
 pub(super) fn tiles(strip: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     cut(strip, TILE)
+}
+
+/// The ranges of the stretches of a tile.
+#[inline(always)]
+pub(super) fn stretches(tile: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    cut(tile, STRETCH)
 }
 
 #[inline(always)]
@@ -36,11 +45,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_is_in_one_tile_of_one_strip() {
+    fn every_value_is_in_one_stretch_of_one_tile_of_one_strip() {
         for len in [0, 1, TILE - 1, TILE, STRIP, STRIP + TILE + 1, 3 * STRIP] {
             let tiles: Vec<_> = strips(len).flat_map(tiles).collect();
             assert!(tiles.iter().all(|tile| (1..=TILE).contains(&tile.len())), "{tiles:?}");
-            assert_eq!(tiles.into_iter().flatten().collect::<Vec<_>>(), Vec::from_iter(0..len));
+            let stretches: Vec<_> = tiles.into_iter().flat_map(stretches).collect();
+            assert!(stretches.iter().all(|it| (1..=STRETCH).contains(&it.len())), "{stretches:?}");
+            assert_eq!(stretches.into_iter().flatten().collect::<Vec<_>>(), Vec::from_iter(0..len));
         }
     }
 }

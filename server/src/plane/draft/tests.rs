@@ -23,8 +23,8 @@ impl Bench {
         let update = Update { number: 3, learning_rate: 0.1 };
         let pass = Pass::new(&Config { replicas, ..Config::default() }, update);
         let block = |len: usize| {
-            let vectors = [0.5, 0.1, 0.2, 0.4].map(|value| pool.copy_of(&vec![value; len]));
-            Block::new(vectors, WireFormat::F32, &pool)
+            let vectors = [0.5, 0.1, 0.2, 0.4].map(|value| vec![value; len]);
+            Block::new(vectors.each_ref().map(Vec::as_slice), WireFormat::F32, &pool)
         };
         let blocks = cut.ranges().iter().map(|range| block(range.len())).collect();
         let draft = Draft::new(GlobalStep(5), pass, replicas, cut);
