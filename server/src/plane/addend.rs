@@ -91,10 +91,6 @@ impl Operand {
         Self { addend, inspection: Some(inspection) }
     }
 
-    pub(super) fn addend(&self) -> &Arc<Addend> {
-        &self.addend
-    }
-
     /// Takes some bytes into the checksum that is made; each pass takes all of them in order.
     pub(super) fn add_to_checksum(&mut self, range: Range<usize>) {
         if let Some(inspection) = &mut self.inspection {

@@ -9,6 +9,7 @@ use hw2_common::wire::{self, Checksum, Values};
 use hw2_proto::v1::{Chunk, VectorKind};
 
 use super::ahead;
+use super::ema::Average;
 use super::past::Past;
 use super::pool::{Buffer, Pool};
 use super::strips::{TILE, tiles, widest};
@@ -20,7 +21,7 @@ pub(crate) struct Block {
     pub(crate) weights: Arc<Buffer>,
     pub(crate) moment1: Arc<Buffer>,
     pub(crate) moment2: Arc<Buffer>,
-    pub(crate) ema: Arc<Buffer>,
+    pub(crate) ema: Average,
     /// The weights as they are sent, if that is not as they are: bytes, in memory for numbers.
     rounded: Option<Arc<Buffer>>,
     /// CRC32C of the weights as they are sent.
@@ -44,7 +45,8 @@ impl Block {
             },
         );
         sending.add(0..weights.len());
-        sending.block([moment1, moment2, ema].map(|vector| pool.copy_of(vector)))
+        let moments = [moment1, moment2].map(|moment| pool.copy_of(moment));
+        sending.block(moments, Average::whole(pool.copy_of(ema)))
     }
 
     /// The weights to be sent; `start` is their place in the vector.
@@ -66,13 +68,14 @@ impl Block {
 
     /// The EMA to be sent; `start` is its place in the vector.
     pub(crate) fn ema_chunk(&self, start: usize) -> Chunk {
+        let ema = self.ema.of(&self.weights);
         let mut checksum = Checksum::default();
-        checksum.update(bytemuck::cast_slice(&self.ema));
+        checksum.update(bytemuck::cast_slice(&ema));
         Chunk {
             kind: VectorKind::Ema.into(),
             start: start as u64,
             crc32c: checksum.finish(),
-            values: Bytes::from_owner(Sent(Arc::clone(&self.ema))),
+            values: Bytes::from_owner(Sent(ema)),
         }
     }
 }
@@ -142,14 +145,14 @@ impl Sending {
         self.checksum.update(sent.slice(range).bytes());
     }
 
-    /// All weights are added; the other vectors are the moments and the EMA.
-    pub(super) fn block(self, vectors: [Buffer; 3]) -> Block {
+    /// All weights are added.
+    pub(super) fn block(self, moments: [Buffer; 2], ema: Average) -> Block {
         let Self { sent, exact, checksum, .. } = self;
         let (weights, rounded) = match exact {
             None => (sent, None),
             Some(exact) => (exact.finish(), Some(Arc::new(sent))),
         };
-        let [moment1, moment2, ema] = vectors.map(Arc::new);
+        let [moment1, moment2] = moments.map(Arc::new);
         let (weights, checksum) = (Arc::new(weights), checksum.finish());
         Block { weights, moment1, moment2, ema, rounded, checksum }
     }

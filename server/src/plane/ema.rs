@@ -1,5 +1,10 @@
 //! The exponential moving average of the weights, which evaluation uses.
 
+use std::sync::Arc;
+
+use super::pool::Buffer;
+use super::strips::widest;
+
 /// The scalar of one update: average = average + rest (weight - average).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Ema {
@@ -19,6 +24,37 @@ impl Ema {
     #[inline(always)]
     pub(crate) fn step(&self, average: f32, weight: f32) -> f32 {
         average + self.rest * (weight - average)
+    }
+}
+
+/// The average of one chunk. It takes updates in two at a time, when the weights after both are at hand,
+/// and is read and written half as often as if one by one; the bits are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Average {
+    pub(super) values: Arc<Buffer>,
+    /// The update that it lacks, which made the present weights.
+    pub(super) lacks: Option<Ema>,
+}
+
+impl Average {
+    /// That lacks nothing.
+    pub(super) fn whole(values: Buffer) -> Self {
+        Self { values: Arc::new(values), lacks: None }
+    }
+
+    /// The values after the update that made `weights`, the present ones.
+    pub(crate) fn of(&self, weights: &[f32]) -> Arc<Buffer> {
+        let Some(ema) = self.lacks else { return Arc::clone(&self.values) };
+        let mut values = Buffer::clone(&self.values);
+        widest(
+            #[inline(always)]
+            || {
+                for (value, weight) in values.iter_mut().zip(weights) {
+                    *value = ema.step(*value, *weight);
+                }
+            },
+        );
+        Arc::new(values)
     }
 }
 

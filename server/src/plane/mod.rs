@@ -334,7 +334,7 @@ impl Snapshot {
             weights.extend_from_slice(&block.weights);
             moment1.extend_from_slice(&block.moment1);
             moment2.extend_from_slice(&block.moment2);
-            ema.extend_from_slice(&block.ema);
+            ema.extend_from_slice(&block.ema.of(&block.weights));
         }
         let [weights, moment1, moment2, ema] = [weights, moment1, moment2, ema].map(Arc::new);
         Vectors { weights, moment1, moment2, ema, buffers: self.buffers }

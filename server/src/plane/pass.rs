@@ -1,13 +1,14 @@
 //! The pass over a chunk of the state that makes an update.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use hw2_common::config::{Config, WireFormat};
 
 use super::addend::{Operand, Tile, Value};
 use super::ahead;
 use super::block::{Block, Sending};
-use super::ema::Ema;
+use super::ema::{Average, Ema};
 use super::optimizer::Adam;
 use super::past::Past;
 use super::pool::Pool;
@@ -34,15 +35,18 @@ struct Read<'a> {
     weights: &'a [f32],
     moment1: &'a [f32],
     moment2: &'a [f32],
-    ema: &'a [f32],
+    /// With the update that it lacks, if it takes that one in with this.
+    ema: Option<(Ema, &'a [f32])>,
     gradient: &'a [Value],
 }
 
-/// What an update makes.
-struct New {
+/// What an update writes. Nobody reads more of it than the weights before the next update.
+struct Written {
     weights: Sending,
-    /// Moments and EMA, which nobody reads before the next update.
-    averages: [Past; 3],
+    moment1: Past,
+    moment2: Past,
+    /// If it takes this update in.
+    ema: Option<Past>,
 }
 
 impl Pass {
@@ -69,7 +73,7 @@ impl Pass {
             self.replicas
         );
         let len = block.weights.len();
-        let mut new = New::new(len, self.wire, pool);
+        let mut new = Written::new(block, self.wire, pool);
         let mut room = [0.0; TILE];
         for strip in strips(len) {
             operands.iter_mut().for_each(|operand| operand.add_to_checksum(strip.clone()));
@@ -85,7 +89,12 @@ impl Pass {
             );
             new.weights.add(strip);
         }
-        new.weights.block(new.averages.map(Past::finish))
+        let Written { weights, moment1, moment2, ema } = new;
+        let ema = match ema {
+            Some(ema) => Average::whole(ema.finish()),
+            None => Average { values: Arc::clone(&block.ema.values), lacks: Some(self.ema) },
+        };
+        weights.block([moment1.finish(), moment2.finish()], ema)
     }
 
     /// The mean over the replicas of some numbers of `operands`: where the only one is, or in `room`.
@@ -112,7 +121,7 @@ impl Pass {
 
     /// Writes what is new of a tile, a stretch at a time.
     #[inline(always)]
-    fn update(&self, new: &mut New, tile: Range<usize>, read: Read<'_>) {
+    fn update(&self, new: &mut Written, tile: Range<usize>, read: Read<'_>) {
         let mut rooms = [[0.0; STRETCH]; 4];
         for range in stretches(tile.clone()) {
             let read = read.range(range.start - tile.start..range.end - tile.start);
@@ -122,8 +131,10 @@ impl Pass {
             let weights = new.weights.place(range.clone(), room);
             self.stretch(weights, m, v, ema, read);
             new.weights.take(range.clone(), room);
-            for (average, values) in new.averages.iter_mut().zip([m, v, ema]) {
-                average.write(range.start, values);
+            new.moment1.write(range.start, m);
+            new.moment2.write(range.start, v);
+            if let Some(new) = &mut new.ema {
+                new.write(range.start, ema);
             }
         }
     }
@@ -139,15 +150,19 @@ impl Pass {
         ema: &mut [f32],
         read: Read<'_>,
     ) {
-        // One length for all, so that the loop needs no bounds checks and is vectorised.
+        // One length for all, so that the loops need no bounds checks and are vectorised.
         let len = new.len();
         let (m, v, ema) = (&mut m[..len], &mut v[..len], &mut ema[..len]);
-        let Read { weights, moment1, moment2, ema: old_ema, gradient } = read.range(0..len);
+        let Read { weights, moment1, moment2, ema: before, gradient } = read.range(0..len);
         for i in 0..len {
             (m[i], v[i]) = (moment1[i], moment2[i]);
             self.adam.average(f32::from_le_bytes(gradient[i]), &mut m[i], &mut v[i]);
             new[i] = self.adam.step(weights[i], m[i], v[i]);
-            ema[i] = self.ema.step(old_ema[i], new[i]);
+        }
+        if let Some((last, before)) = before {
+            for i in 0..len {
+                ema[i] = self.ema.step(last.step(before[i], weights[i]), new[i]);
+            }
         }
     }
 }
@@ -156,16 +171,18 @@ impl<'a> Read<'a> {
     #[inline(always)]
     fn new(block: &'a Block, range: Range<usize>, gradient: &'a [Value]) -> Self {
         let Block { weights, moment1, moment2, ema, .. } = block;
-        let [weights, moment1, moment2, ema] =
-            [weights, moment1, moment2, ema].map(|vector| &vector[range.clone()]);
+        let [weights, moment1, moment2] =
+            [weights, moment1, moment2].map(|vector| &vector[range.clone()]);
+        let ema = ema.lacks.map(|last| (last, &ema.values[range]));
         Self { weights, moment1, moment2, ema, gradient }
     }
 
     #[inline(always)]
     fn range(&self, range: Range<usize>) -> Self {
         let Self { weights, moment1, moment2, ema, gradient } = *self;
-        let [weights, moment1, moment2, ema] =
-            [weights, moment1, moment2, ema].map(|vector| &vector[range.clone()]);
+        let [weights, moment1, moment2] =
+            [weights, moment1, moment2].map(|vector| &vector[range.clone()]);
+        let ema = ema.map(|(last, ema)| (last, &ema[range.clone()]));
         Self { weights, moment1, moment2, ema, gradient: &gradient[range] }
     }
 
@@ -173,15 +190,23 @@ impl<'a> Read<'a> {
     /// own cache, and to ask for it so gained nothing.
     #[inline(always)]
     fn ahead(&self) {
-        let Self { weights, moment1, moment2, ema, .. } = self;
-        [weights, moment1, moment2, ema].into_iter().for_each(|vector| ahead::fetch(vector, LEAD));
+        let Self { weights, moment1, moment2, ema, .. } = *self;
+        let state = [weights, moment1, moment2].into_iter().chain(ema.map(|(_, ema)| ema));
+        state.for_each(|vector| ahead::fetch(vector, LEAD));
     }
 }
 
-impl New {
-    fn new(len: usize, wire: WireFormat, pool: &Pool) -> Self {
-        let averages = [(); 3].map(|()| Past::new(pool.take(len)));
-        Self { weights: Sending::new(len, wire, pool), averages }
+impl Written {
+    /// Of what comes after `block`.
+    fn new(block: &Block, wire: WireFormat, pool: &Pool) -> Self {
+        let len = block.weights.len();
+        let past = || Past::new(pool.take(len));
+        Self {
+            weights: Sending::new(len, wire, pool),
+            moment1: past(),
+            moment2: past(),
+            ema: block.ema.lacks.is_some().then(past),
+        }
     }
 }
 
@@ -205,7 +230,6 @@ mod tests {
     use hw2_common::config::Optimizer;
     use hw2_common::wire::{self, Checksum, Values};
     use hw2_proto::v1::VectorKind;
-    use std::sync::Arc;
 
     /// The last of the strips, of its tiles, and of that one's stretches are all shorter than others.
     const LEN: usize = 2 * STRIP + TILE + STRETCH + 5;
@@ -269,7 +293,8 @@ mod tests {
                 assert_ne!(**given_up.weights, **block.weights);
                 expected(&mut values, &gradients, update);
                 let Block { weights, moment1, moment2, ema, .. } = &block;
-                let made = [weights, moment1, moment2, ema].map(|vector| vector.to_vec());
+                let ema = ema.of(weights);
+                let made = [weights, moment1, moment2, &ema].map(|vector| vector.to_vec());
                 assert_eq!(made, values, "the server's are exact");
                 let sent = block.weights_chunk(0);
                 let mut arrived = vec![0.0; LEN];
