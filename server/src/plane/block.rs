@@ -19,8 +19,8 @@ use super::strips::{TILE, tiles, widest};
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) weights: Arc<Buffer>,
-    pub(crate) moment1: Arc<Buffer>,
-    pub(crate) moment2: Arc<Buffer>,
+    pub(crate) moment1: Buffer,
+    pub(crate) moment2: Buffer,
     pub(crate) ema: Average,
     /// The weights as they are sent, if that is not as they are: bytes, in memory for numbers.
     rounded: Option<Arc<Buffer>>,
@@ -152,7 +152,7 @@ impl Sending {
             None => (sent, None),
             Some(exact) => (exact.finish(), Some(Arc::new(sent))),
         };
-        let [moment1, moment2] = moments.map(Arc::new);
+        let [moment1, moment2] = moments;
         let (weights, checksum) = (Arc::new(weights), checksum.finish());
         Block { weights, moment1, moment2, ema, rounded, checksum }
     }

@@ -17,8 +17,6 @@ use crate::coordinator::Update;
 
 /// How far ahead: long enough for the lines to come, and so near that they are still in the first cache.
 const LEAD: usize = 256;
-/// Some vectors are read or written a tile at a time, before the rest of the arithmetic or behind it.
-const _: () = assert!(LEAD >= TILE, "what is fetched later than it is read is fetched in vain");
 
 /// The scalars of the pass that makes an update.
 #[derive(Clone, Copy, Debug)]
@@ -172,7 +170,7 @@ impl<'a> Read<'a> {
     fn new(block: &'a Block, range: Range<usize>, gradient: &'a [Value]) -> Self {
         let Block { weights, moment1, moment2, ema, .. } = block;
         let [weights, moment1, moment2] =
-            [weights, moment1, moment2].map(|vector| &vector[range.clone()]);
+            [&**weights, moment1, moment2].map(|vector| &vector[range.clone()]);
         let ema = ema.lacks.map(|last| (last, &ema.values[range]));
         Self { weights, moment1, moment2, ema, gradient }
     }
@@ -294,7 +292,7 @@ mod tests {
                 expected(&mut values, &gradients, update);
                 let Block { weights, moment1, moment2, ema, .. } = &block;
                 let ema = ema.of(weights);
-                let made = [weights, moment1, moment2, &ema].map(|vector| vector.to_vec());
+                let made = [&**weights, moment1, moment2, &*ema].map(|vector| vector.to_vec());
                 assert_eq!(made, values, "the server's are exact");
                 let sent = block.weights_chunk(0);
                 let mut arrived = vec![0.0; LEN];

@@ -98,7 +98,7 @@ impl Bench {
             let expected = self.pass.run(&self.blocks[lane], &mut operands, &self.pool);
             let vectors = |block: &Block| {
                 let Block { weights, moment1, moment2, ema, .. } = block;
-                [weights, moment1, moment2, &ema.of(weights)].map(|vector| vector.to_vec())
+                [&**weights, moment1, moment2, &*ema.of(weights)].map(|vector| vector.to_vec())
             };
             vectors(block) == vectors(&expected)
         })
