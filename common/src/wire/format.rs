@@ -55,11 +55,6 @@ impl<'a> Values<'a> {
         self.bytes
     }
 
-    /// How they travel.
-    pub fn format(self) -> WireFormat {
-        self.format
-    }
-
     /// How many.
     pub fn len(self) -> usize {
         self.bytes.len() / self.format.bytes()

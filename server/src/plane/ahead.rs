@@ -11,8 +11,8 @@ use super::strips::STRETCH;
 /// Bytes that a cache fetches at once, on the CPUs that are told.
 const LINE: usize = 64;
 
-/// The thread that calls it is at the first of `values`: fetches for it what lies a stretch long `lead`
-/// further on. There may be less.
+/// Fetches a stretch of `values`, from number `lead` on, for the thread that is at the first of them. It
+/// may reach beyond the end.
 #[inline(always)]
 pub(super) fn fetch<T>(values: &[T], lead: usize) {
     let first = values.as_ptr().wrapping_add(lead).cast::<u8>();

@@ -40,11 +40,11 @@ impl Block {
                 for tile in tiles(0..weights.len()) {
                     let weights = &weights[tile.clone()];
                     sending.place(tile.clone(), &mut room).copy_from_slice(weights);
-                    sending.take(tile, weights);
+                    sending.written(tile, weights);
                 }
             },
         );
-        sending.add(0..weights.len());
+        sending.add_to_checksum(0..weights.len());
         let moments = [moment1, moment2].map(|moment| pool.copy_of(moment));
         sending.block(moments, Average::whole(pool.copy_of(ema)))
     }
@@ -80,8 +80,9 @@ impl Block {
     }
 }
 
-/// New weights on their way into a block, and from there to the workers.
-#[derive(Debug)]
+/// New weights on their way into a block, and from there to the workers. Some at a time, in order, they
+/// are put in their [place](Self::place), [written](Self::written), and
+/// [added to the checksum](Self::add_to_checksum).
 pub(super) struct Sending {
     /// As they are sent, which is next: bytes, in memory for numbers.
     sent: Buffer,
@@ -113,8 +114,7 @@ impl Sending {
         }
     }
 
-    /// Where those of `range` are to be written before they are [taken](Self::take): where they stay, or
-    /// in `room`.
+    /// Where to write those of `range`, the next ones: where they stay, or in `room`.
     #[inline(always)]
     pub(super) fn place<'a>(
         &'a mut self,
@@ -127,20 +127,20 @@ impl Sending {
         }
     }
 
-    /// Those of `range` are written, if not where they stay then in `room`.
+    /// Those of `range` are in their place, which may be `room`.
     #[inline(always)]
-    pub(super) fn take(&mut self, range: Range<usize>, room: &[f32]) {
+    pub(super) fn written(&mut self, range: Range<usize>, room: &[f32]) {
         if let Some(exact) = &mut self.exact {
             let weights = &room[..range.len()];
-            exact.write(range.start, weights);
+            exact.write(weights);
             let size = self.wire.bytes();
             let bytes = range.start * size..range.end * size;
             wire::encode(weights, &mut bytemuck::cast_slice_mut(&mut self.sent)[bytes], self.wire);
         }
     }
 
-    /// The next ones, those of `range`, are written.
-    pub(super) fn add(&mut self, range: Range<usize>) {
+    /// Those of `range`, the next ones, are written.
+    pub(super) fn add_to_checksum(&mut self, range: Range<usize>) {
         let sent = Values::new(bytemuck::cast_slice(&self.sent), self.wire);
         self.checksum.update(sent.slice(range).bytes());
     }

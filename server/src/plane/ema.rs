@@ -29,7 +29,7 @@ impl Ema {
 
 /// The average of one chunk. It takes updates in two at a time, when the weights after both are at hand,
 /// and is read and written half as often as if one by one; the bits are the same.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Average {
     pub(super) values: Arc<Buffer>,
     /// The update that it lacks, which made the present weights.
@@ -45,7 +45,8 @@ impl Average {
     /// The values after the update that made `weights`, the present ones.
     pub(crate) fn of(&self, weights: &[f32]) -> Arc<Buffer> {
         let Some(ema) = self.lacks else { return Arc::clone(&self.values) };
-        let mut values = Buffer::clone(&self.values);
+        let mut values = self.values.copy();
+        assert_eq!(values.len(), weights.len(), "an average of each weight");
         widest(
             #[inline(always)]
             || {

@@ -38,7 +38,8 @@ struct Read<'a> {
     gradient: &'a [Value],
 }
 
-/// What an update writes. Nobody reads more of it than the weights before the next update.
+/// What an update writes. Until the next one, only a checkpoint or an evaluation reads more of it than the
+/// weights.
 struct Written {
     weights: Sending,
     moment1: Past,
@@ -46,6 +47,9 @@ struct Written {
     /// If it takes this update in.
     ema: Option<Past>,
 }
+
+/// Where a stretch of weights, moments and EMA is made that does not stay there.
+type Rooms = [[f32; STRETCH]; 4];
 
 impl Pass {
     /// The mean over the replicas' gradients, Adam, and EMA, as `config` says.
@@ -73,6 +77,7 @@ impl Pass {
         let len = block.weights.len();
         let mut new = Written::new(block, self.wire, pool);
         let mut room = [0.0; TILE];
+        let mut rooms = [[0.0; STRETCH]; 4];
         for strip in strips(len) {
             operands.iter_mut().for_each(|operand| operand.add_to_checksum(strip.clone()));
             widest(
@@ -81,11 +86,11 @@ impl Pass {
                     for tile in tiles(strip.clone()) {
                         let gradient = self.mean(operands, tile.clone(), &mut room);
                         let read = Read::new(block, tile.clone(), gradient);
-                        self.update(&mut new, tile, read);
+                        self.update(&mut new, tile, read, &mut rooms);
                     }
                 },
             );
-            new.weights.add(strip);
+            new.weights.add_to_checksum(strip);
         }
         let Written { weights, moment1, moment2, ema } = new;
         let ema = match ema {
@@ -119,8 +124,7 @@ impl Pass {
 
     /// Writes what is new of a tile, a stretch at a time.
     #[inline(always)]
-    fn update(&self, new: &mut Written, tile: Range<usize>, read: Read<'_>) {
-        let mut rooms = [[0.0; STRETCH]; 4];
+    fn update(&self, new: &mut Written, tile: Range<usize>, read: Read<'_>, rooms: &mut Rooms) {
         for range in stretches(tile.clone()) {
             let read = read.range(range.start - tile.start..range.end - tile.start);
             read.ahead();
@@ -128,11 +132,11 @@ impl Pass {
             let [room, m, v, ema] = rooms.each_mut().map(|room| &mut room[..range.len()]);
             let weights = new.weights.place(range.clone(), room);
             self.stretch(weights, m, v, ema, read);
-            new.weights.take(range.clone(), room);
-            new.moment1.write(range.start, m);
-            new.moment2.write(range.start, v);
+            new.weights.written(range, room);
+            new.moment1.write(m);
+            new.moment2.write(v);
             if let Some(new) = &mut new.ema {
-                new.write(range.start, ema);
+                new.write(ema);
             }
         }
     }
@@ -356,12 +360,36 @@ mod tests {
 
     #[test]
     fn chunks_are_what_the_wire_expects() {
-        let (block, [weights, .., ema]) = state(&Pool::default(), WireFormat::F32);
+        let pool = Pool::default();
+        let (block, mut values) = state(&pool, WireFormat::F32);
+        let gradient = vector(0.1);
+        let operand = || Operand::known(Arc::new(received(&gradient, WireFormat::F32)));
         let sent = |kind, start, values: Vec<f32>| {
             let checksums = wire::checksums(&values);
             wire::chunks(kind, start, &Arc::new(values), &checksums).next()
         };
-        assert_eq!(sent(VectorKind::Weights, 0, weights), Some(block.weights_chunk(0)));
-        assert_eq!(sent(VectorKind::Ema, 3, ema), Some(block.ema_chunk(3)));
+        let mut blocks = vec![block];
+        for number in 7..10 {
+            let block = blocks.last().unwrap();
+            let [weights, .., ema] = values.clone();
+            assert_eq!(sent(VectorKind::Weights, 0, weights), Some(block.weights_chunk(0)));
+            assert_eq!(sent(VectorKind::Ema, 3, ema), Some(block.ema_chunk(3)));
+            let update = Update { number, learning_rate: 1e-3 };
+            let next = pass(1, update, WireFormat::F32).run(block, &mut [operand()], &pool);
+            expected(&mut values, std::slice::from_ref(&gradient), update);
+            blocks.push(next);
+        }
+    }
+
+    #[test]
+    fn who_sends_weights_holds_nothing_else() {
+        let pool = Pool::default();
+        let (block, _) = state(&pool, WireFormat::F32);
+        let sent = block.weights_chunk(0).values;
+        drop(block);
+        assert_eq!(pool.count(LEN), 3, "moments and EMA");
+        let free: Vec<_> = (0..3).map(|_| pool.take(LEN)).collect();
+        assert_eq!(pool.count(LEN), 0, "there was more");
+        assert!(free.iter().all(|buffer| buffer.as_ptr().cast() != sent.as_ptr()));
     }
 }

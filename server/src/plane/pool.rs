@@ -13,12 +13,14 @@ pub(crate) struct Pool(Arc<Mutex<Free>>);
 /// By number of lines: there are few, and memory of the right one need not be cleared.
 type Free = HashMap<usize, Vec<Vec<Line>>>;
 
-/// Values on one line of a CPU's cache. A vector of the widest kind is one too, and must not lie on two.
+/// Values on one line of a CPU's cache. A vector of the widest kind is as long, and
+/// slower on two.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([f32; LINE_VALUES]);
 
 const LINE_VALUES: usize = 16;
+const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
 
 /// Values that go back to their pool when they are dropped.
 #[derive(Debug)]
@@ -45,13 +47,20 @@ impl Pool {
         buffer
     }
 
+    /// How much memory of the right length for so many values is free.
+    #[cfg(test)]
+    pub(super) fn count(&self, len: usize) -> usize {
+        self.free().get(&len.div_ceil(LINE_VALUES)).map_or(0, Vec::len)
+    }
+
     fn free(&self) -> MutexGuard<'_, Free> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Clone for Buffer {
-    fn clone(&self) -> Self {
+impl Buffer {
+    /// A copy, in memory of the same pool.
+    pub(crate) fn copy(&self) -> Self {
         self.pool.copy_of(self)
     }
 }
@@ -94,5 +103,6 @@ mod tests {
         let (other, again, and_again) = (pool.take(17), pool.take(3), pool.take(4));
         assert_eq!((again.as_ptr(), and_again.as_ptr()), (of_second, of_first));
         assert_eq!((other.len(), again.len(), and_again.len()), (17, 3, 4));
+        assert!(other.as_ptr().cast::<Line>().is_aligned());
     }
 }
