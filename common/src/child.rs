@@ -11,8 +11,8 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, Command};
 
-/// Exit code of a worker that left, or of a whole run that was stopped, in good order before the run
-/// was over (sysexits' EX_TEMPFAIL), so that whoever started it can tell.
+/// Exit code of a worker that left, or of a whole run that was stopped, in good order before the
+/// run was over (sysexits' EX_TEMPFAIL), so that whoever started it can tell.
 pub const EXIT_EARLY: u8 = 75;
 
 const LEFT_EARLY: i32 = EXIT_EARLY as i32;
@@ -69,8 +69,8 @@ impl Child {
         Ok(Self { group: Pid::from_raw(id as i32), _lifeline: lifeline })
     }
 
-    /// Signals the process and what it started. One that has ended already is no error, but must not
-    /// have been reported so: its id may be another's by then.
+    /// Signals the process and what it started. One that has ended already is no error, but must
+    /// not have been reported so: its id may be another's by then.
     pub fn signal(&self, signal: Signal) {
         if let Err(error) = killpg(self.group, signal) {
             tracing::debug!("signal {signal} to group {}: {error}", self.group);

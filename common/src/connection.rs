@@ -10,7 +10,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time after which a side that hears nothing asks for a sign of life.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// Time for that sign: a connection whose other end is gone without a word lasts no longer than both.
+/// Time for that sign: a connection whose other end is gone without a word lasts no longer than
+/// both.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The server at `address`, which is not connected to yet.

@@ -1,9 +1,10 @@
 //! gRPC messages over HTTP/2 without copying the values of a chunk.
 //!
 //! The generated code encodes a message into one buffer and gathers what arrives in another: a copy
-//! of the whole vector on each side and in each direction. Here a chunk's values travel as a frame of
-//! their own, straight from the memory they lie in, and arrive as the frame that was received. On the
-//! wire it is the same: gRPC over HTTP/2, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
+//! of the whole vector on each side and in each direction. Here a chunk's values travel as a frame
+//! of their own, straight from the memory they lie in, and arrive as the frame that was received.
+//! On the wire it is the same: gRPC over HTTP/2,
+//! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -30,8 +31,8 @@ pub const PULL: &str = "/hw2.ps.v1.Data/Pull";
 
 /// Before each message: whether it is compressed (1 byte) and its length (4 bytes, big-endian).
 const PREFIX_BYTES: usize = 5;
-/// Frames that are no longer than this together are kept as one: each costs some 50 bytes of its own,
-/// and the buffer it arrived in, which would be many times a message that comes byte by byte.
+/// Frames that are no longer than this together are kept as one: each costs some 50 bytes of its
+/// own, and the buffer it arrived in, which would be many times a message that comes byte by byte.
 const JOINED_BYTES_MAX: usize = 512;
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 /// Field number of [`Chunk::values`], the last of its fields.

@@ -1,9 +1,10 @@
 //! How the memory of a server or a worker is laid out.
 //!
-//! A step goes through every vector several times, in buffers of a chunk each. The allocator takes many
-//! of these from the system one by one, in pages of 4 KiB, and gives much back after the step. In huge
-//! pages that it keeps, fewer pages must be looked up, and it does not show when physical memory is in
-//! pieces, on a machine that has been up for long. ARCHITECTURE.md, "Protocol", has what it gains.
+//! A step goes through every vector several times, in buffers of a chunk each. The allocator takes
+//! many of these from the system one by one, in pages of 4 KiB, and gives much back after the step.
+//! In huge pages that it keeps, fewer pages must be looked up, and it does not show when physical
+//! memory is in pieces, on a machine that has been up for long. ARCHITECTURE.md, "Protocol", has
+//! what it gains.
 //!
 //! Who says something of glibc's malloc in the environment variable, such as
 //! `GLIBC_TUNABLES=glibc.malloc.hugetlb=0`, has that alone.
@@ -17,20 +18,21 @@ use nix::unistd::execve;
 
 /// Read by glibc when a process starts, and only then; other C libraries have no such thing.
 const VARIABLE: &str = "GLIBC_TUNABLES";
-/// Take memory in large pieces of huge pages, even what is as large as a chunk, and keep up to 10 GiB of
-/// what is freed.
+/// Take memory in large pieces of huge pages, even what is as large as a chunk, and keep up to 10
+/// GiB of what is freed.
 const TUNABLES: [(&str, u64); 4] = [
     ("glibc.malloc.hugetlb", 1),
     ("glibc.malloc.mmap_threshold", 1 << 30),
     ("glibc.malloc.top_pad", 64 << 20),
     ("glibc.malloc.trim_threshold", 10 << 30),
 ];
-/// Set in a process that has begun anew: of one with more rights than its user, the system drops the
-/// tunables.
+/// Set in a process that has begun anew: of one with more rights than its user, the system drops
+/// the tunables.
 const BEGUN_ANEW: &str = "_HW2_BEGUN_ANEW";
 
-/// Has this process use huge pages: it begins anew, with the same arguments, unless it was told already
-/// how to take memory. To be called before anything else; if it cannot be had, nothing happens.
+/// Has this process use huge pages: it begins anew, with the same arguments, unless it was told
+/// already how to take memory. To be called before anything else; if it cannot be had, nothing
+/// happens.
 pub fn use_huge_pages() {
     if !cfg!(target_env = "gnu") || std::env::var_os(BEGUN_ANEW).is_some() {
         return;

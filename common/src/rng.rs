@@ -1,8 +1,8 @@
 //! Counter-based randomness: every random number is a function of (seed, purpose, coordinates).
 //!
 //! Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3"
-//! (SC 2011). It keeps no state, so any worker can draw any number of any step, and the CUDA kernels
-//! draw the same ones.
+//! (SC 2011). It keeps no state, so any worker can draw any number of any step, and the CUDA
+//! kernels draw the same ones.
 
 use crate::ids::{Epoch, GlobalStep, ReplicaId, SampleId};
 
@@ -63,8 +63,8 @@ impl Stream {
         Self::new(seed, Purpose::Augmentation, [low32(epoch.0), sample.0])
     }
 
-    /// The mask of dropout layer number `layer` (counted from 0 along the network); word `i` decides
-    /// element `i`.
+    /// The mask of dropout layer number `layer` (counted from 0 along the network); word `i`
+    /// decides element `i`.
     pub fn dropout(seed: u64, step: GlobalStep, replica: ReplicaId, layer: u16) -> Self {
         assert!(replica.0 < 1 << 16, "{replica} is beyond the limit of 65,535");
         Self::new(seed, Purpose::Dropout, [low32(step.0), replica.0 << 16 | u32::from(layer)])
@@ -117,8 +117,8 @@ pub fn below(word: u32, bound: u32) -> u32 {
     ((u64::from(word) * u64::from(bound)) >> 32) as u32
 }
 
-/// The numbers 0..`len` in the order of `stream`: Fisher-Yates from the end, word `i` deciding place
-/// `i`.
+/// The numbers 0..`len` in the order of `stream`: Fisher-Yates from the end, word `i` deciding
+/// place `i`.
 pub fn permutation(stream: &Stream, len: u32) -> Vec<u32> {
     let mut order: Vec<u32> = (0..len).collect();
     for place in (1..len).rev() {
@@ -129,7 +129,8 @@ pub fn permutation(stream: &Stream, len: u32) -> Vec<u32> {
 
 /// Standard normal truncated at two standard deviations, as f64.
 ///
-/// Box-Muller over the blocks `element` of attempts 0, 1, ...; `libm` gives the same bits everywhere.
+/// Box-Muller over the blocks `element` of attempts 0, 1, ...; `libm` gives the same bits
+/// everywhere.
 pub fn truncated_normal(seed: u64, param: u32, element: u32) -> f64 {
     for attempt in 0.. {
         let words = Stream::initialisation(seed, param, attempt).block(element);

@@ -78,8 +78,8 @@ impl Spans {
         Ok(())
     }
 
-    /// As [`Self::report`], by one that may be about to end: it has better to do than to complain, or to
-    /// wait for long.
+    /// As [`Self::report`], by one that may be about to end: it has better to do than to complain,
+    /// or to wait for long.
     pub async fn report_last(&self) {
         let _ = tokio::time::timeout(LAST_TIMEOUT, self.report()).await;
     }

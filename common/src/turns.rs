@@ -1,8 +1,8 @@
 //! Connections that are read in turns with what becomes of the bytes.
 //!
-//! HTTP/2 reads a connection for as long as there is something to read. While a whole gradient comes
-//! in, its chunks would wait for all of it: they would leave the cache before anybody looked at them,
-//! and what is to be sent meanwhile would wait too.
+//! HTTP/2 reads a connection for as long as there is something to read. While a whole gradient
+//! comes in, its chunks would wait for all of it: they would leave the cache before anybody looked
+//! at them, and what is to be sent meanwhile would wait too.
 
 use std::io;
 use std::pin::Pin;
@@ -24,8 +24,9 @@ pub struct Turns<C> {
     read: usize,
 }
 
-/// A runtime for the connections of one thread. While something arrives there is always a task to poll: so
-/// after each it looks for what other threads have to say, which would wait for 31 of them.
+/// A runtime for the connections of one thread. While something arrives there is always a task to
+/// poll: so after each it looks for what other threads have to say, which would wait for 31 of
+/// them.
 ///
 /// # Errors
 /// The system gives no more event queues.

@@ -60,8 +60,8 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
-/// Parses the command line and runs the command. Exit code 0 is success, 1 failure, 2 a command line
-/// or config that means nothing, or a GPU that is not there.
+/// Parses the command line and runs the command. Exit code 0 is success, 1 failure, 2 a command
+/// line or config that means nothing, or a GPU that is not there.
 pub(crate) fn main() -> ExitCode {
     let command = Cli::parse().command;
     if matches!(command, Command::Server(_) | Command::Worker(_)) {

@@ -1,5 +1,5 @@
-//! Bad input, each kind with its decision: an error that names the thing, its value and what to do, a
-//! bad exit code, and nothing half-written; or, for one bad image among many, a replacement.
+//! Bad input, each kind with its decision: an error that names the thing, its value and what to do,
+//! a bad exit code, and nothing half-written; or, for one bad image among many, a replacement.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -22,8 +22,8 @@ fn refused(ended: &Ended, code: i32, parts: &[&str]) {
     assert!(ended.stdout.is_empty(), "an error is no result: {ended}");
 }
 
-/// Starts a server for `job` with `flags`, which must be refused before it makes its run folder or its
-/// socket.
+/// Starts a server for `job` with `flags`, which must be refused before it makes its run folder or
+/// its socket.
 fn server_refused(job: &Job, flags: &[&str], code: i32, parts: &[&str]) {
     let run = job.run("refused");
     let usual = [

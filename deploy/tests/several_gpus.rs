@@ -18,8 +18,8 @@ fn workers(job: &Job, run: &Run, flags: &[&str]) -> Process {
     Process::start("workers", command, job.dir())
 }
 
-/// Waits until both children of `parent` have joined, and stops each when it has, so that none works
-/// on before the other. Returns the one on GPU 0 and the one on GPU 1.
+/// Waits until both children of `parent` have joined, and stops each when it has, so that none
+/// works on before the other. Returns the one on GPU 0 and the one on GPU 1.
 fn both_joined(run: &Run, parent: &Process) -> [Pid; 2] {
     let mut joined: Vec<Pid> = Vec::new();
     let label = |status: &Status, pid: &Pid| {

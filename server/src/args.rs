@@ -36,9 +36,9 @@ pub struct ServerArgs {
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<String>,
 
-    /// Which part of the vectors this server has, of a run on several: 0/COUNT decides for all and has
-    /// the config; its followers are given --coordinator, and of all else only --listen, and --run-dir
-    /// where they have the run's folder, which all share, elsewhere
+    /// Which part of the vectors this server has, of a run on several: 0/COUNT decides for all and
+    /// has the config; its followers are given --coordinator, and of all else only --listen, and
+    /// --run-dir where they have the run's folder, which all share, elsewhere
     #[arg(long, value_name = "NUMBER/COUNT", default_value = "0/1", hide_default_value = true)]
     pub shard: Shard,
 

@@ -120,7 +120,8 @@ impl Curve {
     /// Adds a line.
     ///
     /// # Errors
-    /// The disk is full, say; then the line is missing, and the next one begins where it would have.
+    /// The disk is full, say; then the line is missing, and the next one begins where it would
+    /// have.
     pub(crate) fn add(&mut self, line: &Line) -> io::Result<()> {
         let text = line.to_json();
         if self.file.metadata()?.len() > self.len {

@@ -91,8 +91,8 @@ impl RunFolder {
         self.curve.add(line);
     }
 
-    /// Writes a checkpoint, whose other `parts` are there, and removes those that are too old. It may
-    /// take seconds.
+    /// Writes a checkpoint, whose other `parts` are there, and removes those that are too old. It
+    /// may take seconds.
     ///
     /// # Errors
     /// The file system refuses, or the folder is another one now; nothing half-written stays.

@@ -56,8 +56,8 @@ pub struct Outcome {
     pub last_checkpoint: Option<PathBuf>,
 }
 
-/// Serves a run until it ends; one whose folder has a valid checkpoint goes on from the newest. When
-/// one of several servers is lost, all wait for it and go on from there too.
+/// Serves a run until it ends; one whose folder has a valid checkpoint goes on from the newest.
+/// When one of several servers is lost, all wait for it and go on from there too.
 ///
 /// # Errors
 /// The folder belongs to another run (names what differs) or to another server; the run failed

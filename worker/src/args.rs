@@ -19,8 +19,8 @@ use crate::train::Ended;
 /// Computes for a parameter server until the run ends. The job's config comes from the server.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct WorkerArgs {
-    /// The server, host:port or unix:PATH; of several, all in the order of their shards, separated by
-    /// commas
+    /// The server, host:port or unix:PATH; of several, all in the order of their shards, separated
+    /// by commas
     #[arg(long, value_name = "ADDRESS")]
     pub ps: Addresses,
 
@@ -66,8 +66,8 @@ impl WorkerArgs {
     }
 }
 
-/// Works until the run ends, or until SIGTERM or SIGINT, when the worker gives its leases back. Several
-/// GPUs are a process each; `subcommand` is what makes this program a worker.
+/// Works until the run ends, or until SIGTERM or SIGINT, when the worker gives its leases back.
+/// Several GPUs are a process each; `subcommand` is what makes this program a worker.
 ///
 /// # Errors
 /// [`NoDevice`](crate::device_args::NoDevice), and as [`crate::train::run`].

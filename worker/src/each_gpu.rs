@@ -12,8 +12,8 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::args::WorkerArgs;
 
 /// Starts a worker for each of `workers` and waits for all of them; `subcommand` is what makes this
-/// program a worker. SIGTERM and SIGINT are passed on. Where one fails the others go on, and the exit
-/// code is the first failure's.
+/// program a worker. SIGTERM and SIGINT are passed on. Where one fails the others go on, and the
+/// exit code is the first failure's.
 ///
 /// # Errors
 /// A process cannot be started. All others lose their lifeline and end by themselves.

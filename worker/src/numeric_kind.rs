@@ -28,9 +28,9 @@ pub(crate) enum KindError {
     Decode(#[from] DecodeError),
 }
 
-/// The digest, in hex, of training and evaluation images of a photo, and of gradient, statistics and
-/// logits that a fixed batch gives through every kind of layer, and the photos where the device finishes
-/// them, and of what it says of itself.
+/// The digest, in hex, of training and evaluation images of a photo, and of gradient, statistics
+/// and logits that a fixed batch gives through every kind of layer, and the photos where the device
+/// finishes them, and of what it says of itself.
 ///
 /// # Errors
 /// The device is not there, or fails.

@@ -65,8 +65,8 @@ impl Checkpoint {
         self.write_with(dir, &[])
     }
 
-    /// The same, but of the parameters' vectors it has only those before the first of `parts`, which
-    /// are in `dir` already and have the rest.
+    /// The same, but of the parameters' vectors it has only those before the first of `parts`,
+    /// which are in `dir` already and have the rest.
     ///
     /// # Errors
     /// As [`Self::write`].

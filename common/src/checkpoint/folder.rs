@@ -90,9 +90,9 @@ pub fn newest_valid(dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     }
 }
 
-/// The checkpoint of the best evaluation that the newest one knows of; the newest itself when no step
-/// was evaluated (step 0, which is random, does not count), or when that file is gone or damaged,
-/// with a warning. None when there is no checkpoint at all.
+/// The checkpoint of the best evaluation that the newest one knows of; the newest itself when no
+/// step was evaluated (step 0, which is random, does not count), or when that file is gone or
+/// damaged, with a warning. None when there is no checkpoint at all.
 ///
 /// # Errors
 /// As [`newest_valid`].

@@ -58,7 +58,8 @@ struct About {
 }
 
 /// All that the file of a follower says of itself; what it belongs to says the rest. The same
-/// values make the same file, whoever writes it, so that it fits a checkpoint that lists it already.
+/// values make the same file, whoever writes it, so that it fits a checkpoint that lists it
+/// already.
 #[derive(Serialize)]
 struct AboutPart {
     format: u32,
@@ -149,8 +150,8 @@ pub(super) fn tensors(layout: &ParamLayout) -> Vec<Tensor> {
     Vector::ALL.into_iter().flat_map(of).collect()
 }
 
-/// The same of a file with `params` of the parameters. If those are not all, it has ranges of the flat
-/// vectors; the file that begins with the first parameter has the buffers.
+/// The same of a file with `params` of the parameters. If those are not all, it has ranges of the
+/// flat vectors; the file that begins with the first parameter has the buffers.
 pub(super) fn tensors_of(layout: &ParamLayout, params: &Range<usize>) -> Vec<Tensor> {
     let all = tensors(layout);
     if *params == (0..layout.params.len()) {
@@ -170,9 +171,9 @@ fn slices(params: &Range<usize>) -> impl Iterator<Item = Tensor> {
     })
 }
 
-/// The header of `checkpoint`, of whose vectors its own file has `params` and `parts` the rest, with
-/// zeros for the checksum, padded so that the tensors behind it and behind `length_bytes` begin at a
-/// multiple of 8.
+/// The header of `checkpoint`, of whose vectors its own file has `params` and `parts` the rest,
+/// with zeros for the checksum, padded so that the tensors behind it and behind `length_bytes`
+/// begin at a multiple of 8.
 ///
 /// # Panics
 /// When a number of the progress is not finite: JSON could not hold it.

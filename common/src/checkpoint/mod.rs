@@ -1,8 +1,8 @@
 //! Checkpoints: everything a run needs to go on, and everything a reader needs to use its weights.
 //!
 //! A run's folder holds files `checkpoint-00000300.safetensors`, named by their step. A file
-//! appears under that name whole and durable, or not at all; `file.rs` describes its bytes. A run on
-//! several servers has files `checkpoint-00000300.part-1-of-3.safetensors` beside each.
+//! appears under that name whole and durable, or not at all; `file.rs` describes its bytes. A run
+//! on several servers has files `checkpoint-00000300.part-1-of-3.safetensors` beside each.
 
 mod digest;
 mod error;

@@ -39,8 +39,8 @@ pub struct Flag {
 }
 
 impl Flag {
-    /// Those that were given: of `--set` and of flags of their own (as typed, key, value), which come
-    /// later because they are the more deliberate ones.
+    /// Those that were given: of `--set` and of flags of their own (as typed, key, value), which
+    /// come later because they are the more deliberate ones.
     pub fn given(set: &[(String, String)], named: &[(&str, &str, &Option<String>)]) -> Vec<Self> {
         let flag = |name: &str, key: &str, value: &str| Self {
             name: name.into(),

@@ -110,7 +110,8 @@ impl Listing {
     /// The classes in byte order.
     ///
     /// # Errors
-    /// No train/ or val/, class folders that differ between them or are empty, fewer than 2 classes.
+    /// No train/ or val/, class folders that differ between them or are empty, fewer than 2
+    /// classes.
     pub(super) fn classes(&self) -> Result<Vec<String>, DatasetError> {
         let dataset = self.name.clone();
         if let Some(&split) = [Split::Train, Split::Val].iter().find(|s| !self.splits.contains(s)) {

@@ -146,7 +146,8 @@ impl Dataset {
     /// A folder or a .tar is read again image by image; a compressed tar is held in memory.
     ///
     /// # Errors
-    /// [`DatasetError`], among which is a [`CARD_FILE`] in the dataset that does not fit its images.
+    /// [`DatasetError`], among which is a [`CARD_FILE`] in the dataset that does not fit its
+    /// images.
     pub fn open(path: &Path) -> Result<Self, DatasetError> {
         let kind = std::fs::metadata(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => DatasetError::Missing { path: path.into() },
@@ -192,8 +193,8 @@ impl Dataset {
         &self.card.classes
     }
 
-    /// SHA-256, in hex, over the sorted paths and the SHA-256 of each content. Where the images lie,
-    /// and what else lies there, does not change it.
+    /// SHA-256, in hex, over the sorted paths and the SHA-256 of each content. Where the images
+    /// lie, and what else lies there, does not change it.
     pub fn fingerprint(&self) -> &str {
         &self.card.fingerprint
     }

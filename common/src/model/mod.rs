@@ -28,7 +28,8 @@ impl Shape {
         self.len() == 0
     }
 
-    /// The output of a convolution or pooling with padding SAME: ceil(size / stride), and `c` channels.
+    /// The output of a convolution or pooling with padding SAME: ceil(size / stride), and `c`
+    /// channels.
     pub fn same(&self, stride: usize, c: usize) -> Self {
         Self { h: self.h.div_ceil(stride), w: self.w.div_ceil(stride), c }
     }

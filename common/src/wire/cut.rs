@@ -42,10 +42,11 @@ impl Cut {
     }
 
     /// Of the parameters of `layout`, for a run on so many servers whose format is `wire`: no chunk
-    /// reaches beyond its bucket, so that it can travel as soon as that is made. The EMA is cut in the
-    /// same places, and always travels in f32.
+    /// reaches beyond its bucket, so that it can travel as soon as that is made. The EMA is cut in
+    /// the same places, and always travels in f32.
     pub fn params(layout: &ParamLayout, wire: WireFormat, shards: usize) -> Self {
-        // As many bytes in either format; but the shares of several servers are fairer with more chunks.
+        // As many bytes in either format; but the shares of several servers are fairer with more
+        // chunks.
         let most = match (wire, shards) {
             (WireFormat::Bf16, 1) => 2 * CHUNK_VALUES,
             _ => CHUNK_VALUES,
@@ -54,7 +55,8 @@ impl Cut {
         Self::new(most, layout.buckets().into_iter().map(named))
     }
 
-    /// Of a vector of buckets, the last first, with their names, into chunks of at most `most` values.
+    /// Of a vector of buckets, the last first, with their names, into chunks of at most `most`
+    /// values.
     fn new(
         most: usize,
         buckets: impl IntoIterator<Item = (Range<usize>, String), IntoIter: DoubleEndedIterator>,
@@ -92,8 +94,8 @@ impl Cut {
         Ok(Self { chunks: self.chunks[taken].into(), buckets })
     }
 
-    /// Where the next shard ends if it begins with chunk `start` and `later` ones come after it: where
-    /// it has the part of what is left that is nearest to a fair one.
+    /// Where the next shard ends if it begins with chunk `start` and `later` ones come after it:
+    /// where it has the part of what is left that is nearest to a fair one.
     fn fair_end(&self, start: usize, later: usize) -> usize {
         let begin = self.chunks[start].start;
         let fair = (self.values().end - begin) / (later + 1);

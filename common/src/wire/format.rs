@@ -18,8 +18,8 @@ pub struct Values<'a> {
 }
 
 impl WireFormat {
-    /// In which a vector of `kind` travels in a run whose format is this one: weights and gradients do.
-    /// All else is rare or small, and exact.
+    /// In which a vector of `kind` travels in a run whose format is this one: weights and gradients
+    /// do. All else is rare or small, and exact.
     pub fn of(self, kind: VectorKind) -> Self {
         match kind {
             VectorKind::Weights | VectorKind::Gradient => self,

@@ -1,8 +1,8 @@
 //! Flat vectors on the wire: cut into chunks, checked, and put together again.
 //!
-//! The unit is a range of a flat vector. A chunk of weights or gradients is at most 252 KiB, a little
-//! less than one HTTP/2 frame, so that its values are one frame and fit a core's cache: each side passes
-//! over them several times.
+//! The unit is a range of a flat vector. A chunk of weights or gradients is at most 252 KiB, a
+//! little less than one HTTP/2 frame, so that its values are one frame and fit a core's cache: each
+//! side passes over them several times.
 
 mod arrivals;
 mod cut;
@@ -44,8 +44,8 @@ pub const FRAME_BYTES: u32 = 1 << 18;
 /// chunk, so that the two sides wake each other several times for each.
 const SEND_BUFFER_BYTES: usize = 2 << 20;
 
-/// Bytes that a TCP connection should hold unsent. Behind a slow link it would else hold megabytes, and
-/// what is more urgent would wait for all of them.
+/// Bytes that a TCP connection should hold unsent. Behind a slow link it would else hold megabytes,
+/// and what is more urgent would wait for all of them.
 const UNSENT_BYTES: u32 = 512 << 10;
 
 /// Has a TCP connection send what it is given without delay, and take little in advance.

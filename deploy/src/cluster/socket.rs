@@ -17,8 +17,8 @@ pub(crate) struct SocketDir {
 }
 
 impl SocketDir {
-    /// A new folder for as many servers in the system's temporary folder, or in /tmp when that path is
-    /// too long.
+    /// A new folder for as many servers in the system's temporary folder, or in /tmp when that path
+    /// is too long.
     ///
     /// # Errors
     /// No folder can be made.

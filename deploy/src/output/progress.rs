@@ -120,7 +120,8 @@ impl Counter {
 }
 
 impl Lines {
-    /// Whether to print `snapshot` at `now`: the first one, each evaluation, and progress now and then.
+    /// Whether to print `snapshot` at `now`: the first one, each evaluation, and progress now and
+    /// then.
     fn is_news(&mut self, now: Instant, snapshot: &Snapshot) -> bool {
         let news = match &self.said {
             None => true,

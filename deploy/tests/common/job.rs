@@ -115,8 +115,8 @@ impl Job {
     /// A run in any folder.
     pub(crate) fn run_in(&self, dir: &Path) -> Run<'_> {
         let name = dir.file_name().unwrap().to_str().unwrap();
-        // Free, and not given to anybody else for a while; held until all are known, so that no two are
-        // the same.
+        // Free, and not given to anybody else for a while; held until all are known, so that no two
+        // are the same.
         let free = || TcpListener::bind("127.0.0.1:0").unwrap();
         let ports: Vec<TcpListener> = (0..self.shards).map(|_| free()).collect();
         let address = |shard: usize| match self.tcp {

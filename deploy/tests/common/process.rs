@@ -17,8 +17,8 @@ const END_MAX: Duration = Duration::from_secs(120);
 /// Time between two looks at a process.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A running process, the first of a group of its own. When it is dropped, the group is killed, and if
-/// the test is failing, the process is quoted.
+/// A running process, the first of a group of its own. When it is dropped, the group is killed, and
+/// if the test is failing, the process is quoted.
 pub(crate) struct Process {
     name: String,
     child: Child,

@@ -13,9 +13,10 @@ pub(crate) struct Candidate {
 
 /// A holder for every replica: shares differ by at most one, and a replica stays with its worker
 /// unless the shares force it away. Those of a worker lie among those of the others, as far as that
-/// leaves where they are: contributions are wanted in replica order, and a worker with many in a row
-/// would keep the others waiting. With more workers than replicas the rest are spares; when `rotate`
-/// is set, those who contributed least get the replicas, since a spare that never ran is no spare.
+/// leaves where they are: contributions are wanted in replica order, and a worker with many in a
+/// row would keep the others waiting. With more workers than replicas the rest are spares; when
+/// `rotate` is set, those who contributed least get the replicas, since a spare that never ran is
+/// no spare.
 ///
 /// # Panics
 /// If there is no candidate.

@@ -14,8 +14,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// As `cluster.push_window` says. 0 is what a fixed amount of memory holds: little, since leases are
-    /// dealt in turn.
+    /// As `cluster.push_window` says. 0 is what a fixed amount of memory holds: little, since
+    /// leases are dealt in turn.
     pub(crate) fn new(push_window: u32, contribution_bytes: u64) -> Self {
         let fitting = (HELD_BYTES / contribution_bytes.max(1)).max(HELD_MIN);
         let beyond_next = match push_window {

@@ -10,7 +10,8 @@ use super::{
     Refusal, Waiter,
 };
 
-/// Whether what a worker is `pushing` is wanted by `barrier`, which is that of `step`, and not in yet.
+/// Whether what a worker is `pushing` is wanted by `barrier`, which is that of `step`, and not in
+/// yet.
 pub(super) fn is_awaited(
     step: GlobalStep,
     barrier: &StepBarrier,

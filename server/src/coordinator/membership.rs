@@ -119,8 +119,8 @@ pub(crate) struct Member {
     numeric_kind: String,
     /// When it last got work that it did not have, or finished some.
     pub(crate) progressed: Now,
-    /// Whether it has asked what to do since it joined or since its leases were taken for slowness: only
-    /// then it is given leases of its own accord.
+    /// Whether it has asked what to do since it joined or since its leases were taken for slowness:
+    /// only then it is given leases of its own accord.
     pub(crate) ready: bool,
     /// Contributions of it that counted.
     pub(crate) contributions: u64,

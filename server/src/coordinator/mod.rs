@@ -281,8 +281,8 @@ impl Coordinator {
         matches!(self.phase, Phase::Ended(Ending::Failed, _))
     }
 
-    /// Whether every worker has left, or has had time to since it was told to stop, and none may still be
-    /// on its way back to be told.
+    /// Whether every worker has left, or has had time to since it was told to stop, and none may
+    /// still be on its way back to be told.
     pub(crate) fn is_deserted(&self, now: Now) -> bool {
         let gone = |told: Now| now.since(told) >= FAREWELL;
         let all_told = self.members.iter().all(|(_, member)| member.stopped.is_some_and(gone));

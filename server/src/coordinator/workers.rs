@@ -49,7 +49,8 @@ impl Coordinator {
         Ok(worker)
     }
 
-    /// The first result that counts decides what computes alike: a worker that only joined does not.
+    /// The first result that counts decides what computes alike: a worker that only joined does
+    /// not.
     pub(super) fn fix_numeric_kind(&mut self, worker: WorkerId) {
         if self.expected.numeric_kind.is_none() {
             self.expected.numeric_kind = self.members.numeric_kind(worker).map(str::to_owned);
@@ -96,7 +97,8 @@ impl Coordinator {
         }
     }
 
-    /// The connection over which a worker joined has closed: it is gone, or will join again over another.
+    /// The connection over which a worker joined has closed: it is gone, or will join again over
+    /// another.
     pub(crate) fn hang_up(&mut self, now: Now, worker: WorkerId) {
         let Some(member) = self.members.get(worker) else { return };
         let level = match member.stopped {

@@ -62,8 +62,8 @@ pub(super) struct Verdict {
     pub(super) result: Result<(), Fault>,
 }
 
-/// An addend as a pass reads it: its bytes strip by strip, its numbers tile by tile. The first pass that
-/// does inspects it: reading it for this alone would cost as much again.
+/// An addend as a pass reads it: its bytes strip by strip, its numbers tile by tile. The first pass
+/// that does inspects it: reading it for this alone would cost as much again.
 #[derive(Debug)]
 pub(super) struct Operand {
     addend: Arc<Addend>,

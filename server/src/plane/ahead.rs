@@ -1,8 +1,8 @@
 //! Has memory fetched into the cache before a loop gets there.
 //!
-//! A CPU sees by itself that a loop reads on and on, but anew on each page of 4 KiB, and only of so many
-//! vectors at once: an update goes through more of them. ARCHITECTURE.md has what it gains to be told
-//! what is next.
+//! A CPU sees by itself that a loop reads on and on, but anew on each page of 4 KiB, and only of so
+//! many vectors at once: an update goes through more of them. ARCHITECTURE.md has what it gains to
+//! be told what is next.
 
 #![allow(unsafe_code)]
 
@@ -11,8 +11,8 @@ use super::strips::STRETCH;
 /// Bytes that a cache fetches at once, on the CPUs that are told.
 const LINE: usize = 64;
 
-/// Fetches a stretch of `values`, from number `lead` on, for the thread that is at the first of them. It
-/// may reach beyond the end.
+/// Fetches a stretch of `values`, from number `lead` on, for the thread that is at the first of
+/// them. It may reach beyond the end.
 #[inline(always)]
 pub(super) fn fetch<T>(values: &[T], lead: usize) {
     let first = values.as_ptr().wrapping_add(lead).cast::<u8>();

@@ -14,8 +14,8 @@ use super::past::Past;
 use super::pool::{Buffer, Pool};
 use super::strips::{TILE, tiles, widest};
 
-/// One chunk's range of the state. It never changes: an update makes a new one, so that a step that is
-/// given up leaves no trace, and whoever needs the state of a moment keeps it without a copy.
+/// One chunk's range of the state. It never changes: an update makes a new one, so that a step that
+/// is given up leaves no trace, and whoever needs the state of a moment keeps it without a copy.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) weights: Arc<Buffer>,
@@ -80,9 +80,9 @@ impl Block {
     }
 }
 
-/// New weights on their way into a block, and from there to the workers. Some at a time, in order, they
-/// are put in their [place](Self::place), [written](Self::written), and
-/// [added to the checksum](Self::add_to_checksum).
+/// New weights on their way into a block, and from there to the workers. Some at a time, in order,
+/// they are put in their [place](Self::place), [written](Self::written), and [added to the
+/// checksum](Self::add_to_checksum).
 pub(super) struct Sending {
     /// As they are sent, which is next: bytes, in memory for numbers.
     sent: Buffer,
@@ -103,7 +103,8 @@ impl Sending {
         Self { sent, exact, wire, checksum: Checksum::default() }
     }
 
-    /// Somebody is about to write those from number `start` on: has what lies `lead` further on fetched.
+    /// Somebody is about to write those from number `start` on: has what lies `lead` further on
+    /// fetched.
     #[inline(always)]
     pub(super) fn ahead(&self, start: usize, lead: usize) {
         match self.wire {

@@ -92,8 +92,8 @@ impl Draft {
         &self.version
     }
 
-    /// A contribution begins to arrive; gives where its verdict will come. One of a replica that counts
-    /// already is inspected like any other, and not kept.
+    /// A contribution begins to arrive; gives where its verdict will come. One of a replica that
+    /// counts already is inspected like any other, and not kept.
     pub(super) fn begin(
         &mut self,
         ticket: Ticket,
@@ -106,8 +106,9 @@ impl Draft {
         verdict
     }
 
-    /// A chunk of a contribution is there. The first job that reads it, which is among those returned,
-    /// finds out whether it is good; what is made of it until then is as provisional as all else.
+    /// A chunk of a contribution is there. The first job that reads it, which is among those
+    /// returned, finds out whether it is good; what is made of it until then is as provisional as
+    /// all else.
     pub(super) fn put(
         &mut self,
         ticket: Ticket,

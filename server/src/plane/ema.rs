@@ -27,8 +27,8 @@ impl Ema {
     }
 }
 
-/// The average of one chunk. It takes updates in two at a time, when the weights after both are at hand,
-/// and is read and written half as often as if one by one; the bits are the same.
+/// The average of one chunk. It takes updates in two at a time, when the weights after both are at
+/// hand, and is read and written half as often as if one by one; the bits are the same.
 #[derive(Debug)]
 pub(crate) struct Average {
     pub(super) values: Arc<Buffer>,

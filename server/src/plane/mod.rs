@@ -1,5 +1,5 @@
-//! The data plane: everything that touches tensors, computed on threads of its own; only a chunk that
-//! nothing can be made of yet is inspected by the thread that brings it.
+//! The data plane: everything that touches tensors, computed on threads of its own; only a chunk
+//! that nothing can be made of yet is inspected by the thread that brings it.
 //!
 //! It does what the coordinator ordered and decides nothing. What it does beforehand, the update of
 //! chunks whose gradients are all there, leaves no trace when the order never comes.
@@ -102,8 +102,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Plane {
-    /// Begins with the vectors of `step`, those parts of them that `cut` has. Calls `committed` after each
-    /// commit.
+    /// Begins with the vectors of `step`, those parts of them that `cut` has. Calls `committed`
+    /// after each commit.
     pub(crate) fn start(
         job: &Job,
         cut: Cut,

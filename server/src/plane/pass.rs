@@ -15,7 +15,8 @@ use super::pool::Pool;
 use super::strips::{STRETCH, TILE, stretches, strips, tiles, widest};
 use crate::coordinator::Update;
 
-/// How far ahead: long enough for the lines to come, and so near that they are still in the first cache.
+/// How far ahead: long enough for the lines to come, and so near that they are still in the first
+/// cache.
 const LEAD: usize = 256;
 
 /// The scalars of the pass that makes an update.
@@ -38,8 +39,8 @@ struct Read<'a> {
     gradient: &'a [Value],
 }
 
-/// What an update writes. Until the next one, only a checkpoint or an evaluation reads more of it than the
-/// weights.
+/// What an update writes. Until the next one, only a checkpoint or an evaluation reads more of it
+/// than the weights.
 struct Written {
     weights: Sending,
     moment1: Past,
@@ -63,10 +64,10 @@ impl Pass {
         }
     }
 
-    /// The block after the update by the mean of `operands`, which are added in their order: each is a
-    /// replica's, or the sum of the first. Every value passes through the cache once, and there the
-    /// checksum of the new weights is made, which are sent next. All arithmetic is by element, so that
-    /// strips do not show in the bits.
+    /// The block after the update by the mean of `operands`, which are added in their order: each
+    /// is a replica's, or the sum of the first. Every value passes through the cache once, and
+    /// there the checksum of the new weights is made, which are sent next. All arithmetic is by
+    /// element, so that strips do not show in the bits.
     pub(crate) fn run(&self, block: &Block, operands: &mut [Operand], pool: &Pool) -> Block {
         assert_eq!(
             operands.len() == 1,
@@ -100,7 +101,8 @@ impl Pass {
         weights.block([moment1.finish(), moment2.finish()], ema)
     }
 
-    /// The mean over the replicas of some numbers of `operands`: where the only one is, or in `room`.
+    /// The mean over the replicas of some numbers of `operands`: where the only one is, or in
+    /// `room`.
     #[inline(always)]
     fn mean<'a>(
         &self,
@@ -114,7 +116,8 @@ impl Pass {
         }
         let mean = &mut room[..range.len()];
         first.values(range.clone()).copy_to(mean);
-        // Not `for_each`: so large a closure is not inlined, and so not compiled for the widest vectors.
+        // Not `for_each`: so large a closure is not inlined, and so not compiled for the widest
+        // vectors.
         for other in others {
             other.values(range.clone()).add_to(mean);
         }
@@ -141,8 +144,8 @@ impl Pass {
         }
     }
 
-    /// A stretch of the new state. What is written comes in arguments of its own: of these, but not of
-    /// what is in one, the compiler knows that they do not overlap, and need not look.
+    /// A stretch of the new state. What is written comes in arguments of its own: of these, but not
+    /// of what is in one, the compiler knows that they do not overlap, and need not look.
     #[inline(always)]
     fn stretch(
         &self,
@@ -188,8 +191,8 @@ impl<'a> Read<'a> {
         Self { weights, moment1, moment2, ema, gradient: &gradient[range] }
     }
 
-    /// Has what comes next fetched, but for the gradient: a core that has just received it has it in its
-    /// own cache, and to ask for it so gained nothing.
+    /// Has what comes next fetched, but for the gradient: a core that has just received it has it
+    /// in its own cache, and to ask for it so gained nothing.
     #[inline(always)]
     fn ahead(&self) {
         let Self { weights, moment1, moment2, ema, .. } = *self;
@@ -233,7 +236,8 @@ mod tests {
     use hw2_common::wire::{self, Checksum, Values};
     use hw2_proto::v1::VectorKind;
 
-    /// The last of the strips, of its tiles, and of that one's stretches are all shorter than others.
+    /// The last of the strips, of its tiles, and of that one's stretches are all shorter than
+    /// others.
     const LEN: usize = 2 * STRIP + TILE + STRETCH + 5;
 
     fn vector(scale: f32) -> Vec<f32> {

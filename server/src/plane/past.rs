@@ -1,8 +1,8 @@
 //! Writes values past the caches.
 //!
-//! A core that writes has the line first read from memory, which is in vain where all of it is written;
-//! and what nobody reads for long drives out of the cache what is needed sooner. A vector that an
-//! update leaves for the next one is both. ARCHITECTURE.md has what it gains to say so.
+//! A core that writes has the line first read from memory, which is in vain where all of it is
+//! written; and what nobody reads for long drives out of the cache what is needed sooner. A vector
+//! that an update leaves for the next one is both. ARCHITECTURE.md has what it gains to say so.
 
 #![allow(unsafe_code)]
 
@@ -20,7 +20,8 @@ pub(super) struct Past {
 }
 
 /// When it is dropped, waits until all is written that was written past the caches: by this thread,
-/// which it therefore does not leave. (Here the lock of the pool would do, so that no test fails without.)
+/// which it therefore does not leave. (Here the lock of the pool would do, so that no test fails
+/// without.)
 struct Fence(PhantomData<*const ()>);
 
 impl Past {
@@ -59,13 +60,14 @@ impl Drop for Fence {
     }
 }
 
-/// CPUs without such an instruction, or with one that must not meet those of wide vectors, write as ever.
+/// CPUs without such an instruction, or with one that must not meet those of wide vectors, write as
+/// ever.
 #[inline(always)]
 fn write(to: &mut [f32], values: &[f32]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx") {
-        // SAFETY: the CPU has what the function is compiled for. `Past` writes no value twice, lets nobody
-        // read before its `Fence`, and neither leaves this thread.
+        // SAFETY: the CPU has what the function is compiled for. `Past` writes no value twice, lets
+        // nobody read before its `Fence`, and neither leaves this thread.
         return unsafe { stream(to, values) };
     }
     to.copy_from_slice(values);

@@ -6,8 +6,8 @@ use std::ops::Range;
 pub(super) const STRIP: usize = 2048;
 /// Values that go through all of the arithmetic before the next ones: those are in the first cache.
 pub(super) const TILE: usize = 256;
-/// Values between two looks ahead, and that go past the caches at once. All lines of the next strip at
-/// once are slower than none: a core can wait for few at a time.
+/// Values between two looks ahead, and that go past the caches at once. All lines of the next strip
+/// at once are slower than none: a core can wait for few at a time.
 pub(super) const STRETCH: usize = 64;
 
 /// The ranges of the strips of a chunk.

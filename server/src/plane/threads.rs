@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A few threads. They sleep when there is nothing to do: the cores are for those that bring the next
-/// job. Dropping it ends each after the job that it is doing.
+/// A few threads. They sleep when there is nothing to do: the cores are for those that bring the
+/// next job. Dropping it ends each after the job that it is doing.
 pub(super) struct Threads(Arc<Shared>);
 
 struct Shared {
@@ -48,8 +48,8 @@ impl Threads {
     }
 }
 
-/// A job that panics is a defect of ours, and what it should have made would be waited for in vain: a
-/// server that is gone is started again on its newest checkpoint.
+/// A job that panics is a defect of ours, and what it should have made would be waited for in vain:
+/// a server that is gone is started again on its newest checkpoint.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 
 /// What one kind of pull streams: chunks that are there, or are still being made. The chunks share
 /// the state's memory, so a stream holds a version only weakly: then at most two versions of the
-/// weights exist, however slowly a worker reads, and a version that comes to nothing is just dropped.
+/// weights exist, however slowly a worker reads, and a version that comes to nothing is just
+/// dropped.
 #[derive(Debug)]
 pub(crate) struct Version {
     /// Committed steps, this one's included.

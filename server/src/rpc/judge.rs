@@ -17,9 +17,10 @@ pub(crate) enum Judge {
 }
 
 impl Judge {
-    /// Asks whether a push is let in, where that is not clear; none if it is to be read and dropped. What
-    /// `open` makes, it makes on the judge's side: then it is there even if this call is cut off right
-    /// now, and the pushes of a worker are opened in the order in which they were let in.
+    /// Asks whether a push is let in, where that is not clear; none if it is to be read and
+    /// dropped. What `open` makes, it makes on the judge's side: then it is there even if this call
+    /// is cut off right now, and the pushes of a worker are opened in the order in which they were
+    /// let in.
     pub(super) async fn admit<T: Send + 'static>(
         &self,
         term: Term,

@@ -21,8 +21,8 @@ impl Line {
         (line.clone(), End { line, is_hung_up: false })
     }
 
-    /// Calls `tell`, which must not wait for anything, when the connection ends because the other side
-    /// has closed it; at once if it has ended.
+    /// Calls `tell`, which must not wait for anything, when the connection ends because the other
+    /// side has closed it; at once if it has ended.
     pub(super) fn on_hang_up(&self, tell: impl FnOnce() + Send + 'static) {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(tells) => tells.push(Box::new(tell)),

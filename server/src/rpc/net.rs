@@ -49,8 +49,8 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    /// Serves whoever connects to `listener`, with what lies on `desk`; followers enlist with `muster`,
-    /// if this one is their coordinator.
+    /// Serves whoever connects to `listener`, with what lies on `desk`; followers enlist with
+    /// `muster`, if this one is their coordinator.
     ///
     /// # Errors
     /// The system has no thread left, or does not take the listener.

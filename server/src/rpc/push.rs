@@ -1,4 +1,5 @@
-//! A push: its chunks are handed to the data plane as they arrive, which finds out whether they are good.
+//! A push: its chunks are handed to the data plane as they arrive, which finds out whether they are
+//! good.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -280,7 +281,8 @@ impl<'a> Arriving<'a> {
     fn fault(&mut self, fault: Fault) -> Result<(), Status> {
         match fault {
             Fault::Corrupt(error) => Err(invalid(&error)),
-            // What is said of the gradient tells most: statistics and loss follow from the same numbers.
+            // What is said of the gradient tells most: statistics and loss follow from the same
+            // numbers.
             Fault::Unfit { index, value } => {
                 let what = place(index, value, &self.receiver.layout.params);
                 self.non_finite = Some(format!("gradient of {what}"));

@@ -242,8 +242,8 @@ impl Follower {
         }
     }
 
-    /// Tells the coordinator that a push begins. One to the step under way, of a worker that it has let
-    /// in before, is let in at once, any other when the answer is there.
+    /// Tells the coordinator that a push begins. One to the step under way, of a worker that it has
+    /// let in before, is let in at once, any other when the answer is there.
     pub(crate) fn admit(
         &mut self,
         term: Term,
@@ -260,8 +260,8 @@ impl Follower {
         self.report(FromFollower::PushBegins { id, worker, assignment });
         let is_known = self.known.contains(&worker) && assignment.replica.0 < self.replicas;
         let admitted: Option<Admitted> = match is_known && self.store.takes(assignment.step) {
-            // Most likely it is wanted, and the answer may be behind much else on a slow link. If it
-            // is not, it is forgotten when all of it is there, or with the step.
+            // Most likely it is wanted, and the answer may be behind much else on a slow link. If
+            // it is not, it is forgotten when all of it is there, or with the step.
             true => {
                 admitted(Ok(Admission::Receive));
                 None

@@ -1,5 +1,5 @@
-//! A run on two servers, whose link is cut at each kind of message: one of the two might as well have
-//! been killed there.
+//! A run on two servers, whose link is cut at each kind of message: one of the two might as well
+//! have been killed there.
 
 use std::path::Path;
 use std::pin::Pin;

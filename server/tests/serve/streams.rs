@@ -116,8 +116,8 @@ async fn a_push_that_is_not_wanted_is_read_and_acknowledged() {
     served.outcome().await;
 }
 
-/// A worker whose weights of step 1 are all but committed: replicas 0 and 1 are in, of replica 2 the
-/// gradient; and a pull of them, of which the first message is taken.
+/// A worker whose weights of step 1 are all but committed: replicas 0 and 1 are in, of replica 2
+/// the gradient; and a pull of them, of which the first message is taken.
 async fn provisional(
     worker: &mut Worker,
 ) -> (

@@ -1,7 +1,7 @@
 //! A GPU for tests on machines without one.
 //!
-//! Three libraries in C++, with the names and the calls of libcuda, libnvrtc and libcublas as far as
-//! the worker uses them, compute on the CPU. An unmodified program that is given their folder as
+//! Three libraries in C++, with the names and the calls of libcuda, libnvrtc and libcublas as far
+//! as the worker uses them, compute on the CPU. An unmodified program that is given their folder as
 //! `--cuda-lib-dir` takes them for the real ones, and compiles and runs its kernels with them.
 
 #![forbid(unsafe_code)]
@@ -104,8 +104,8 @@ pub fn without(functions: &[&str]) -> PathBuf {
     build(functions).unwrap_or_else(|error| panic!("the software GPU: {error}"))
 }
 
-/// More flags for g++: those of sanitizers if the environment has `HW2_SOFTGPU_SANITIZE=1`. A program
-/// that loads such libraries must be built with them too, or preload the sanitizers.
+/// More flags for g++: those of sanitizers if the environment has `HW2_SOFTGPU_SANITIZE=1`. A
+/// program that loads such libraries must be built with them too, or preload the sanitizers.
 pub fn sanitizer_flags() -> &'static [&'static str] {
     let is_wanted = std::env::var_os("HW2_SOFTGPU_SANITIZE").is_some_and(|value| value == "1");
     if is_wanted { &SANITIZER_FLAGS } else { &[] }

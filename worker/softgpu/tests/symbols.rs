@@ -1,5 +1,6 @@
-//! The software GPU has no function that CUDA 11.4 lacks. All of the worker's way to a GPU is tested on
-//! it, so that none can be called there either, and an old driver has all that a worker needs.
+//! The software GPU has no function that CUDA 11.4 lacks. All of the worker's way to a GPU is
+//! tested on it, so that none can be called there either, and an old driver has all that a worker
+//! needs.
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -59,8 +59,8 @@ impl Augmentation {
         }
     }
 
-    /// Carries out the warp, on the image and with the stream that this was drawn for; the rest is still to
-    /// be done.
+    /// Carries out the warp, on the image and with the stream that this was drawn for; the rest is
+    /// still to be done.
     pub(super) fn photo(&self, canonical: &Arc<RgbImage>, stream: &Stream) -> Photo {
         let Self { square, ref warp, mirror, colours } = *self;
         let colours = Some(colours);

@@ -83,8 +83,8 @@ fn decode_upright(file: &[u8]) -> Result<RgbImage, DecodeError> {
     Ok(image.into_rgb8())
 }
 
-/// Whether this is a JPEG whose first scan no end marker follows. Entropy-coded data holds none, and
-/// what other programs append after the end marker does not matter.
+/// Whether this is a JPEG whose first scan no end marker follows. Entropy-coded data holds none,
+/// and what other programs append after the end marker does not matter.
 fn is_truncated_jpeg(file: &[u8]) -> bool {
     const START: [u8; 2] = [0xff, 0xd8];
     const END: [u8; 2] = [0xff, 0xd9];

@@ -4,9 +4,9 @@
 //! file -> canonical image (8-bit RGB, cached) -> Photo -> training or evaluation image (f32) -> Batch
 //! ```
 //!
-//! A device that finishes photos by itself gets a batch of photos. What a batch holds is a function of
-//! the job, the dataset and the batch's name alone: threads, cache and prefetching change when it is
-//! ready and nothing else.
+//! A device that finishes photos by itself gets a batch of photos. What a batch holds is a function
+//! of the job, the dataset and the batch's name alone: threads, cache and prefetching change when
+//! it is ready and nothing else.
 
 mod augment;
 mod cache;

@@ -80,8 +80,8 @@ impl Warp {
         (self.rotation, self.scale, self.shift) != (rotation, scale, shift)
     }
 
-    /// Rotates and scales about the square's centre, then shifts. Each pixel looks up where it comes
-    /// from, outside of the square too; beyond the image its edge goes on.
+    /// Rotates and scales about the square's centre, then shifts. Each pixel looks up where it
+    /// comes from, outside of the square too; beyond the image its edge goes on.
     fn resample(&self, image: &RgbImage, square: Square) -> RgbImage {
         // libm: the same bits on every machine.
         let angle = self.rotation.to_radians();

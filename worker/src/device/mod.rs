@@ -1,10 +1,10 @@
 //! Where numbers live and what can be done with them: the trait that every device implements.
 //!
 //! A device knows no layers. It owns flat buffers of numbers, named by handles, and a set of
-//! primitives, each an [`Op`] that reads some and overwrites others. All buffers are allocated before
-//! the first step, so that addresses never change; an operation returns nothing, so that a device may
-//! run behind its caller: an error surfaces at the next download. [`Pipeline`] is what a training step
-//! asks of one.
+//! primitives, each an [`Op`] that reads some and overwrites others. All buffers are allocated
+//! before the first step, so that addresses never change; an operation returns nothing, so that a
+//! device may run behind its caller: an error surfaces at the next download. [`Pipeline`] is what a
+//! training step asks of one.
 
 mod choice;
 pub mod cpu;
@@ -65,8 +65,8 @@ pub trait Device: Send {
     /// The device in words, for a person: what it is and how much of it is used.
     fn describe(&self) -> String;
 
-    /// What else than its operations decides its bits: versions and sizes, where a few numbers computed
-    /// alike do not show that all are.
+    /// What else than its operations decides its bits: versions and sizes, where a few numbers
+    /// computed alike do not show that all are.
     fn kind(&self) -> String {
         String::new()
     }

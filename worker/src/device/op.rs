@@ -88,8 +88,8 @@ pub enum Op {
         /// (n, h, w, c).
         output: Tensor,
     },
-    /// From the gradient of the output of [`Op::BatchNormRelu`] that of its input, which may lie where
-    /// the other one does, and the gradients of weight and bias.
+    /// From the gradient of the output of [`Op::BatchNormRelu`] that of its input, which may lie
+    /// where the other one does, and the gradients of weight and bias.
     BatchNormReluBackward {
         /// Each (c); mean and variance are those of `input` itself.
         bn: BatchNorm,

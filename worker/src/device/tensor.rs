@@ -74,10 +74,11 @@ pub struct Span {
     pub len: usize,
 }
 
-/// Activations of `n` images: element (n, y, x, c) lies at `offset + ((n * h + y) * w + x) * ld + c`.
+/// Activations of `n` images: element (n, y, x, c) lies at `offset + ((n * h + y) * w + x) * ld +
+/// c`.
 ///
-/// With `ld` above c it is a slice of the channels of a wider tensor, which is how the branches of an
-/// inception block write straight into their concatenation.
+/// With `ld` above c it is a slice of the channels of a wider tensor, which is how the branches of
+/// an inception block write straight into their concatenation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
     /// Where it is.
@@ -181,9 +182,9 @@ pub enum Epilogue {
     },
 }
 
-/// One of three convolutions of kernel size and stride 1 that read the same tensor, as at the head of an
-/// inception block. Their outputs are channels side by side, in order, of one wider tensor, so that a
-/// device may make all three by one product.
+/// One of three convolutions of kernel size and stride 1 that read the same tensor, as at the head
+/// of an inception block. Their outputs are channels side by side, in order, of one wider tensor,
+/// so that a device may make all three by one product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pointwise {
     /// (ci, co).

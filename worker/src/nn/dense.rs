@@ -1,7 +1,7 @@
 //! A matrix without bias, batch normalisation, dropout, ReLU.
 //!
-//! Dropout multiplies by numbers that are not negative, so it may as well come after the ReLU, which
-//! lets BN and ReLU be one primitive here as elsewhere.
+//! Dropout multiplies by numbers that are not negative, so it may as well come after the ReLU,
+//! which lets BN and ReLU be one primitive here as elsewhere.
 
 use hw2_common::model::Shape;
 

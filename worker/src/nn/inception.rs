@@ -1,10 +1,10 @@
 //! Branches of convolutions side by side, concatenated along the channels, then one batch
-//! normalisation and ReLU over the whole. "Going deeper with convolutions" (2014) and "Rethinking the
-//! Inception architecture" (2015), Szegedy et al.
+//! normalisation and ReLU over the whole. "Going deeper with convolutions" (2014) and "Rethinking
+//! the Inception architecture" (2015), Szegedy et al.
 //!
-//! Three branches begin with a 1x1 convolution of the block's input. These heads write side by side, and
-//! are given to the device as one operation. The first is all of its branch, so that the concatenation
-//! before BN lies in two places: with the heads, and the rest.
+//! Three branches begin with a 1x1 convolution of the block's input. These heads write side by
+//! side, and are given to the device as one operation. The first is all of its branch, so that the
+//! concatenation before BN lies in two places: with the heads, and the rest.
 
 use hw2_common::model::{self, Shape};
 

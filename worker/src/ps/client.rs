@@ -71,8 +71,8 @@ impl Client {
     /// Asks what the job is, and each server which part of the vectors it has.
     ///
     /// # Errors
-    /// As every call; [`PsError::Refused`] for another protocol version or build, or for servers that
-    /// are not those of one run in their order.
+    /// As every call; [`PsError::Refused`] for another protocol version or build, or for servers
+    /// that are not those of one run in their order.
     pub fn hello(&self) -> Result<Hello, PsError> {
         let reply = self.ask_hello(self.control.clone())?;
         let count = self.connections.len();

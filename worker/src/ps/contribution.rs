@@ -52,7 +52,8 @@ pub struct StepResult {
 }
 
 impl Contribution {
-    /// Room for the vectors of `layout`, of which the gradient travels in `wire` to so many servers.
+    /// Room for the vectors of `layout`, of which the gradient travels in `wire` to so many
+    /// servers.
     pub(super) fn new(layout: &ParamLayout, wire: WireFormat, shards: usize) -> Self {
         let cut = Cut::params(layout, wire, shards);
         let bucket = |bucket: &wire::Bucket| {
@@ -101,8 +102,8 @@ impl Contribution {
         PushMessage { message: Some(push_message::Message::Head(head)) }
     }
 
-    /// The messages of one bucket, in the order of the layout's buckets; those of them that are among
-    /// these `values`.
+    /// The messages of one bucket, in the order of the layout's buckets; those of them that are
+    /// among these `values`.
     pub(super) fn bucket(
         &self,
         index: usize,

@@ -54,8 +54,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// `assignment` begins to be computed. With credit its buckets go to the servers as they are
-    /// made, and if it is the last one, what comes after it is on its way from now on; without, that
-    /// begins as soon as there is some.
+    /// made, and if it is the last one, what comes after it is on its way from now on; without,
+    /// that begins as soon as there is some.
     pub fn begin(&mut self, assignment: Assignment, credit: &Credit, is_last: bool) {
         let mut working = Working { assignment, is_last, made: 0, credit: None };
         match credit {

@@ -36,8 +36,8 @@ impl Backoff {
 /// Connects, and asks for the job until there is one; nothing when asked to stop.
 ///
 /// # Errors
-/// The servers refuse this worker, one has a job that it cannot use, or cannot be reached for as long
-/// as `patience`.
+/// The servers refuse this worker, one has a job that it cannot use, or cannot be reached for as
+/// long as `patience`.
 pub fn reach(
     ps: &Addresses,
     patience: Duration,

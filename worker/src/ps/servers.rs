@@ -47,7 +47,8 @@ impl Connection {
 }
 
 impl Holding {
-    /// What `shard` has of the vectors of `layout`, of which weights and gradients travel in `wire`.
+    /// What `shard` has of the vectors of `layout`, of which weights and gradients travel in
+    /// `wire`.
     ///
     /// # Errors
     /// The network is too small for so many.

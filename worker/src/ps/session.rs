@@ -133,8 +133,8 @@ impl Session {
         Pull::begin(&self.servers, self.term, version)
     }
 
-    /// Asks until `assignment`, which may still be `computing`, may be pushed (true) or is not wanted
-    /// any more. Each question waits at the server, so this does not spin.
+    /// Asks until `assignment`, which may still be `computing`, may be pushed (true) or is not
+    /// wanted any more. Each question waits at the server, so this does not spin.
     pub(super) fn ask_credit(&self, assignment: Assignment, computing: bool) -> CreditAsked {
         let request = v1::CreditRequest {
             term: self.term.0,
@@ -169,8 +169,8 @@ impl Session {
         PartPush::begin(server, head, assignment.step)
     }
 
-    /// Sends what `push` has not sent yet and waits for the acknowledgements. If a connection breaks or
-    /// a server refuses its part, all of that is sent again: pushes are idempotent.
+    /// Sends what `push` has not sent yet and waits for the acknowledgements. If a connection
+    /// breaks or a server refuses its part, all of that is sent again: pushes are idempotent.
     ///
     /// # Errors
     /// Any error ends the session.

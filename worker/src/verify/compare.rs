@@ -21,8 +21,8 @@ impl Limits {
     /// For arithmetic in f64.
     pub(super) const F64: Self = Self { values: 1e-8, gradients: 1e-8 };
 
-    /// For arithmetic in f32. In a large image some ReLU or arg-max is sure to fall the other way in
-    /// f32, which moves a gradient by far more than rounding does.
+    /// For arithmetic in f32. In a large image some ReLU or arg-max is sure to fall the other way
+    /// in f32, which moves a gradient by far more than rounding does.
     pub(super) fn f32(image_size: usize) -> Self {
         Self { values: 2e-4, gradients: if image_size <= 64 { 1e-4 } else { EXCUSED_MAX } }
     }

@@ -1,8 +1,8 @@
 //! A device beside the plain loops in f64, both given the same numbers before every operation.
 //!
-//! From end to end the rounding of f32 can make a ReLU or an arg-max fall the other way, after which
-//! two right gradients have little to do with each other. On equal inputs it cannot, so that an
-//! operation that is wrong by more than rounding is found and named, whatever came before it.
+//! From end to end the rounding of f32 can make a ReLU or an arg-max fall the other way, after
+//! which two right gradients have little to do with each other. On equal inputs it cannot, so that
+//! an operation that is wrong by more than rounding is found and named, whatever came before it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -81,9 +81,9 @@ impl Lockstep {
         Self { exact: Plain::new(), errors }
     }
 
-    /// The channels in which a batch normalisation going backward meets a number so near to zero that
-    /// in f32 its ReLU may rightly pass or not: there are two right gradients, so none is compared.
-    /// One number in some hundred million is like that.
+    /// The channels in which a batch normalisation going backward meets a number so near to zero
+    /// that in f32 its ReLU may rightly pass or not: there are two right gradients, so none is
+    /// compared. One number in some hundred million is like that.
     fn undecided(&mut self, op: Op) -> Result<Vec<usize>, DeviceError> {
         let Op::BatchNormReluBackward { bn, input, .. } = op else { return Ok(Vec::new()) };
         let mut channels = [bn.mean, bn.var, bn.weight, bn.bias].into_iter();

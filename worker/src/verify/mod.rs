@@ -1,9 +1,9 @@
 //! Runs a reference file on a device and says how far off every tensor is.
 //!
 //! The first thing to run on new hardware. A reference file holds, for some sizes of the ten-layer
-//! network, what PyTorch computed in f64; `golden/make_golden.py` makes one. A device in f32 is also
-//! compared operation by operation with the plain loops in f64, on equal inputs: that finds what is
-//! wrong where the network as a whole only shows that something is.
+//! network, what PyTorch computed in f64; `golden/make_golden.py` makes one. A device in f32 is
+//! also compared operation by operation with the plain loops in f64, on equal inputs: that finds
+//! what is wrong where the network as a whole only shows that something is.
 
 mod compare;
 mod fill;
@@ -88,8 +88,8 @@ fn in_f64(case: &Case) -> Result<(String, CaseReport), VerifyError> {
     Ok((measured.device.clone(), measured.report(case, None, None)))
 }
 
-/// A device in words, and what it makes of `case`: once undisturbed, and once operation by operation.
-/// `make` starts it.
+/// A device in words, and what it makes of `case`: once undisturbed, and once operation by
+/// operation. `make` starts it.
 fn in_f32<D: Pipeline<Elem = f32>>(
     make: impl Fn() -> Result<D, DeviceError>,
     case: &Case,

@@ -30,7 +30,8 @@ pub struct CaseReport {
     pub rows: Vec<Row>,
     /// Every operation by itself. None for arithmetic in f64, which would be compared with itself.
     pub lockstep: Option<LockstepReport>,
-    /// How decisions fell, where a gradient was beyond its limit and every operation within its own.
+    /// How decisions fell, where a gradient was beyond its limit and every operation within its
+    /// own.
     pub decisions: Option<Decisions>,
 }
 
@@ -97,7 +98,8 @@ pub struct Decisions {
 }
 
 impl CaseReport {
-    /// Whether every tensor and every operation is within its limit, or beyond it for a good reason.
+    /// Whether every tensor and every operation is within its limit, or beyond it for a good
+    /// reason.
     pub fn passed(&self) -> bool {
         self.rows.iter().all(|row| row.outcome != Outcome::Beyond)
             && self.lockstep.as_ref().is_none_or(LockstepReport::passed)

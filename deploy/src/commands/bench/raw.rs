@@ -1,4 +1,5 @@
-//! What a round is compared with: the same bytes both ways over plain sockets, that nobody looks at.
+//! What a round is compared with: the same bytes both ways over plain sockets, that nobody looks
+//! at.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,8 +21,8 @@ const PAGE_BYTES: usize = 4096;
 /// Where in a page [`Memory`] begins.
 const PLACE: usize = 16;
 
-/// Time of a round in which each of `clients` sends `bytes` to a server and then gets as many back, over
-/// the kind of socket that `address` is.
+/// Time of a round in which each of `clients` sends `bytes` to a server and then gets as many back,
+/// over the kind of socket that `address` is.
 ///
 /// # Errors
 /// The system gives no more sockets or threads.
@@ -109,9 +110,10 @@ fn rounds_over<S: Read + Write + Send>(
     Ok((ended - began) / rounds)
 }
 
-/// Memory at the place in its page where malloc puts so much in a program that has freed nothing yet. An AMD
-/// EPYC copies at half or a quarter of its speed to a place that lies up to 31 bytes further into its page
-/// than the source: a round would take longer or shorter by what was freed before it.
+/// Memory at the place in its page where malloc puts so much in a program that has freed nothing
+/// yet. An AMD EPYC copies at half or a quarter of its speed to a place that lies up to 31 bytes
+/// further into its page than the source: a round would take longer or shorter by what was freed
+/// before it.
 struct Memory {
     all: Vec<u8>,
     bytes: usize,

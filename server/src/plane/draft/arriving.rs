@@ -11,8 +11,8 @@ use crate::plane::addend::{Addend, Fault, Operand, Ticket};
 pub(super) struct Arriving {
     pub(super) replica: usize,
     chunks: Vec<Arrival>,
-    /// What is wrong with it. Of several values that do not fit, the first in the vector: which chunk
-    /// is looked at first is chance.
+    /// What is wrong with it. Of several values that do not fit, the first in the vector: which
+    /// chunk is looked at first is chance.
     fault: Option<Fault>,
     /// Told once: of bytes that are not those that were sent, at once; else when all chunks are
     /// inspected.

@@ -8,9 +8,9 @@ use super::scratch::cut;
 use crate::device::memory::{Memory, rows, rows_mut};
 use crate::device::{BN_EPSILON, BatchNorm, Span, Tensor, plain};
 
-/// With fewer rows than this, backward is left to the plain loops, which compute in f64: over two rows
-/// the gradient is smaller than what f32 rounds off on the way, and over a few more it can be. Forward
-/// here and there has the same bits, so that a ReLU that passed forward passes backward.
+/// With fewer rows than this, backward is left to the plain loops, which compute in f64: over two
+/// rows the gradient is smaller than what f32 rounds off on the way, and over a few more it can be.
+/// Forward here and there has the same bits, so that a ReLU that passed forward passes backward.
 const FEW_ROWS: usize = 16;
 
 /// Per-channel numbers (c), each a vector of its own, as SIMD wants them.
@@ -140,7 +140,8 @@ impl Channels {
         }
     }
 
-    /// Sums of g and of g * (x - mean), with g the gradient where the ReLU passed, to `sums` (2, c).
+    /// Sums of g and of g * (x - mean), with g the gradient where the ReLU passed, to `sums` (2,
+    /// c).
     #[inline(always)]
     fn sums<'a>(&self, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>, sums: &mut [f32]) {
         sums.fill(0.0);

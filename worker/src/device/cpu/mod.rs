@@ -1,8 +1,8 @@
 //! The fast CPU device: f32, SIMD, threads.
 //!
 //! Threads divide images, strips and blocks among themselves; inside, everything is serial. What is
-//! summed over several of them is summed in pieces of constant size and added in order, so that bits
-//! depend neither on the number of threads, nor on the width of vectors, nor on the caches.
+//! summed over several of them is summed in pieces of constant size and added in order, so that
+//! bits depend neither on the number of threads, nor on the width of vectors, nor on the caches.
 
 mod batch_norm;
 mod bias;

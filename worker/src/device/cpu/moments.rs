@@ -1,5 +1,6 @@
 //! Mean and variance of many rows: of each chunk in two passes while it is in the cache, then
-//! combined in order. Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983).
+//! combined in order. Chan, Golub and LeVeque, "Algorithms for computing the sample variance"
+//! (1983).
 
 use crate::device::Tensor;
 use crate::device::memory::rows;

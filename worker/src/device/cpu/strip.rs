@@ -2,8 +2,8 @@
 
 use crate::device::memory::View;
 
-/// Which pixels of an image a strip holds: those from (top, left) on, negative ones and those beyond
-/// the image being zeros.
+/// Which pixels of an image a strip holds: those from (top, left) on, negative ones and those
+/// beyond the image being zeros.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strip {
     pub(super) top: isize,

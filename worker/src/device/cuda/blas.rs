@@ -15,7 +15,8 @@ use super::launch::{Matrix, Place, Product, to_int};
 use super::runtime::RuntimeError;
 use crate::device::Format;
 
-/// For cuBLAS, which would otherwise allocate its own: the same bits every time need the same memory.
+/// For cuBLAS, which would otherwise allocate its own: the same bits every time need the same
+/// memory.
 const WORKSPACE_BYTES: usize = 32 << 20;
 
 /// A handle that puts products into one stream.
@@ -71,8 +72,8 @@ impl Blas {
         let [m, n, k, lda, ldb, ldc] = [m, n, k, a.ld, b.ld, ldc].map(to_int);
         if product.format == Format::Full && self.precision != Precision::Tf32 {
             let address = |at: Place| place(at) as *mut f32;
-            // SAFETY: lowering gives matrices that lie within their buffers; alpha and beta are read
-            // before the call returns. A K80 has this function and not the one below.
+            // SAFETY: lowering gives matrices that lie within their buffers; alpha and beta are
+            // read before the call returns. A K80 has this function and not the one below.
             unsafe {
                 cublas::result::sgemm(
                     *self.handle.handle(),

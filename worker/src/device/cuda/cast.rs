@@ -15,8 +15,8 @@ pub(super) fn launch(from: Format, input: Arg, into: Format, output: Arg, len: u
     rows((from, input, len), (into, output, len), [1, len])
 }
 
-/// The launch that moves `rows` of `columns` numbers; what is read and what is written each have a format,
-/// an address, and so many numbers from one row to the next.
+/// The launch that moves `rows` of `columns` numbers; what is read and what is written each have a
+/// format, an address, and so many numbers from one row to the next.
 pub(super) fn rows(
     (from, input, ld): (Format, Arg, usize),
     (into, output, out_ld): (Format, Arg, usize),
@@ -30,8 +30,8 @@ pub(super) fn rows(
     Kernel { name, grid: [blocks, 1], block: [THREADS as u32, 1], args }
 }
 
-/// The launch that copies `weight`, in the format of activations, to `filled` and zeros behind it, up to
-/// `len` numbers.
+/// The launch that copies `weight`, in the format of activations, to `filled` and zeros behind it,
+/// up to `len` numbers.
 pub(super) fn fill_up(weight: Span, filled: Place, len: usize) -> Kernel {
     let args = vec![weight.into(), filled.into(), int(weight.len), int(len)];
     let blocks = u32::try_from(len.div_ceil(THREADS)).expect("a tensor has few blocks");

@@ -21,8 +21,8 @@ pub(super) struct Compiler {
 }
 
 impl Compiler {
-    /// The first libnvrtc of `majors`, the first of them first, in `folders`, that can compile for a
-    /// GPU of compute capability `arch`.
+    /// The first libnvrtc of `majors`, the first of them first, in `folders`, that can compile for
+    /// a GPU of compute capability `arch`.
     ///
     /// # Errors
     /// There is none.

@@ -11,7 +11,8 @@ struct Strip {
     /// Index of the first.
     first: usize,
     images: usize,
-    /// Strips take turns, so that the columns of one are made while those of another are multiplied.
+    /// Strips take turns, so that the columns of one are made while those of another are
+    /// multiplied.
     lane: usize,
 }
 
@@ -221,7 +222,8 @@ pub(super) fn grad_weight(
     let columns = columns(to, &strips, window, input, grad_output);
     let is_filled = columns[0].len > k;
     let numbers = columns[0].len * co;
-    // Each lane has a sum of its own. In rows that are filled up there are more numbers than are wanted.
+    // Each lane has a sum of its own. In rows that are filled up there are more numbers than are
+    // wanted.
     let sums: Vec<Rows> = (0..columns.len())
         .map(|lane| match lane == 0 && !is_filled {
             true => Rows::new(grad_weight, co),

@@ -94,7 +94,8 @@ fn usages(log: &str) -> BTreeMap<String, Usage> {
     usages
 }
 
-/// For each kernel what its file says of it: threads of a block, and the least occupancy in percent.
+/// For each kernel what its file says of it: threads of a block, and the least occupancy in
+/// percent.
 fn claims() -> BTreeMap<String, (usize, usize)> {
     let mut claims = BTreeMap::new();
     for (file, text) in FILES {

@@ -23,8 +23,8 @@ pub struct GpuKind {
     flops_per_second: [Option<f64>; 3],
 }
 
-/// In the order of their architectures. Rates are the peaks of the makers' data sheets; a K80 is one of
-/// its two GPUs.
+/// In the order of their architectures. Rates are the peaks of the makers' data sheets; a K80 is
+/// one of its two GPUs.
 const KINDS: [GpuKind; 4] = [
     GpuKind {
         name: "k80",
@@ -56,8 +56,8 @@ const KINDS: [GpuKind; 4] = [
     },
 ];
 
-/// Columns of a GPU whose L2 is too small to keep those of one image: some images at a time, so that the
-/// products are large.
+/// Columns of a GPU whose L2 is too small to keep those of one image: some images at a time, so
+/// that the products are large.
 const COLUMN_BYTES_MIN: usize = 32 << 20;
 
 impl GpuKind {

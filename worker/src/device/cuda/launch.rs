@@ -15,8 +15,8 @@ pub(super) const LANES: usize = 2;
 pub(super) struct Launch {
     pub(super) task: Task,
     pub(super) traffic: Traffic,
-    /// After those before it in this lane, but beside those of others; or after all before it, and before
-    /// all that follow.
+    /// After those before it in this lane, but beside those of others; or after all before it, and
+    /// before all that follow.
     pub(super) lane: Option<usize>,
 }
 
@@ -39,8 +39,8 @@ impl fmt::Display for Task {
     }
 }
 
-/// Bytes that a launch reads from device memory and writes to it, each number once however often it is
-/// used. Columns are apart: they need not leave the cache.
+/// Bytes that a launch reads from device memory and writes to it, each number once however often it
+/// is used. Columns are apart: they need not leave the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Traffic {
     pub(super) read: usize,

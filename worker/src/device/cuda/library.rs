@@ -1,7 +1,7 @@
 //! Finds the libraries of CUDA and loads them by full path, so that cudarc finds them loaded.
 //!
-//! libcuda is the driver's and of any version. libnvrtc and libcublas must be of a major version that
-//! the driver runs and that knows the GPU; the newest such one is taken.
+//! libcuda is the driver's and of any version. libnvrtc and libcublas must be of a major version
+//! that the driver runs and that knows the GPU; the newest such one is taken.
 
 #![allow(unsafe_code)]
 
@@ -117,7 +117,8 @@ impl Name {
         type Version = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
         type Property = unsafe extern "C" fn(c_int, *mut c_int) -> c_int;
         let (mut major, mut minor) = (0, 0);
-        // SAFETY: the signatures are those of nvrtc.h and cublas_api.h; property 0 is the major version.
+        // SAFETY: the signatures are those of nvrtc.h and cublas_api.h; property 0 is the major
+        // version.
         let status = unsafe {
             match self {
                 Self::Cuda => 0,
@@ -133,8 +134,8 @@ impl Name {
     }
 }
 
-/// The major versions of CUDA that a driver (12,040 for CUDA 12.4) runs and that have code for a GPU of
-/// compute capability `arch` (70 for 7.0), the newest first.
+/// The major versions of CUDA that a driver (12,040 for CUDA 12.4) runs and that have code for a
+/// GPU of compute capability `arch` (70 for 7.0), the newest first.
 pub(super) fn majors(driver: i32, arch: u32) -> Vec<u32> {
     let knows = |major: u32| match major {
         11 => arch <= 90,
@@ -196,8 +197,8 @@ fn children(folder: &Path, prefix: &'static str) -> impl Iterator<Item = PathBuf
     names.into_iter().rev().filter(fits).map(move |name| folder.join(name))
 }
 
-/// Loads `name`, of one of `majors`, the first of them first, from one of `folders`. The driver's own
-/// library may also be where the system's loader looks.
+/// Loads `name`, of one of `majors`, the first of them first, from one of `folders`. The driver's
+/// own library may also be where the system's loader looks.
 ///
 /// # Errors
 /// There is none.
@@ -221,8 +222,8 @@ pub(super) fn candidates(
         paths.into_iter().flatten().map(|path| (*major, path))
     });
     paths.filter_map(move |(major, path)| {
-        // The system's loader answers for a path under which it has loaded something, though the file is
-        // gone. What has no folder it has to look for itself.
+        // The system's loader answers for a path under which it has loaded something, though the
+        // file is gone. What has no folder it has to look for itself.
         if path.components().nth(1).is_some() && !path.exists() {
             return None;
         }

@@ -98,7 +98,8 @@ impl Nvrtc {
         options.map(str::to_owned).collect()
     }
 
-    /// Compiles for GPUs of compute capability `arch` (70 for 7.0), with more `options` than we need.
+    /// Compiles for GPUs of compute capability `arch` (70 for 7.0), with more `options` than we
+    /// need.
     ///
     /// # Errors
     /// What the compiler says.

@@ -1,5 +1,5 @@
-//! Convolutions of kernel size 1 that read the same tensor: one product. Their weights are packed side by
-//! side in the workspace for it.
+//! Convolutions of kernel size 1 that read the same tensor: one product. Their weights are packed
+//! side by side in the workspace for it.
 
 use super::conv2d;
 use super::launch::{Arg, Place, Traffic, int, number_bytes};

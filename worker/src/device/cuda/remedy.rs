@@ -1,6 +1,7 @@
 //! What an error of the driver or of cuBLAS means to a person: its words, its name, and what to do.
 
-/// Error `code` of the driver, with what the driver itself calls it (text and name), if it knows it.
+/// Error `code` of the driver, with what the driver itself calls it (text and name), if it knows
+/// it.
 pub(super) fn words(code: u32, said: Option<(String, String)>) -> String {
     let error = match said {
         Some((text, name)) => format!("{text} ({name})"),

@@ -202,7 +202,8 @@ impl Runtime {
         Ok(Download::new(&self.context, len)?)
     }
 
-    /// Begins to copy `source`, which is in full, to `download`, when everything asked so far is done.
+    /// Begins to copy `source`, which is in full, to `download`, when everything asked so far is
+    /// done.
     pub(super) fn begin_download(
         &self,
         source: Span,
@@ -246,7 +247,8 @@ impl Runtime {
         Ok(self.uploads.taken(upload, &self.streams[0])?)
     }
 
-    /// Puts `launches` into the streams of their lanes. What is asked for later comes after all of them.
+    /// Puts `launches` into the streams of their lanes. What is asked for later comes after all of
+    /// them.
     pub(super) fn launch_all(&mut self, launches: &[Launch]) -> Result<(), RuntimeError> {
         let mut is_forked = false;
         for launch in launches {

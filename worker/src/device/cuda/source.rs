@@ -19,8 +19,8 @@ pub(super) const FILES: [(&str, &str); 13] = [
     ("weight_decay.cu", include_str!("../../../kernels/weight_decay.cu")),
 ];
 
-/// All files one after the other, for activations in `format`; an error of the compiler names file and
-/// line.
+/// All files one after the other, for activations in `format`; an error of the compiler names file
+/// and line.
 pub(super) fn source(format: Format) -> String {
     let define = if format == Format::Bf16 { "#define BF16\n" } else { "" };
     let files = FILES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n"));

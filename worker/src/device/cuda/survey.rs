@@ -1,4 +1,5 @@
-//! What this machine has of CUDA, and what a worker would take: for `hw2 doctor`, and for the choice.
+//! What this machine has of CUDA, and what a worker would take: for `hw2 doctor`, and for the
+//! choice.
 
 use std::path::Path;
 
@@ -87,7 +88,8 @@ pub(super) fn find(ordinal: usize, folder: Option<&Path>) -> Result<Found, Devic
     Ok(Found { gpu, compiler })
 }
 
-/// The first GPU that works and that no other process of ours computes on, which this process claims.
+/// The first GPU that works and that no other process of ours computes on, which this process
+/// claims.
 ///
 /// # Errors
 /// Why there is none.

@@ -1,7 +1,7 @@
 //! Copies between host and device on streams of their own, beside the computing.
 //!
-//! What is uploaded goes through pinned memory and a piece of device memory of its own, so that it may
-//! arrive while the target is still in use. What is downloaded arrives in pinned memory.
+//! What is uploaded goes through pinned memory and a piece of device memory of its own, so that it
+//! may arrive while the target is still in use. What is downloaded arrives in pinned memory.
 
 #![allow(unsafe_code)]
 
@@ -17,8 +17,9 @@ use cudarc::driver::{
 const SLOT_BYTES_MIN: usize = 4096;
 /// Slots of one size before one is waited for: one that is computed on, one on its way, one staged.
 const SLOTS_MIN: usize = 3;
-/// Of small ones there may be so many bytes: weights arrive while the device is busy with the step that
-/// they come after, and nobody should wait for its end. Tests have few, so that each is used again.
+/// Of small ones there may be so many bytes: weights arrive while the device is busy with the step
+/// that they come after, and nobody should wait for its end. Tests have few, so that each is used
+/// again.
 const SLOTS_BYTES: usize = if cfg!(test) { 0 } else { 32 << 20 };
 
 /// Host memory that the device reads and writes by itself.
@@ -60,8 +61,8 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: no copy from or to it is on its way: the runtime has waited for all. On a device that
-            // is lost nothing can be freed any more, which is no matter.
+            // SAFETY: no copy from or to it is on its way: the runtime has waited for all. On a
+            // device that is lost nothing can be freed any more, which is no matter.
             let _ = unsafe { result::free_host(self.memory) };
         }
     }
@@ -196,8 +197,8 @@ impl Download {
         self.host.bytes / 4
     }
 
-    /// Copies `len` numbers from `device` on `stream`, when `computing` has done what it has been asked
-    /// to do so far.
+    /// Copies `len` numbers from `device` on `stream`, when `computing` has done what it has been
+    /// asked to do so far.
     pub(super) fn begin(
         &mut self,
         device: u64,

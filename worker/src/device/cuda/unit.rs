@@ -13,7 +13,8 @@ pub(super) struct Unit(usize);
 impl Unit {
     pub(super) const NUMBER: Self = Self(1);
 
-    /// The largest for a kernel over all of `tensors`, of which the first says how large a number is.
+    /// The largest for a kernel over all of `tensors`, of which the first says how large a number
+    /// is.
     pub(super) fn of(tensors: &[Tensor]) -> Self {
         let width = wide_numbers(tensors[0]);
         let fits = |numbers: usize| numbers.is_multiple_of(width);

@@ -9,9 +9,9 @@
 //!     grad_input = weight / s * (g - <g> - (x - m) / s * <g * (x - m) / s>)
 //! ```
 //!
-//! Over two rows, half of whose difference is d, grad_input is epsilon / (d^2 + epsilon) of the g that
-//! it is made from, so that m and s rounded to f32 would leave two digits of it. Backward therefore
-//! computes in f64, with m and s from the input itself.
+//! Over two rows, half of whose difference is d, grad_input is epsilon / (d^2 + epsilon) of the g
+//! that it is made from, so that m and s rounded to f32 would leave two digits of it. Backward
+//! therefore computes in f64, with m and s from the input itself.
 
 use crate::device::memory::{Memory, View, rows_mut};
 use crate::device::{BN_EPSILON, BatchNorm, Float, Span, Tensor};

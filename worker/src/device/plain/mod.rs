@@ -1,8 +1,8 @@
 //! The specification: every primitive as plain loops, for f32 and f64.
 //!
-//! One primitive, one file, with the name that it has on every device. What goes to a buffer in bfloat16
-//! is rounded when the operation is done. Speed is no concern here, but
-//! inner loops run along channels, so that the full network in f64 takes seconds and not minutes.
+//! One primitive, one file, with the name that it has on every device. What goes to a buffer in
+//! bfloat16 is rounded when the operation is done. Speed is no concern here, but inner loops run
+//! along channels, so that the full network in f64 takes seconds and not minutes.
 
 pub(super) mod batch_norm;
 pub(super) mod bias;

@@ -40,8 +40,8 @@ fn batch_norm<D: Device>(device: &mut D, rows: usize) -> [Vec<f64>; 4] {
     [output, grad, read_span(device, grad_weight), read_span(device, grad_bias)]
 }
 
-/// Over two rows, half of whose difference is d, the gradient of the input is epsilon / (d^2 + epsilon)
-/// of what it is made from.
+/// Over two rows, half of whose difference is d, the gradient of the input is epsilon / (d^2 +
+/// epsilon) of what it is made from.
 #[test]
 fn the_gradient_is_exact_where_it_cancels() {
     for rows in [1, 2, 3, 4, 15, 16, 17] {

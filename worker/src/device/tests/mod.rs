@@ -62,8 +62,8 @@ fn span_of<D: Device>(device: &mut D, format: Format, len: usize, tensor: usize)
     span
 }
 
-/// Where a slice of so many channels begins: of multiples of 8 such that 16 bytes can be moved at once,
-/// but of every other one not in bfloat16 (the sanitizers would find who does).
+/// Where a slice of so many channels begins: of multiples of 8 such that 16 bytes can be moved at
+/// once, but of every other one not in bfloat16 (the sanitizers would find who does).
 fn first_channel(channels: usize) -> usize {
     if channels % 16 == 8 { 8 } else { 4 }
 }
@@ -289,8 +289,8 @@ fn check_within(
     }
 }
 
-/// Where the libraries of the GPU under test are: the software one's, or with `HW2_TEST_GPU=real` where
-/// this machine has CUDA.
+/// Where the libraries of the GPU under test are: the software one's, or with `HW2_TEST_GPU=real`
+/// where this machine has CUDA.
 pub(crate) fn cuda_lib_dir() -> Option<&'static Path> {
     let is_real = std::env::var_os("HW2_TEST_GPU").is_some_and(|value| value == "real");
     if is_real { None } else { Some(hw2_softgpu::libraries()) }
@@ -307,8 +307,8 @@ fn gpus(precision: Precision) -> [Cuda; 2] {
 }
 
 /// Runs `case` on every device: within 1e-5 of the plain loops in f64, and for several numbers of
-/// threads, or twice, equal bits. With activations in bfloat16 they are rounded now and then where the
-/// plain loops round once.
+/// threads, or twice, equal bits. With activations in bfloat16 they are rounded now and then where
+/// the plain loops round once.
 macro_rules! compare {
     ($sizes:expr, $case:ident) => {
         for sizes in $sizes {

@@ -80,8 +80,8 @@ impl Setup {
         operands.iter().map(of).collect()
     }
 
-    /// `op` changes all that it writes and nothing else. The result depends on all that it reads and
-    /// on nothing else: that may as well be NaN.
+    /// `op` changes all that it writes and nothing else. The result depends on all that it reads
+    /// and on nothing else: that may as well be NaN.
     fn check(&mut self, op: Op) {
         let (reads, writes) = (op.reads(), op.writes());
         let before = self.numbers.clone();

@@ -32,8 +32,8 @@ const VALUES_MAX: u64 = 500_000_000;
 /// Parts of the rounds in which the cluster is still starting: at least, and at most.
 const WARM_UP: (f64, f64) = (0.25, 0.75);
 
-/// Measures a round of push, commit and pull of all parameters, with workers that compute nothing, or
-/// do as if
+/// Measures a round of push, commit and pull of all parameters, with workers that compute nothing,
+/// or do as if
 #[derive(Args, Debug)]
 pub(crate) struct WireArgs {
     /// Numbers of workers to measure with, each pushing one replica a round
@@ -46,8 +46,8 @@ pub(crate) struct WireArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(8..))]
     rounds: u32,
 
-    /// Where the server listens, with a port that is free; of several, as many addresses separated by
-    /// commas [default: Unix sockets]
+    /// Where the server listens, with a port that is free; of several, as many addresses separated
+    /// by commas [default: Unix sockets]
     #[arg(long, value_name = "ADDRESS,...")]
     listen: Option<Addresses>,
 
@@ -244,8 +244,8 @@ fn plan(
     })
 }
 
-/// The rounds after those of the start, in which a first checkpoint is written: it still was in round
-/// number `writing`.
+/// The rounds after those of the start, in which a first checkpoint is written: it still was in
+/// round number `writing`.
 fn read_reports(dir: &Path, writing: u64) -> anyhow::Result<Vec<Duration>> {
     let mut rounds = Vec::new();
     for entry in std::fs::read_dir(dir)? {
