@@ -20,6 +20,10 @@ use super::line::{End, Line};
 const PREFACE_BYTES: usize = 24;
 /// Time for them.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the other side to close a connection too, once this one has.
+const LINGER: Duration = Duration::from_secs(1);
+/// What still comes in then is not looked at.
+const IGNORED_BYTES: usize = 4096;
 /// Descriptors that connections leave for checkpoints, logs and the rest.
 const DESCRIPTORS_RESERVED: u64 = 64;
 const CONNECTIONS_MIN: usize = 16;
@@ -49,6 +53,8 @@ pub(super) struct Guarded<C> {
     /// Until the preface is there.
     deadline: Option<Pin<Box<Sleep>>>,
     received: usize,
+    /// Until this side waits no longer for the other one to close it too.
+    linger: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -57,7 +63,7 @@ impl<C> Guarded<C> {
     pub(super) fn new(connection: C, permit: OwnedSemaphorePermit) -> Self {
         let deadline = Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT)));
         let (connection, (line, end)) = (Turns::new(connection), Line::open());
-        Self { connection, line, end, deadline, received: 0, _permit: permit }
+        Self { connection, line, end, deadline, received: 0, linger: None, _permit: permit }
     }
 
     /// A result of writing: whoever is written to may be gone.
@@ -93,7 +99,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Guarded<C> {
     }
 }
 
-impl<C: AsyncWrite + Unpin> AsyncWrite for Guarded<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -120,8 +126,25 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Guarded<C> {
         Pin::new(&mut self.connection).poll_flush(context)
     }
 
+    /// Who says that it goes, and closes the connection just behind, has hung up, even if HTTP/2 closes
+    /// it here as soon as it has heard the former.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_shutdown(context)
+        let this = &mut *self;
+        let shut = ready!(Pin::new(&mut this.connection).poll_shutdown(context));
+        shut.inspect_err(|_| this.end.hung_up())?;
+        let linger = this.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        loop {
+            let mut ignored = [0; IGNORED_BYTES];
+            let mut ignored = ReadBuf::new(&mut ignored);
+            match Pin::new(&mut this.connection).poll_read(context, &mut ignored) {
+                Poll::Ready(Ok(())) if !ignored.filled().is_empty() => {}
+                Poll::Ready(_) => {
+                    this.end.hung_up();
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending => return linger.as_mut().poll(context).map(Ok),
+            }
+        }
     }
 }
 
@@ -154,20 +177,40 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
-    #[tokio::test]
+    /// Whether the calls of a connection are told that the other side has closed it.
+    async fn told<T>(
+        ends: impl AsyncFnOnce(tokio::io::DuplexStream, Guarded<tokio::io::DuplexStream>) -> T,
+    ) -> bool {
+        let (client, server) = guarded().await;
+        let (tell, told) = std::sync::mpsc::channel();
+        server.connect_info().on_hang_up(move || tell.send(()).unwrap());
+        ends(client, server).await;
+        told.try_recv().is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn its_calls_are_told_when_the_other_side_closes_it_and_not_when_this_one_does() {
-        for hangs_up in [true, false] {
-            let (client, mut server) = guarded().await;
-            let (tell, told) = std::sync::mpsc::channel();
-            server.connect_info().on_hang_up(move || tell.send(()).unwrap());
-            let client = (!hangs_up).then_some(client);
-            if hangs_up {
-                assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
-            }
-            drop(server);
-            assert_eq!(told.try_recv().is_ok(), hangs_up);
+        let reads_the_end = async |client, mut server: Guarded<_>| {
             drop(client);
-        }
+            assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+        };
+        assert!(told(reads_the_end).await);
+        let closes_first_and_hears_of_it =
+            async |mut client: tokio::io::DuplexStream, mut server: Guarded<_>| {
+                let closes = async move {
+                    client.write_all(&[0; 3 * IGNORED_BYTES / 8]).await.unwrap();
+                    assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+                };
+                tokio::join!(server.shutdown(), closes).0.unwrap();
+            };
+        assert!(told(closes_first_and_hears_of_it).await);
+        // The client is kept: nobody closes it there.
+        assert!(!told(async |client, server| (client, drop(server))).await);
+        let waits_in_vain = async |client, mut server: Guarded<_>| {
+            server.shutdown().await.unwrap();
+            client
+        };
+        assert!(!told(waits_in_vain).await);
     }
 
     #[tokio::test(start_paused = true)]
