@@ -41,8 +41,9 @@ const _: () = assert!(MESSAGE_BYTES_MAX > 2 * CHUNK_VALUES * WireFormat::F32.byt
 pub const FRAME_BYTES: u32 = 1 << 18;
 
 /// Bytes that a Unix socket should take before its sender waits. By default it takes less than a
-/// chunk, so that the two sides wake each other several times for each.
-const SEND_BUFFER_BYTES: usize = 2 << 20;
+/// chunk, so that the two sides wake each other several times for each; with more, what is under
+/// way no longer fits in the caches of the two cores.
+const SEND_BUFFER_BYTES: usize = 512 << 10;
 
 /// Bytes that a TCP connection should hold unsent. Behind a slow link it would else hold megabytes,
 /// and what is more urgent would wait for all of them.
