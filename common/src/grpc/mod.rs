@@ -6,15 +6,14 @@
 //! On the wire it is the same: gRPC over HTTP/2,
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
 
+mod outgoing;
+
 use std::collections::VecDeque;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::{Body as HttpBody, Frame};
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use hw2_proto::v1::{Chunk, PullMessage, PushMessage, pull_message, push_message};
 use prost::Message;
@@ -23,6 +22,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::wire::MESSAGE_BYTES_MAX;
+use outgoing::{Outgoing, Trailers};
 
 /// The path of `Data.Push`.
 pub const PUSH: &str = "/hw2.ps.v1.Data/Push";
@@ -98,7 +98,7 @@ where
     S: Stream<Item = Parcel> + Send + Unpin + 'static,
 {
     let messages = futures_util::StreamExt::map(messages, Ok);
-    let body = Outgoing { messages, values: None, trailers: Trailers::None };
+    let body = Outgoing::new(messages, Trailers::None);
     let mut request = Request::post(path).body(Body::new(body)).expect("a path is a URI");
     request.headers_mut().insert(CONTENT_TYPE, GRPC);
     request.headers_mut().insert(http::header::TE, HeaderValue::from_static("trailers"));
@@ -110,7 +110,7 @@ pub fn response<S>(messages: S) -> Response<Body>
 where
     S: Stream<Item = Result<Parcel, Status>> + Send + Unpin + 'static,
 {
-    let body = Outgoing { messages, values: None, trailers: Trailers::Due };
+    let body = Outgoing::new(messages, Trailers::Due);
     let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
@@ -125,56 +125,6 @@ pub fn answer(response: Response<Body>) -> Result<Incoming, Status> {
     match Status::from_header_map(&head.headers) {
         Some(status) if status.code() != Code::Ok => Err(status),
         _ => Ok(Incoming::new(body)),
-    }
-}
-
-/// A body of messages.
-struct Outgoing<S> {
-    messages: S,
-    /// Of the message whose head was sent last.
-    values: Option<Bytes>,
-    trailers: Trailers,
-}
-
-/// How a call went stands after an answer.
-enum Trailers {
-    None,
-    Due,
-    Sent,
-}
-
-impl<S> HttpBody for Outgoing<S>
-where
-    S: Stream<Item = Result<Parcel, Status>> + Unpin,
-{
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(values) = self.values.take() {
-            return Poll::Ready(Some(Ok(Frame::data(values))));
-        }
-        if matches!(self.trailers, Trailers::Sent) {
-            return Poll::Ready(None);
-        }
-        let end = match ready!(Pin::new(&mut self.messages).poll_next(context)) {
-            Some(Ok(Parcel { head, values })) => {
-                self.values = values;
-                return Poll::Ready(Some(Ok(Frame::data(head))));
-            }
-            Some(Err(status)) => status,
-            None => Status::new(Code::Ok, ""),
-        };
-        if matches!(self.trailers, Trailers::None) {
-            return Poll::Ready(None);
-        }
-        self.trailers = Trailers::Sent;
-        let mut trailers = HeaderMap::new();
-        end.add_header(&mut trailers)?;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 }
 
