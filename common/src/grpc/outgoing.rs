@@ -1,4 +1,4 @@
-//! A body of messages that are sent.
+//! A body of messages on its way out.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -24,13 +24,20 @@ pub(super) struct Outgoing<S> {
     trailers: Trailers,
 }
 
+/// How a call went stands after an answer.
+pub(super) enum Trailers {
+    None,
+    Due,
+    Sent,
+}
+
 /// The values of a chunk that HTTP/2 is to write, and then drops.
-struct Written {
+struct Unwritten {
     values: Bytes,
     _writing: oneshot::Sender<Infallible>,
 }
 
-impl AsRef<[u8]> for Written {
+impl AsRef<[u8]> for Unwritten {
     fn as_ref(&self) -> &[u8] {
         &self.values
     }
@@ -40,13 +47,6 @@ impl<S> Outgoing<S> {
     pub(super) fn new(messages: S, trailers: Trailers) -> Self {
         Self { messages, values: None, writing: None, trailers }
     }
-}
-
-/// How a call went stands after an answer.
-pub(super) enum Trailers {
-    None,
-    Due,
-    Sent,
 }
 
 impl<S> HttpBody for Outgoing<S>
@@ -63,7 +63,7 @@ where
         if let Some(values) = self.values.take() {
             let (_writing, writing) = oneshot::channel();
             self.writing = Some(writing);
-            let values = Bytes::from_owner(Written { values, _writing });
+            let values = Bytes::from_owner(Unwritten { values, _writing });
             return Poll::Ready(Some(Ok(Frame::data(values))));
         }
         if let Some(writing) = &mut self.writing {
