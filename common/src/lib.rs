@@ -18,6 +18,7 @@ pub mod memory;
 pub mod model;
 pub mod rng;
 pub mod shard;
+pub mod socket;
 pub mod spans;
 pub mod state;
 pub mod trace;

@@ -8,16 +8,12 @@ mod arrivals;
 mod cut;
 mod format;
 
-use std::io;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use hw2_proto::v1::{Chunk, VectorKind};
-use nix::sys::socket::{setsockopt, sockopt};
-use socket2::SockRef;
 
 use crate::config::WireFormat;
 use crate::state::Flat;
@@ -39,33 +35,6 @@ const _: () = assert!(MESSAGE_BYTES_MAX > 2 * CHUNK_VALUES * WireFormat::F32.byt
 
 /// HTTP/2 frame size; the values of a chunk of weights or gradients fit in one.
 pub const FRAME_BYTES: u32 = 1 << 18;
-
-/// Bytes that a Unix socket should take before its sender waits. By default it takes less than a
-/// chunk, so that the two sides wake each other several times for each; with more, what is under
-/// way no longer fits in the caches of the two cores.
-const SEND_BUFFER_BYTES: usize = 512 << 10;
-
-/// Bytes that a TCP connection should hold unsent. Behind a slow link it would else hold megabytes,
-/// and what is more urgent would wait for all of them.
-const UNSENT_BYTES: u32 = 512 << 10;
-
-/// Has a TCP connection send what it is given without delay, and take little in advance.
-///
-/// # Errors
-/// It is no such socket.
-pub fn set_urgent(socket: &impl AsFd) -> io::Result<()> {
-    let socket = SockRef::from(socket);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(UNSENT_BYTES)
-}
-
-/// Has a Unix socket take some chunks at once, or as much as the system allows.
-///
-/// # Errors
-/// It is no socket.
-pub fn set_send_buffer(socket: &impl AsFd) -> io::Result<()> {
-    Ok(setsockopt(socket, sockopt::SndBuf, &SEND_BUFFER_BYTES)?)
-}
 
 /// Why a chunk or a set of chunks is refused. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hw2_common::connection::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
-use hw2_common::turns;
-use hw2_common::wire::{self, FRAME_BYTES, MESSAGE_BYTES_MAX};
+use hw2_common::wire::{FRAME_BYTES, MESSAGE_BYTES_MAX};
+use hw2_common::{socket, turns};
 use hw2_proto::v1::control_server::ControlServer;
 use hw2_proto::v1::followers_server::FollowersServer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -215,7 +215,7 @@ impl Connection for TcpStream {
 
     async fn accept(listener: &TcpListener) -> io::Result<Self::Std> {
         let (connection, _) = listener.accept().await?;
-        wire::set_urgent(&connection)?;
+        socket::set_up_tcp(&connection)?;
         connection.into_std()
     }
 
@@ -230,7 +230,7 @@ impl Connection for UnixStream {
 
     async fn accept(listener: &UnixListener) -> io::Result<Self::Std> {
         let (connection, _) = listener.accept().await?;
-        wire::set_send_buffer(&connection)?;
+        socket::set_up_unix(&connection)?;
         connection.into_std()
     }
 

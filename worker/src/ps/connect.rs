@@ -3,9 +3,9 @@
 use std::io;
 
 use hw2_common::address::Address;
-use hw2_common::connection;
 use hw2_common::turns::Turns;
-use hw2_common::wire::{self, FRAME_BYTES};
+use hw2_common::wire::FRAME_BYTES;
+use hw2_common::{connection, socket};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
@@ -32,7 +32,7 @@ pub(super) async fn connect(address: Address) -> Result<Channel, PsError> {
             let in_turns = |connection: TokioIo<TcpStream>| {
                 let connection = connection.into_inner();
                 // Without it, it is slower.
-                if let Err(error) = wire::set_urgent(&connection) {
+                if let Err(error) = socket::set_up_tcp(&connection) {
                     tracing::warn!("cannot set up a connection: {error}");
                 }
                 TokioIo::new(Turns::new(connection))
@@ -44,7 +44,7 @@ pub(super) async fn connect(address: Address) -> Result<Channel, PsError> {
                 let path = path.clone();
                 async move {
                     let connection = UnixStream::connect(path).await?;
-                    wire::set_send_buffer(&connection)?;
+                    socket::set_up_unix(&connection)?;
                     Ok::<_, io::Error>(TokioIo::new(Turns::new(connection)))
                 }
             });
