@@ -14,11 +14,9 @@ use socket2::SockRef;
 /// way no longer fits in the caches.
 const UNIX_SEND_BYTES: usize = 512 << 10;
 
-/// Bytes that a TCP connection should hold unsent: what the link sends while this thread does
-/// something else. Behind a slow link it would else hold megabytes.
-const TCP_UNSENT_BYTES: u32 = 512 << 10;
-/// The same within one machine, where all that is sent is received at once.
-const LOCAL_UNSENT_BYTES: u32 = 64 << 10;
+/// Bytes that a TCP connection should hold unsent, beside what the system has given to the device
+/// already: the device is kept busy by that. Behind a slow link it would else hold megabytes.
+const UNSENT_BYTES: u32 = 64 << 10;
 /// Bytes that a TCP connection within one machine should hold received and unread: there they need
 /// not make up for the time that anything is on its way.
 const LOCAL_UNREAD_BYTES: usize = 256 << 10;
@@ -30,13 +28,11 @@ const LOCAL_UNREAD_BYTES: usize = 256 << 10;
 pub fn set_up_tcp(connection: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(connection);
     socket.set_tcp_nodelay(true)?;
-    match is_local(&socket) {
-        true => {
-            socket.set_recv_buffer_size(LOCAL_UNREAD_BYTES)?;
-            socket.set_tcp_notsent_lowat(LOCAL_UNSENT_BYTES)
-        }
-        false => socket.set_tcp_notsent_lowat(TCP_UNSENT_BYTES),
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    if is_local(&socket) {
+        socket.set_recv_buffer_size(LOCAL_UNREAD_BYTES)?;
     }
+    Ok(())
 }
 
 /// Has a Unix connection take some chunks at once, or as much as the system allows.
@@ -57,46 +53,39 @@ fn is_local(socket: &SockRef<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::time::Duration;
 
     use socket2::{Domain, Socket, Type};
 
     use super::*;
 
-    /// Both ends of a connection from `address` to 127.0.0.1, set up.
+    /// Both ends of a connection from `address` to 127.0.0.1.
     fn connection(address: &str) -> [TcpStream; 2] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         client.bind(&address.parse::<SocketAddr>().unwrap().into()).unwrap();
         client.connect(&listener.local_addr().unwrap().into()).unwrap();
-        let ends = [client.into(), listener.accept().unwrap().0];
-        ends.iter().for_each(|end| set_up_tcp(end).unwrap());
-        ends
+        [client.into(), listener.accept().unwrap().0]
     }
 
     #[test]
-    fn little_is_under_way_within_one_machine() {
-        for end in connection("127.0.0.1:0") {
-            let socket = SockRef::from(&end);
-            assert!(socket.tcp_nodelay().unwrap());
-            assert_eq!(socket.tcp_notsent_lowat().unwrap(), LOCAL_UNSENT_BYTES);
-            // The kernel takes the double, for what it needs itself.
-            assert!(socket.recv_buffer_size().unwrap() <= 2 * LOCAL_UNREAD_BYTES);
-        }
-    }
-
-    #[test]
-    fn a_link_is_kept_busy() {
-        for end in connection("127.0.0.2:0") {
-            let socket = SockRef::from(&end);
-            assert!(socket.tcp_nodelay().unwrap());
-            assert_eq!(socket.tcp_notsent_lowat().unwrap(), TCP_UNSENT_BYTES);
+    fn little_is_under_way() {
+        for (from, is_local) in [("127.0.0.1:0", true), ("127.0.0.2:0", false)] {
+            for end in connection(from) {
+                let socket = SockRef::from(&end);
+                let unread = socket.recv_buffer_size().unwrap();
+                set_up_tcp(&end).unwrap();
+                assert!(socket.tcp_nodelay().unwrap());
+                assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
+                assert_eq!(socket.recv_buffer_size().unwrap() != unread, is_local, "from {from}");
+            }
         }
     }
 
     #[test]
     fn a_connection_that_has_ended_is_no_error() {
         let [client, server] = connection("127.0.0.1:0");
-        SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         while SockRef::from(&server).peer_addr().is_ok() {
             std::thread::yield_now();
