@@ -7,8 +7,9 @@ use hw2_common::config::WireFormat;
 use hw2_common::wire::{self, Checksum, Values, WireError};
 use hw2_proto::v1::Chunk;
 
+use super::ahead;
 use super::pool::{Buffer, Pool};
-use super::strips::{TILE, strips, widest};
+use super::strips::{STRIP, TILE, stretches, strips, widest};
 
 /// A contribution that is being received. No two have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +96,23 @@ impl Operand {
     pub(super) fn add_to_checksum(&mut self, range: Range<usize>) {
         if let Some(inspection) = &mut self.inspection {
             inspection.checksum.update(self.addend.values().slice(range).bytes());
+        }
+    }
+
+    /// Somebody is about to read the numbers of a tile: has those that lie a strip further on
+    /// fetched. Where a checksum is made, it is next that of the next strip.
+    #[inline(always)]
+    pub(super) fn ahead(&self, tile: Range<usize>) {
+        for stretch in stretches(tile) {
+            let values = self.addend.values().slice(stretch);
+            match values.as_f32() {
+                Some(values) => ahead::fetch(values, STRIP),
+                None => {
+                    let values: &[[u8; WireFormat::Bf16.bytes()]] =
+                        bytemuck::cast_slice(values.bytes());
+                    ahead::fetch(values, STRIP);
+                }
+            }
         }
     }
 

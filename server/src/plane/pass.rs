@@ -110,6 +110,9 @@ impl Pass {
         range: Range<usize>,
         room: &'a mut Tile,
     ) -> &'a [Value] {
+        for operand in &*operands {
+            operand.ahead(range.clone());
+        }
         let (first, others) = operands.split_first_mut().expect("a step has one replica at least");
         if others.is_empty() {
             return first.tile(range, room);
@@ -191,8 +194,7 @@ impl<'a> Read<'a> {
         Self { weights, moment1, moment2, ema, gradient: &gradient[range] }
     }
 
-    /// Has what comes next fetched, but for the gradient: a core that has just received it has it
-    /// in its own cache, and to ask for it so gained nothing.
+    /// Has what comes next fetched, but for the gradient, which the operands have fetched.
     #[inline(always)]
     fn ahead(&self) {
         let Self { weights, moment1, moment2, ema, .. } = *self;
