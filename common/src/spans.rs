@@ -15,7 +15,8 @@ use crate::trace::{self, Span};
 
 /// Spans of one message, which must stay small.
 const SPANS_MAX: usize = 4096;
-/// Looks at the server's clock before each report: of many one is fast, whatever else goes on.
+/// Looks at the server's clock before each report but the last, which must not take long: of many
+/// one is fast, whatever else goes on.
 const LOOKS: usize = 8;
 /// Time for one message and its answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,7 +56,13 @@ impl Spans {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.report().await {
+            let reporting = async {
+                for _ in 0..LOOKS {
+                    self.send(Vec::new()).await?;
+                }
+                self.report().await
+            };
+            if let Err(error) = reporting.await {
                 tracing::debug!("spans: {error}");
             }
         }
@@ -67,7 +74,8 @@ impl Spans {
     /// The server cannot be told.
     pub async fn report(&self) -> Result<(), Status> {
         let _turn = self.reporting.lock().await;
-        for _ in 0..LOOKS {
+        if self.clock().is_none() {
+            // For what time it is.
             self.send(Vec::new()).await?;
         }
         let Some(Clock { ahead, .. }) = self.clock() else { return Ok(()) };

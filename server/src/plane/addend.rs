@@ -100,7 +100,7 @@ impl Operand {
     }
 
     /// Somebody is about to read the numbers of a tile: has those that lie a strip further on
-    /// fetched. Where a checksum is made, it is next that of the next strip.
+    /// fetched. Where a checksum is made, the next strip is read for that first.
     #[inline(always)]
     pub(super) fn ahead(&self, tile: Range<usize>) {
         for stretch in stretches(tile) {

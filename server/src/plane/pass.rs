@@ -69,12 +69,8 @@ impl Pass {
     /// there the checksum of the new weights is made, which are sent next. All arithmetic is by
     /// element, so that strips do not show in the bits.
     pub(crate) fn run(&self, block: &Block, operands: &mut [Operand], pool: &Pool) -> Block {
-        assert_eq!(
-            operands.len() == 1,
-            self.replicas == 1,
-            "gradients of {} replicas",
-            self.replicas
-        );
+        let replicas = self.replicas;
+        assert_eq!(operands.len() == 1, replicas == 1, "gradients of {replicas} replicas");
         let len = block.weights.len();
         let mut new = Written::new(block, self.wire, pool);
         let mut room = [0.0; TILE];
