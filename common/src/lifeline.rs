@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Time to drain before the process ends anyway: nobody is left who would kill it.
+/// Time to drain before the process ends anyway.
 const DRAIN_MAX: Duration = Duration::from_secs(120);
 
 /// Watches stdin from a thread of its own.
@@ -29,7 +29,16 @@ fn drain_at_end_of_stdin() {
     if let Err(error) = kill(Pid::this(), Signal::SIGTERM) {
         tracing::error!("cannot signal this process: {error}");
     }
+    end_if_not_drained();
+}
+
+/// For a process that was asked to stop and that perhaps nobody will kill: waits while it drains,
+/// and ends it if that takes too long, because a GPU hangs.
+pub fn end_if_not_drained() {
     std::thread::sleep(DRAIN_MAX);
     tracing::error!("not drained after {} s: ending", DRAIN_MAX.as_secs());
-    std::process::exit(1);
+    // A driver that hangs would hang at an exit in order, too.
+    if let Err(error) = kill(Pid::this(), Signal::SIGKILL) {
+        tracing::error!("cannot end this process: {error}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Workers on the software GPU: what goes wrong with a GPU, and what a person is told.
 
 use std::path::Path;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -42,6 +43,42 @@ fn a_library_that_is_missing() {
     says(&with_libraries_of(folder.path()), 2, &["libnvrtc.so of CUDA 11", &place, "pip install"]);
     link("libnvrtc.so");
     says(&with_libraries_of(folder.path()), 2, &["libcublas.so of CUDA 11", &place, "pip install"]);
+}
+
+/// A library in `folder` that has nothing but `functions`, and that the loader knows as `name`.
+fn other_library(folder: &Path, name: &str, functions: &str) {
+    let source = folder.join("other.cpp");
+    std::fs::write(&source, functions).unwrap();
+    let mut command = Command::new("g++");
+    command.args(["-shared", "-fPIC"]).arg(format!("-Wl,-soname,{name}"));
+    let output = command.arg("-o").arg(folder.join(name)).arg(source).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// As on a machine with a driver, and where a toolkit is installed for all programs.
+#[test]
+fn libraries_that_are_named_are_the_ones_used() {
+    let (job, others) = (Job::new(), tempfile::tempdir().unwrap());
+    for name in ["libcuda.so", "libcuda.so.1", "libcublas.so", "libcublas.so.11"] {
+        other_library(others.path(), name, "");
+    }
+    let mut command = hw2_command(["bench", "step", "--gpu", "0", "--repeats", "1"]);
+    command.args(["--batch", "2", "--image-size", "20", "--classes", "5", "--cuda-lib-dir"]);
+    command.arg(hw2_softgpu::libraries()).env("LD_LIBRARY_PATH", others.path());
+    let ended = Process::start("bench", command, job.dir()).succeed();
+    assert!(ended.stdout.contains("GPU 0"), "{ended}");
+}
+
+/// cudarc finds a libcuda by its name, and none by a path.
+#[test]
+fn a_driver_that_would_not_be_called_is_refused() {
+    let (job, named) = (Job::new(), tempfile::tempdir().unwrap());
+    other_library(named.path(), "libcuda.so.1", "extern \"C\" int cuInit(unsigned) { return 0; }");
+    let mut command = hw2_command(["bench", "step", "--gpu", "0", "--cuda-lib-dir"]);
+    command.arg(named.path()).env("LD_LIBRARY_PATH", hw2_softgpu::libraries());
+    let ended = Process::start("bench", command, job.dir()).end();
+    let place = named.path().join("libcuda.so.1").display().to_string();
+    says(&ended, 2, &["GPU 0: the loader finds a libcuda.so before ", &place, "LD_LIBRARY_PATH"]);
 }
 
 #[test]
@@ -131,7 +168,8 @@ fn a_driver_without_graphs_gives_the_same_bits() {
     assert_eq!(with.digest(), without.digest());
 }
 
-/// The run goes on with the next worker, and nothing of it is lost.
+/// The run goes on with the next worker, and nothing of it is lost. Who has no room for the network
+/// does not even join.
 #[test]
 fn a_gpu_that_fails_under_way_gives_its_leases_back() {
     let job = Job::new().set("max_steps", 4).set("checkpoint_every", 2).on_gpu();
@@ -145,6 +183,8 @@ fn a_gpu_that_fails_under_way_gives_its_leases_back() {
     ] {
         let ended = worker(&job, &run.address(), 0, settings).end();
         says(&ended, 1, &["GPU 0: ", problem, remedy]);
+        let has_room = problem != "out of memory";
+        assert_eq!(ended.stderr.contains("joined as"), has_room, "{ended}");
     }
     assert_eq!(run.status().expect("the server is there").workers.len(), 0);
     let worker = run.worker(0, 1);

@@ -20,6 +20,14 @@ else
   patches=(worker/mutations/*.patch)
 fi
 
+# Without a defect they pass, so that it is the defect that they find.
+read -ra filters <<<"$(sed -n 's/^Tests: //p' "${patches[@]}" | tr ' ' '\n' | sort -u | paste -sd ' ')"
+if ! (cd "$scratch" && cargo test -q -p hw2-worker --lib -- "${filters[@]}") >"$scratch/log" 2>&1; then
+  tail -40 "$scratch/log"
+  echo 'the tests fail without any defect' >&2
+  exit 1
+fi
+
 survivors=0
 printf '%-28s %-9s %s\n' defect result 'found by'
 for patch in "${patches[@]}"; do

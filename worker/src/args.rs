@@ -75,20 +75,21 @@ pub fn main(args: WorkerArgs, subcommand: &[&str]) -> anyhow::Result<ExitCode> {
     if args.lifeline {
         lifeline::hold().context("cannot watch the parent process")?;
     }
-    args.device.check()?;
     let each = args.each();
     if each.len() > 1 {
+        args.device.check()?;
         return each_gpu::run(&each, subcommand);
     }
     let stop = CancellationToken::new();
     let _signals = signals(stop.clone())?;
+    args.device.check()?;
     Ok(match crate::train::run(&args, &stop)? {
         Ended::RunFinished => ExitCode::SUCCESS,
         Ended::Early => ExitCode::from(EXIT_EARLY),
     })
 }
 
-/// A thread that cancels `stop` when the process is asked to end.
+/// A thread that cancels `stop` when the process is asked to end, and sees to it that it does.
 fn signals(stop: CancellationToken) -> anyhow::Result<std::thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let context = runtime.enter();
@@ -104,6 +105,7 @@ fn signals(stop: CancellationToken) -> anyhow::Result<std::thread::JoinHandle<()
             }
         });
         stop.cancel();
+        lifeline::end_if_not_drained();
     })?)
 }
 

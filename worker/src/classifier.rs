@@ -48,7 +48,7 @@ impl Classifier {
         let device = device.resolve();
         let precision = device.precision(job.config.precision);
         let batch_size = job.config.batch_size as usize;
-        let mut engine = Engine::new(device.open(precision)?, &network, batch_size, precision);
+        let mut engine = Engine::new(device.open(precision)?, &network, batch_size, precision)?;
         engine.load_params(&checkpoint.state.vectors.ema);
         engine.load_buffers(&checkpoint.state.vectors.buffers);
         Ok(Self { job, engine, threads: device.threads })

@@ -50,7 +50,7 @@ pub(crate) fn numeric_kind(choice: &Choice, precision: Precision) -> Result<Stri
 
     let network = model().network(CLASSES).expect("a valid model");
     let layout = ParamLayout::new(&network);
-    let mut engine = Engine::new(choice.open(precision)?, &network, BATCH, precision);
+    let mut engine = Engine::new(choice.open(precision)?, &network, BATCH, precision)?;
     engine.load_params(&layout.initial_params(SEED));
     let images = synthetic(network.input);
     let labels: Vec<u32> = (0..BATCH as u32).collect();

@@ -23,7 +23,7 @@ enum Status {
 enum { OP_N = 0, OP_T = 1 };
 enum { R_32F = 0, R_16BF = 14 };
 enum Compute { COMPUTE_32F = 68, COMPUTE_32F_PEDANTIC = 69, COMPUTE_32F_FAST_16BF = 75, COMPUTE_32F_FAST_TF32 = 77 };
-enum { MATH_TF32 = 3 };
+enum { MATH_TF32 = 3, MATH_SUMS_IN_F32 = 16 };
 
 struct Handle {
     void* context;
@@ -40,7 +40,7 @@ struct Handle {
 }
 
 template <class T> T of_libcuda(const char* name) {
-    static void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+    static void* library = dlopen("libcuda.so", RTLD_NOW | RTLD_NOLOAD);
     void* symbol = library ? dlsym(library, name) : nullptr;
     if (!symbol) die(std::string("no ") + name + ": libcuda is not the software GPU's");
     return reinterpret_cast<T>(symbol);
@@ -71,7 +71,7 @@ float to_tf32(float value) {
     return value;
 }
 
-// How the operands are rounded before they are multiplied; the sums are in f32.
+// How the operands are rounded before they are multiplied.
 typedef float (*Rounding)(float);
 float keep(float value) { return value; }
 float through_bf16(float value) { return from_bf16(to_bf16(value)); }
@@ -109,7 +109,8 @@ struct Matrix {
 
 Matrix matrix(const void* data, int type, int ld) { return {data, type, ld, false, 0, 0}; }
 
-struct Product { Matrix a, b, c; int m, n, k; float alpha, beta; Rounding round; };
+// The real one may divide k among several blocks, whose sums it then adds as what c is, unless it is told not to.
+struct Product { Matrix a, b, c; int m, n, k; float alpha, beta; Rounding round, round_sums; };
 
 // op(matrix) as rows x columns, row by row.
 std::vector<float> gather(const Matrix& matrix, int rows, int columns, Rounding round) {
@@ -123,7 +124,7 @@ std::vector<float> gather(const Matrix& matrix, int rows, int columns, Rounding 
 }
 
 void multiply(const Product& product) {
-    const auto& [a, b, c, m, n, k, alpha, beta, round] = product;
+    const auto& [a, b, c, m, n, k, alpha, beta, round, round_sums] = product;
     // c is column-major, so that each of its columns is a row here: c^T (n, m) = b^T (n, k) * a^T (k, m).
     Matrix a_t = a, b_t = b;
     a_t.transposed = !a.transposed;
@@ -133,6 +134,7 @@ void multiply(const Product& product) {
     for (int j = 0; j < n; j++) {
         std::fill(row.begin(), row.end(), 0.0f);
         for (int p = 0; p < k; p++) {
+            if (round_sums != keep && p == k / 2) for (float& sum : row) sum = round_sums(sum);
             float factor = left[size_t(j) * k + p];
             const float* from = &right[size_t(p) * m];
             for (int i = 0; i < m; i++) row[i] += factor * from[i];
@@ -162,7 +164,7 @@ void use_workspace(const Handle& handle) {
 }
 
 Status gemm(Handle* handle, int op_a, int op_b, Product product) {
-    auto& [a, b, c, m, n, k, alpha, beta, round] = product;
+    auto& [a, b, c, m, n, k, alpha, beta, round, round_sums] = product;
     bool are_ops = (op_a == OP_N || op_a == OP_T) && (op_b == OP_N || op_b == OP_T);
     if (m < 0 || n < 0 || k < 0 || !are_ops) return INVALID_VALUE;
     a.transposed = op_a == OP_T, a.rows = op_a == OP_N ? m : k, a.columns = op_a == OP_N ? k : m;
@@ -197,7 +199,14 @@ Status supports(const Handle* handle, int a_type, int b_type, int c_type, int co
 }
 
 // Whether the caller lets products of f32 be made in TF32, and the GPU has it.
-bool may_use_tf32(const Handle* handle) { return handle->math == MATH_TF32 && capability(handle) >= 80; }
+bool may_use_tf32(const Handle* handle) {
+    return (handle->math & ~MATH_SUMS_IN_F32) == MATH_TF32 && capability(handle) >= 80;
+}
+
+// What becomes of sums before they are added to others.
+Rounding sums(const Handle* handle, int c_type) {
+    return c_type == R_16BF && !(handle->math & MATH_SUMS_IN_F32) ? through_bf16 : keep;
+}
 
 }  // namespace
 
@@ -213,14 +222,12 @@ EXPORT Status cublasDestroy_v2(Handle* handle) {
     return handle ? SUCCESS : NOT_INITIALIZED;
 }
 
-EXPORT Status cublasGetVersion_v2(Handle*, int* version) {
-    *version = 110803;
-    return SUCCESS;
-}
+// Of CUDA 11.8.
+constexpr int VERSION[] = {11, 11, 3};
 
-// Property 0 is the major version.
 EXPORT Status cublasGetProperty(int property, int* value) {
-    *value = property == 0 ? 11 : 0;
+    if (property < 0 || property > 2) return INVALID_VALUE;
+    *value = VERSION[property];
     return SUCCESS;
 }
 
@@ -246,14 +253,13 @@ EXPORT Status cublasSetMathMode(Handle* handle, int mode) {
 }
 
 EXPORT Status cublasSetAtomicsMode(Handle*, int mode) { return mode == 0 ? SUCCESS : NOT_SUPPORTED; }
-EXPORT Status cublasSetPointerMode_v2(Handle*, int mode) { return mode == 0 ? SUCCESS : NOT_SUPPORTED; }
 
 EXPORT Status cublasSgemm_v2(Handle* handle, int op_a, int op_b, int m, int n, int k, const float* alpha,
                              const float* a, int lda, const float* b, int ldb, const float* beta, float* c, int ldc) {
     if (!handle) return NOT_INITIALIZED;
     Rounding round = may_use_tf32(handle) ? to_tf32 : keep;
     Matrix left = matrix(a, R_32F, lda), right = matrix(b, R_32F, ldb), result = matrix(c, R_32F, ldc);
-    return gemm(handle, op_a, op_b, {left, right, result, m, n, k, *alpha, *beta, round});
+    return gemm(handle, op_a, op_b, {left, right, result, m, n, k, *alpha, *beta, round, keep});
 }
 
 EXPORT Status cublasGemmEx(Handle* handle, int op_a, int op_b, int m, int n, int k, const void* alpha, const void* a,
@@ -266,5 +272,6 @@ EXPORT Status cublasGemmEx(Handle* handle, int op_a, int op_b, int m, int n, int
     Rounding round = is_tf32 ? to_tf32 : rounding(compute);
     Matrix left = matrix(a, a_type, lda), right = matrix(b, b_type, ldb), result = matrix(c, c_type, ldc);
     float factor = *static_cast<const float*>(alpha), old = *static_cast<const float*>(beta);
-    return gemm(handle, op_a, op_b, {left, right, result, m, n, k, factor, old, round});
+    Rounding round_sums = sums(handle, c_type);
+    return gemm(handle, op_a, op_b, {left, right, result, m, n, k, factor, old, round, round_sums});
 }

@@ -31,8 +31,10 @@ sources! {
 #[derive(Debug)]
 struct Library {
     name: &'static str,
-    /// Name of the file, and what the loader knows it by.
+    /// Name of the file.
     versioned: &'static str,
+    /// What the loader knows it by once it is loaded.
+    soname: &'static str,
     /// How far it is optimised: what multiplies must be quick, the others be built quickly.
     level: &'static str,
     sources: &'static [&'static str],
@@ -42,6 +44,8 @@ const LIBRARIES: [Library; 3] = [
     Library {
         name: "libcuda.so",
         versioned: "libcuda.so.1",
+        // What cudarc asks for first, so that it is taken on a machine with a driver too.
+        soname: "libcuda.so",
         level: "-O1",
         sources: &[
             "device.cpp",
@@ -56,12 +60,14 @@ const LIBRARIES: [Library; 3] = [
     Library {
         name: "libnvrtc.so",
         versioned: "libnvrtc.so.11.2",
+        soname: "libnvrtc.so.11.2",
         level: "-O1",
         sources: &["nvrtc.cpp"],
     },
     Library {
         name: "libcublas.so",
         versioned: "libcublas.so.11",
+        soname: "libcublas.so.11",
         level: "-O3",
         sources: &["cublas.cpp"],
     },
@@ -149,7 +155,7 @@ fn compile(folder: &Path, library: &Library, flags: &[String]) -> io::Result<()>
         .env_remove("LD_PRELOAD")
         .args(flags)
         .arg(library.level)
-        .arg(format!("-Wl,-soname,{}", library.versioned))
+        .arg(format!("-Wl,-soname,{}", library.soname))
         .args(["-o", library.versioned])
         .arg(all)
         .arg("-ldl")

@@ -109,6 +109,7 @@ cases! {
     leading_dimension
     operands_in_one_allocation
     precisions
+    sums_in_the_format_of_the_result
     precisions_that_do_not_go_together
     precisions_of_an_older_gpu "cc=7.0"
     no_gemm_ex "cc=3.7"

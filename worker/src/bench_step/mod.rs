@@ -73,7 +73,7 @@ pub struct StepBench {
 pub fn bench_step(options: &StepBenchOptions) -> Result<StepBench, DeviceError> {
     let options = &StepBenchOptions { device: options.device.resolve(), ..options.clone() };
     let StepBenchOptions { device, network, precision, batch_size, repeats, .. } = options;
-    let mut engine = Engine::new(device.open(*precision)?, network, *batch_size, *precision);
+    let mut engine = Engine::new(device.open(*precision)?, network, *batch_size, *precision)?;
     let batch = Batch::new(network, *batch_size);
     batch.load(&mut engine);
     let train = median_ms(*repeats, || batch.train(&mut engine))?;
@@ -156,7 +156,7 @@ fn primitives(options: &StepBenchOptions) -> Result<Vec<PrimitiveTime>, DeviceEr
     let times = Arc::new(Mutex::default());
     let StepBenchOptions { device, network, precision, batch_size, .. } = options;
     let device = Timed::new(device.open(*precision)?, Arc::clone(&times));
-    let mut model = Model::new(Serial::new(device), network, *batch_size, *precision);
+    let mut model = Model::new(Serial::new(device), network, *batch_size, *precision)?;
     let batch = Batch::new(&options.network, options.batch_size);
     batch.load(&mut model);
     for call in 0..WARM_UP + options.repeats.max(1) {

@@ -63,12 +63,21 @@ impl<D: Pipeline> Model<D> {
     /// Allocates everything that batches of up to `batch_size` images need, on a device without
     /// buffers, for activations of `precision`. Parameters and statistics are 0 until they are
     /// loaded.
-    pub fn new(mut device: D, network: &Network, batch_size: usize, precision: Precision) -> Self {
+    ///
+    /// # Errors
+    /// The device fails, or has no room for them.
+    pub fn new(
+        mut device: D,
+        network: &Network,
+        batch_size: usize,
+        precision: Precision,
+    ) -> Result<Self, DeviceError> {
         let program = Program::new(network, batch_size, precision);
         let buffers = device.alloc(program.requests());
         assert_eq!(buffers, Request::buffers(program.requests()), "the device had no buffers");
+        device.finish()?;
         let steps = [true, false].map(|dropout| program.train(dropout));
-        Self { device, program, steps, step: 0, parts: 0, making: VecDeque::new() }
+        Ok(Self { device, program, steps, step: 0, parts: 0, making: VecDeque::new() })
     }
 
     /// The device in words.

@@ -39,7 +39,8 @@ impl Setup {
         let initial = layout.initial_params(5);
         let params = initial.iter().enumerate().map(|(i, v)| f64::from(*v) + wobble(i)).collect();
         let images = (0..BATCH * network.input.len()).map(|i| wobble(i * 31 + 7) * 10.0).collect();
-        let model = Model::new(Serial::new(Plain::new()), &network, BATCH, Precision::Fp32);
+        let model =
+            Model::new(Serial::new(Plain::new()), &network, BATCH, Precision::Fp32).unwrap();
         Self { model, layout, params, images, labels: vec![2, 0, 3] }
     }
 
@@ -145,7 +146,7 @@ fn step<D: Pipeline>(device: D, precision: Precision) -> (f64, Vec<f64>) {
     let params: Vec<_> = layout.initial_params(5).into_iter().map(number).collect();
     let images: Vec<_> =
         fill(1, 8 * network.input.len(), 2.0, 0.0).into_iter().map(number).collect();
-    let mut model = Model::new(device, &network, 8, precision);
+    let mut model = Model::new(device, &network, 8, precision).unwrap();
     let coordinates = DropoutCoordinates { seed: 3, step: GlobalStep(4), replica: ReplicaId(1) };
     let mut statistics = vec![D::Elem::ZERO; layout.buffers.len()];
     let mut result = (0.0, Vec::new());

@@ -79,7 +79,7 @@ impl Prepared {
         let batch_size = job.config.batch_size as usize;
         let device = args.device.choice(threads)?.resolve();
         let precision = job.config.precision;
-        let engine = Engine::new(device.open(precision)?, &network, batch_size, precision);
+        let engine = Engine::new(device.open(precision)?, &network, batch_size, precision)?;
         let credentials = Credentials {
             layout_fingerprint: layout.fingerprint(),
             config_fingerprint: job.config.fingerprint(),

@@ -89,7 +89,7 @@ impl<'a, D: Pipeline> Run<'a, D> {
     fn new(device: D, case: &'a Case, limits: Limits) -> Result<Self, VerifyError> {
         let network = network(case)?;
         let layout = ParamLayout::new(&network);
-        let mut model = Model::new(device, &network, case.batch, Precision::Fp32);
+        let mut model = Model::new(device, &network, case.batch, Precision::Fp32)?;
         let inputs: BTreeMap<&str, Vec<f32>> =
             case.order.iter().map(|tensor| (tensor.name.as_str(), tensor.values())).collect();
         model.load_params(&flat::<D::Elem>(&layout.params, &inputs));

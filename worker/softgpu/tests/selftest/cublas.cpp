@@ -69,6 +69,29 @@ CASE(precisions) {
            is(3.00000286102294921875f, 1.00000095367431640625f, R_32F, R_32F, COMPUTE_32F);
 }
 
+// 256 + 1 + 1 + 0 with a result in bf16, where 257 is none: as two sums, unless that is not allowed.
+static uint16_t sum_of_four(int math) {
+    void *s = stream(), *handle = handle_for(s);
+    MUST(cublasSetMathMode(handle, math));
+    const uint16_t a[] = {0x4380, 0x3f80, 0x3f80, 0}, ones[] = {0x3f80, 0x3f80, 0x3f80, 0x3f80};
+    uint64_t at[] = {memory(N), memory(N), memory(N)};
+    int place = 0;
+    for (const uint16_t* four : {a, ones}) {
+        std::vector<float> values(2);
+        memcpy(values.data(), four, 8);
+        upload(at[place++], values, s);
+    }
+    auto pointer = [&](int i) { return reinterpret_cast<void*>(at[i]); };
+    MUST(cublasGemmEx(handle, 0, 0, 1, 1, 4, &ONE, pointer(0), R_16BF, 1, pointer(1), R_16BF, 4, &ZERO, pointer(2),
+                      R_16BF, 1, COMPUTE_32F, -1));
+    float result = read(at[2], s)[0];
+    uint16_t half;
+    memcpy(&half, &result, 2);
+    return half;
+}
+
+CASE(sums_in_the_format_of_the_result) { return sum_of_four(0) == 0x4380 && sum_of_four(16) == 0x4381; }
+
 static bool answers(int expected, int type, int c_type, int compute) {
     int status;
     product(1.0f, 1.0f, type, c_type, compute, &status);

@@ -51,6 +51,7 @@ int nvrtcGetProgramLogSize(void*, size_t*);
 int nvrtcGetProgramLog(void*, char*);
 int cublasCreate_v2(void**);
 int cublasSetStream_v2(void*, void*);
+int cublasSetMathMode(void*, int);
 int cublasSetWorkspace_v2(void*, void*, size_t);
 int cublasSgemm_v2(void*, int, int, int, int, int, const float*, const float*, int, const float*, int, const float*,
                    float*, int);

@@ -3,14 +3,14 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
-use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use cudarc::cublas::result::CublasError;
-use cudarc::cublas::{self, CudaBlas};
+use cudarc::cublas::sys;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use hw2_common::config::Precision;
 
+use super::cublas::Cublas;
 use super::launch::{Matrix, Place, Product, to_int};
 use super::runtime::RuntimeError;
 use crate::device::Format;
@@ -21,38 +21,49 @@ const WORKSPACE_BYTES: usize = 32 << 20;
 
 /// A handle that puts products into one stream.
 pub(super) struct Blas {
-    /// Its drop would panic on a GPU that is lost.
-    handle: ManuallyDrop<CudaBlas>,
+    cublas: Arc<Cublas>,
+    handle: sys::cublasHandle_t,
     precision: Precision,
     _workspace: CudaSlice<u8>,
+    /// Which it uses.
+    _stream: Arc<CudaStream>,
 }
 
+// SAFETY: a handle may be used by any thread, by one at a time.
+unsafe impl Send for Blas {}
+
 impl Blas {
-    /// For products of `precision` in `stream`. libcublas is loaded.
+    /// For products of `precision` in `stream`.
     pub(super) fn new(
+        cublas: &Arc<Cublas>,
         stream: &Arc<CudaStream>,
         precision: Precision,
     ) -> Result<Self, RuntimeError> {
-        let handle = ManuallyDrop::new(CudaBlas::new(Arc::clone(stream))?);
+        use sys::cublasAtomicsMode_t::CUBLAS_ATOMICS_NOT_ALLOWED;
+        // Else cuBLAS may add up bfloat16 numbers where a product's result is in bfloat16.
+        use sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION as SUMS_IN_F32;
+        stream.context().bind_to_thread()?;
         let workspace = stream.alloc_zeros::<u8>(WORKSPACE_BYTES)?;
-        // SAFETY: the workspace lives as long as the handle, and no other stream uses it.
+        let address = workspace.device_ptr(stream).0 as *mut c_void;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: stream and workspace live as long as the handle, and no other stream uses the
+        // workspace, which the handle forgets when it gets a stream.
         unsafe {
-            let (address, _) = workspace.device_ptr(stream);
-            let address = address as *mut c_void;
-            cublas::sys::cublasSetWorkspace_v2(*handle.handle(), address, WORKSPACE_BYTES)
-                .result()?;
-            let mode = cublas::sys::cublasAtomicsMode_t::CUBLAS_ATOMICS_NOT_ALLOWED;
-            cublas::sys::cublasSetAtomicsMode(*handle.handle(), mode).result()?;
-            let mode = cublas::sys::cublasMath_t::CUBLAS_DEFAULT_MATH;
-            cublas::sys::cublasSetMathMode(*handle.handle(), mode).result()?;
+            (cublas.create)(&mut handle).result()?;
+            (cublas.set_stream)(handle, stream.cu_stream()).result()?;
+            (cublas.set_workspace)(handle, address, WORKSPACE_BYTES).result()?;
+            (cublas.set_atomics_mode)(handle, CUBLAS_ATOMICS_NOT_ALLOWED).result()?;
+            (cublas.set_math_mode)(handle, SUMS_IN_F32).result()?;
         }
-        Ok(Self { handle, precision, _workspace: workspace })
+        let (cublas, stream) = (Arc::clone(cublas), Arc::clone(stream));
+        Ok(Self { cublas, handle, precision, _workspace: workspace, _stream: stream })
     }
 
     /// Ends the handle, on a GPU that works; nothing may be asked of it afterwards.
     pub(super) fn release(&mut self) {
         // SAFETY: it is called once, when its runtime ends, and the workspace is still there.
-        unsafe { ManuallyDrop::drop(&mut self.handle) };
+        // An error would change nothing any more.
+        let _ = unsafe { (self.cublas.destroy)(self.handle) };
     }
 
     /// Asks for `product`, of matrices at the addresses that `place` gives.
@@ -61,22 +72,22 @@ impl Blas {
         product: &Product,
         place: impl Fn(Place) -> u64,
     ) -> Result<(), CublasError> {
-        use cublas::sys::cublasComputeType_t::{
+        use sys::cublasComputeType_t::{
             CUBLAS_COMPUTE_32F as FULL, CUBLAS_COMPUTE_32F_FAST_TF32 as TF32,
         };
         let Product { m, n, k, a, b, beta, c, ldc, .. } = *product;
         let operation = |matrix: Matrix| match matrix.transposed {
-            true => cublas::sys::cublasOperation_t::CUBLAS_OP_T,
-            false => cublas::sys::cublasOperation_t::CUBLAS_OP_N,
+            true => sys::cublasOperation_t::CUBLAS_OP_T,
+            false => sys::cublasOperation_t::CUBLAS_OP_N,
         };
         let [m, n, k, lda, ldb, ldc] = [m, n, k, a.ld, b.ld, ldc].map(to_int);
         if product.format == Format::Full && self.precision != Precision::Tf32 {
             let address = |at: Place| place(at) as *mut f32;
             // SAFETY: lowering gives matrices that lie within their buffers; alpha and beta are
             // read before the call returns. A K80 has this function and not the one below.
-            unsafe {
-                cublas::result::sgemm(
-                    *self.handle.handle(),
+            let status = unsafe {
+                (self.cublas.sgemm)(
+                    self.handle,
                     operation(a),
                     operation(b),
                     m,
@@ -90,16 +101,16 @@ impl Blas {
                     &beta,
                     address(c),
                     ldc,
-                )?;
-            }
-            return Ok(());
+                )
+            };
+            return status.result();
         }
         let address = |at: Place| place(at) as *mut c_void;
         let (alpha, beta) = (std::ptr::from_ref(&1.0_f32), std::ptr::from_ref(&beta));
         // SAFETY: as above.
-        unsafe {
-            cublas::result::gemm_ex(
-                *self.handle.handle(),
+        let status = unsafe {
+            (self.cublas.gemm_ex)(
+                self.handle,
                 operation(a),
                 operation(b),
                 m,
@@ -117,36 +128,17 @@ impl Blas {
                 data_type(product.result),
                 ldc,
                 if product.format == Format::Full { TF32 } else { FULL },
-                cublas::sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-            )?;
-        }
-        Ok(())
+                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        };
+        status.result()
     }
 }
 
-fn data_type(format: Format) -> cublas::sys::cudaDataType_t {
+fn data_type(format: Format) -> sys::cudaDataType_t {
     match format {
-        Format::Full => cublas::sys::cudaDataType_t::CUDA_R_32F,
-        Format::Bf16 => cublas::sys::cudaDataType_t::CUDA_R_16BF,
+        Format::Full => sys::cudaDataType_t::CUDA_R_32F,
+        Format::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
         Format::Byte => unreachable!("no product is of bytes"),
     }
-}
-
-/// The major version of CUDA whose libcublas the calls above go to.
-pub(super) fn cublas_major() -> Result<u32, CublasError> {
-    cublas_property(cublas::sys::libraryPropertyType_t::MAJOR_VERSION)
-}
-
-/// The version of that libcublas, as 12.4.5.
-pub(super) fn cublas_version() -> Result<String, CublasError> {
-    use cublas::sys::libraryPropertyType_t::{MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL};
-    let [major, minor, patch] = [MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL].map(cublas_property);
-    Ok(format!("{}.{}.{}", major?, minor?, patch?))
-}
-
-fn cublas_property(property: cublas::sys::libraryPropertyType_t) -> Result<u32, CublasError> {
-    let mut value = 0;
-    // SAFETY: it writes one int.
-    unsafe { cublas::sys::cublasGetProperty(property, &mut value) }.result()?;
-    Ok(value as u32)
 }

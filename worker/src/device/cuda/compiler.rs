@@ -35,7 +35,10 @@ impl Compiler {
             let Ok(known) = nvrtc.archs() else { continue };
             match target(arch, &known) {
                 Some(arch) => return Ok(Self { nvrtc, path, major, arch }),
-                None => unfit.push((path, known)),
+                None => {
+                    let (path, known) = (path.display(), library::list(&known, ", "));
+                    unfit.push(format!("{path} compiles for sm_{known}"));
+                }
             }
         }
         let missing = Missing::new(Name::Nvrtc, majors, folders);

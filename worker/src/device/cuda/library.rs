@@ -1,11 +1,13 @@
-//! Finds the libraries of CUDA and loads them by full path, so that cudarc finds them loaded.
+//! Finds the libraries of CUDA and loads them by full path.
 //!
-//! libcuda is the driver's and of any version. libnvrtc and libcublas must be of a major version
-//! that the driver runs and that knows the GPU; the newest such one is taken.
+//! libcuda is the driver's and of any version; cudarc calls it, and finds it loaded. libnvrtc and
+//! libcublas must be of a major version that the driver runs and that knows the GPU; the newest
+//! such one is taken, and called as it was found.
 
 #![allow(unsafe_code)]
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_uint};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use libloading::Library;
@@ -28,13 +30,6 @@ pub(super) struct Found {
     pub(super) path: PathBuf,
     /// Major version of CUDA; that of libcuda says nothing and is 0.
     pub(super) major: u32,
-}
-
-impl Found {
-    /// Never unloads it: cudarc holds addresses of its functions.
-    pub(super) fn keep(self) {
-        std::mem::forget(self.library);
-    }
 }
 
 /// No library that would do.
@@ -62,19 +57,16 @@ impl Missing {
         Self { wanted, places, remedy: name.remedy(majors) }
     }
 
-    /// None that knows GPUs of compute capability `arch`, though there are `unfit` ones, which know
-    /// others.
-    pub(super) fn for_arch(self, arch: u32, unfit: Vec<(PathBuf, Vec<u32>)>) -> Self {
+    /// None for GPUs of compute capability `arch`, though there are `unfit` ones, of which it is
+    /// said what is wrong with them.
+    pub(super) fn for_arch(self, arch: u32, unfit: Vec<String>) -> Self {
         let wanted = format!("{} for sm_{arch}", self.wanted);
-        let unfit = unfit.iter().map(|(path, known)| {
-            format!("; {} compiles for sm_{}", path.display(), list(known, ", "))
-        });
-        let places = self.places + &unfit.collect::<String>();
+        let places = std::iter::once(self.places).chain(unfit).collect::<Vec<_>>().join("; ");
         Self { wanted, places, ..self }
     }
 }
 
-fn list(numbers: &[u32], separator: &str) -> String {
+pub(super) fn list(numbers: &[u32], separator: &str) -> String {
     numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(separator)
 }
 
@@ -105,7 +97,8 @@ impl Name {
     fn names(self, major: u32) -> Vec<String> {
         let file = self.file();
         match (self, major) {
-            (Self::Cuda, _) => vec![format!("{file}.1"), file.into()],
+            // As cudarc asks for it.
+            (Self::Cuda, _) => vec![file.into(), format!("{file}.1")],
             // All of 11.2 to 11.8 are called so.
             (Self::Nvrtc, 11) => vec![format!("{file}.11.2"), file.into()],
             _ => vec![format!("{file}.{major}"), file.into()],
@@ -197,24 +190,50 @@ fn children(folder: &Path, prefix: &'static str) -> impl Iterator<Item = PathBuf
     names.into_iter().rev().filter(fits).map(move |name| folder.join(name))
 }
 
-/// Loads `name`, of one of `majors`, the first of them first, from one of `folders`. The driver's
-/// own library may also be where the system's loader looks.
+/// Loads the driver's library for good, from `folder` if it is there, else from where the system's
+/// loader looks.
 ///
 /// # Errors
-/// There is none.
-pub(super) fn load(name: Name, majors: &[u32], folders: &[PathBuf]) -> Result<Found, Missing> {
-    let found = candidates(name, majors, folders).next();
-    found.ok_or_else(|| Missing::new(name, majors, folders))
+/// There is none, or what cudarc calls is another one.
+pub(super) fn load_driver(folder: Option<&Path>) -> Result<(), String> {
+    let folders: Vec<PathBuf> =
+        folder.map(Path::to_path_buf).into_iter().chain([PathBuf::new()]).collect();
+    let found = candidates(Name::Cuda, &[0], &folders).next();
+    let found = found.ok_or_else(|| Missing::new(Name::Cuda, &[0], &folders).to_string())?;
+    let path = found.path.display().to_string();
+    // It is never unloaded: cudarc holds addresses of its functions.
+    match is_cudarcs(&ManuallyDrop::new(found.library)) {
+        true => Ok(()),
+        false => Err(format!(
+            "the loader finds a libcuda.so before {path}: take its folder off LD_LIBRARY_PATH, or \
+             leave --cuda-lib-dir out"
+        )),
+    }
 }
 
-/// All that [`load`] could take, each loaded when its turn comes.
+/// Whether `library` is the libcuda that cudarc calls: the first that the loader knows by a name.
+fn is_cudarcs(library: &Library) -> bool {
+    type Init = unsafe extern "C" fn(c_uint) -> c_int;
+    let init = b"cuInit\0";
+    // SAFETY: the functions are compared, and not called.
+    unsafe {
+        let address = |function: Init| function as usize;
+        let ours = library.get::<Init>(init).map(|init| address(*init));
+        // Without this question it would panic where there is none.
+        let theirs = cudarc::driver::sys::is_culib_present()
+            .then(|| cudarc::driver::sys::culib().get::<Init>(init).map(|init| address(*init)));
+        theirs.is_some_and(|theirs| ours.ok() == theirs.ok())
+    }
+}
+
+/// All of `name` that there are of `majors`, the first of them first, in `folders`, each loaded when
+/// its turn comes.
 pub(super) fn candidates(
     name: Name,
     majors: &[u32],
     folders: &[PathBuf],
 ) -> impl Iterator<Item = Found> {
-    let system = (name == Name::Cuda).then(PathBuf::new);
-    let folders: Vec<PathBuf> = folders.iter().cloned().chain(system).collect();
+    let folders = folders.to_vec();
     let paths = majors.iter().flat_map(move |major| {
         let names = name.names(*major);
         let in_folder = |folder: &PathBuf| names.iter().map(|file| folder.join(file)).collect();
@@ -260,7 +279,7 @@ mod tests {
     fn what_is_missing_is_named_with_where_it_was_sought_and_how_to_get_it() {
         let folder = tempfile::tempdir().unwrap();
         let folders = folders(Some(folder.path()));
-        let error = load(Name::Nvrtc, &[12, 11], &folders).err().unwrap().to_string();
+        let error = Missing::new(Name::Nvrtc, &[12, 11], &folders).to_string();
         for part in
             ["libnvrtc.so of CUDA 12 or 11", &folder.path().display().to_string(), "pip install"]
         {
@@ -302,7 +321,8 @@ mod tests {
             let library = hw2_softgpu::libraries().join("libnvrtc.so");
             let link = place.join("libnvrtc.so.11.2");
             std::os::unix::fs::symlink(library, &link).unwrap();
-            assert_eq!(load(Name::Nvrtc, &[12, 11], &found).ok().unwrap().path, link);
+            let mut candidates = candidates(Name::Nvrtc, &[12, 11], &found);
+            assert_eq!(candidates.next().unwrap().path, link);
             std::fs::remove_file(link).unwrap();
         }
     }
@@ -315,12 +335,12 @@ mod tests {
             let link = plain.path().join(name.file());
             std::os::unix::fs::symlink(&versioned, &link).unwrap();
             for path in [versioned, link] {
-                let found = load(name, &[12, 11], &folders(path.parent())).ok().unwrap();
+                let found = candidates(name, &[12, 11], &folders(path.parent())).next().unwrap();
                 assert_eq!(found.path, path);
                 assert_eq!(found.major, if name == Name::Cuda { 0 } else { 11 });
             }
         }
         let folders = folders(Some(hw2_softgpu::libraries()));
-        assert!(load(Name::Cublas, &[12], &folders).is_err(), "another version");
+        assert!(candidates(Name::Cublas, &[12], &folders).next().is_none(), "another version");
     }
 }

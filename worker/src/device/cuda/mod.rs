@@ -2,7 +2,7 @@
 //!
 //! An operation is lowered to launches by pure functions, one file for each kind of operation; the
 //! `runtime` puts them into a stream, and what is done at every step into a `graph`. Only these
-//! two, `blas`, `transfer`, `driver`, and the bindings in `library` and `nvrtc` are unsafe.
+//! two, `blas`, `transfer`, `driver`, and the bindings in `library`, `nvrtc`, and `cublas` are unsafe.
 
 mod arena;
 mod augment;
@@ -14,6 +14,7 @@ mod cast;
 mod claim;
 mod compiler;
 mod conv2d;
+mod cublas;
 mod driver;
 mod dropout;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod weight_decay;
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 
 use hw2_common::config::Precision;
 use sha2::{Digest, Sha256};
@@ -74,8 +76,8 @@ pub struct Cuda {
     runtime: Runtime,
     /// Digest of the compiled kernels.
     code: String,
-    /// Version of cuBLAS.
-    cublas: String,
+    /// Version of cuBLAS: major, minor, patch.
+    cublas: [u32; 3],
     limits: Limits,
     /// Buffers so far, those included that did not fit.
     allocated: usize,
@@ -129,7 +131,7 @@ impl Cuda {
         folder: Option<&Path>,
         precision: Precision,
     ) -> Result<Self, DeviceError> {
-        let Found { gpu, compiler } = find(ordinal, folder)?;
+        let Found { gpu, compiler, cublas } = find(ordinal, folder)?;
         if precision != Precision::Fp32 && gpu.arch < REDUCED_PRECISION_MIN {
             let (major, minor) = (gpu.arch / 10, gpu.arch % 10);
             let problem = format!(
@@ -145,9 +147,12 @@ impl Cuda {
         let compiled = compiler.compile(&source::source(format));
         let compiled = compiled.map_err(|log| failed(ordinal, format!("the kernels: {log}")))?;
         let code = hw2_common::hex(&Sha256::digest(&compiled)[..8]);
-        let runtime = Runtime::new(&gpu, compiled, precision);
+        // Once used it is never unloaded: it has told the driver of its code.
+        let cublas = Arc::new(cublas);
+        std::mem::forget(Arc::clone(&cublas));
+        let runtime = Runtime::new(&gpu, &cublas, compiled, precision);
         let runtime = runtime.map_err(|error| failed(ordinal, error))?;
-        let cublas = blas::cublas_version().map_err(|error| failed(ordinal, error))?;
+        let cublas = cublas.version().map_err(|error| failed(ordinal, error))?;
         let limits = GpuKind::of(gpu.arch).limits();
         Ok(Self {
             gpu,
@@ -290,8 +295,11 @@ impl Device for Cuda {
     /// multiprocessors.
     fn kind(&self) -> String {
         let Gpu { arch, multiprocessors, .. } = self.gpu;
-        let (code, cublas, limits) = (&self.code, &self.cublas, self.limits);
-        format!("sm_{arch}, {multiprocessors} multiprocessors, {code}, cuBLAS {cublas}, {limits:?}")
+        let (code, [major, minor, patch], limits) = (&self.code, self.cublas, self.limits);
+        format!(
+            "sm_{arch}, {multiprocessors} multiprocessors, {code}, cuBLAS {major}.{minor}.{patch}, \
+             {limits:?}"
+        )
     }
 
     fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {

@@ -17,6 +17,7 @@ use hw2_common::config::Precision;
 use super::arena::Arena;
 use super::blas::Blas;
 use super::cast;
+use super::cublas::Cublas;
 use super::driver::Gpu;
 use super::graph::Graph;
 use super::launch::{Arg, Kernel, LANES, Launch, Place, Task, number_bytes};
@@ -69,10 +70,10 @@ fn words(error: &DriverError) -> String {
 }
 
 impl Runtime {
-    /// `gpu` with `code`, our kernels compiled for its architecture and `precision`. libcublas is
-    /// loaded.
+    /// `gpu` with `code`, our kernels compiled for its architecture and `precision`.
     pub(super) fn new(
         gpu: &Gpu,
+        cublas: &Arc<Cublas>,
         code: Vec<u8>,
         precision: Precision,
     ) -> Result<Self, RuntimeError> {
@@ -83,7 +84,7 @@ impl Runtime {
         let stream = &streams[0];
         let module = context.load_module(Ptx::from_binary(code))?;
         let [first, second] = &streams;
-        let blas = [Blas::new(first, precision)?, Blas::new(second, precision)?];
+        let blas = [Blas::new(cublas, first, precision)?, Blas::new(cublas, second, precision)?];
         let (workspace, coordinates) = (stream.alloc_zeros(256)?, stream.alloc_zeros(4)?);
         // Other streams use memory only after the one that asked for it has got it.
         streams.iter().try_for_each(|stream| stream.synchronize())?;

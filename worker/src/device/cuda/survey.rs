@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::blas::cublas_major;
 use super::compiler::Compiler;
+use super::cublas::Cublas;
 use super::driver::{Driver, Gpu};
-use super::library::{self, Name};
+use super::library;
 use super::{claim, failed};
 use crate::device::DeviceError;
 
@@ -50,10 +50,11 @@ pub struct GpuSurvey {
     pub cublas: Result<String, String>,
 }
 
-/// A GPU and the compiler for it. libcublas is loaded.
+/// A GPU and its libraries.
 pub(super) struct Found {
     pub(super) gpu: Gpu,
     pub(super) compiler: Compiler,
+    pub(super) cublas: Cublas,
 }
 
 /// GPU number `ordinal` and its libraries.
@@ -72,20 +73,7 @@ pub(super) fn find(ordinal: usize, folder: Option<&Path>) -> Result<Found, Devic
     let compiler = compiler(&driver, &gpu, folder);
     let compiler = compiler.map_err(|missing| failed(ordinal, missing))?;
     let cublas = cublas(&driver, &gpu, folder).map_err(|missing| failed(ordinal, missing))?;
-    let (chosen, path) = (cublas.major, cublas.path.clone());
-    cublas.keep();
-    match cublas_major().map_err(|error| failed(ordinal, error))? {
-        used if used == chosen => {}
-        used => {
-            let path = path.display();
-            let problem = format!(
-                "the loader finds libcublas.so of CUDA {used} before {path}, of CUDA {chosen}, which \
-                 the GPU needs: take the other one off LD_LIBRARY_PATH"
-            );
-            return Err(failed(ordinal, problem));
-        }
-    }
-    Ok(Found { gpu, compiler })
+    Ok(Found { gpu, compiler, cublas })
 }
 
 /// The first GPU that works and that no other process of ours computes on, which this process
@@ -109,8 +97,7 @@ pub(crate) fn first_free(folder: Option<&Path>) -> Result<usize, DeviceError> {
 
 /// The driver, with a GPU at least; or what is missing.
 fn driver(folder: Option<&Path>) -> Result<Driver, String> {
-    let library = library::load(Name::Cuda, &[0], &library::folders(folder));
-    library.map_err(|missing| missing.to_string())?.keep();
+    library::load_driver(folder)?;
     let driver = Driver::new().map_err(|error| format!("the driver fails: {error}"))?;
     if driver.version < DRIVER_MIN {
         let version = version(driver.version);
@@ -154,8 +141,8 @@ fn compiler(driver: &Driver, gpu: &Gpu, folder: Option<&Path>) -> Result<Compile
     found.map_err(|missing| missing.to_string())
 }
 
-fn cublas(driver: &Driver, gpu: &Gpu, folder: Option<&Path>) -> Result<library::Found, String> {
-    let found = library::load(Name::Cublas, &majors(driver, gpu)?, &library::folders(folder));
+fn cublas(driver: &Driver, gpu: &Gpu, folder: Option<&Path>) -> Result<Cublas, String> {
+    let found = Cublas::find(gpu.arch, &majors(driver, gpu)?, &library::folders(folder));
     found.map_err(|missing| missing.to_string())
 }
 
