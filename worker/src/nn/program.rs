@@ -27,6 +27,8 @@ pub struct Program {
     penalties: usize,
     requests: Vec<Request>,
     layers: Vec<Box<dyn Layer>>,
+    /// Of each layer.
+    names: Vec<String>,
     /// For each layer the index of the first parameter that is its own or of a later layer.
     first_params: Vec<usize>,
 }
@@ -78,6 +80,7 @@ impl Program {
             signal = output;
         }
         let requests = builder.finish();
+        let names = network.layers.iter().map(|layer| layer.name.clone()).collect();
         let first_params = (0..layers.len()).map(|layer| first_param(&layout, layer)).collect();
         let mut program = Self {
             vectors,
@@ -87,6 +90,7 @@ impl Program {
             penalties,
             requests,
             layers,
+            names,
             first_params,
             layout,
         };
@@ -101,6 +105,11 @@ impl Program {
         &self.requests
     }
 
+    /// Where the images of a batch are.
+    pub(crate) fn images(&self) -> Tensor {
+        self.images
+    }
+
     /// The most images of a batch.
     pub fn batch_size(&self) -> usize {
         self.images.n
@@ -110,6 +119,19 @@ impl Program {
     pub fn train(&self, dropout: bool) -> TrainingStep {
         let pass = Pass::Train { dropout };
         TrainingStep { forward: self.forward(pass), backward: self.backward(pass) }
+    }
+
+    /// The operations of a training step with dropout, forward and backward, of each layer, and of
+    /// the loss.
+    pub fn ops_by_layer(&self) -> Vec<(&str, Vec<Op>)> {
+        let pass = Pass::Train { dropout: true };
+        let layers = self.names.iter().zip(&self.layers).map(|(name, layer)| {
+            let mut ops = Vec::new();
+            layer.forward(&mut ops, pass);
+            layer.backward(&mut ops, pass);
+            (name.as_str(), ops)
+        });
+        layers.chain([("loss", vec![self.loss()])]).collect()
     }
 
     fn forward(&self, pass: Pass) -> Vec<ForwardPart> {
@@ -137,16 +159,19 @@ impl Program {
         (values != operands).then(cast).into_iter().collect()
     }
 
-    fn backward(&self, pass: Pass) -> Vec<Segment> {
-        let loss = Op::SoftmaxCrossEntropy {
+    fn loss(&self) -> Op {
+        Op::SoftmaxCrossEntropy {
             logits: self.logits.value,
             labels: self.labels,
             grad_logits: self.logits.own_grad(),
             loss: self.result(LOSS),
             top1: self.result(TOP1),
-        };
+        }
+    }
+
+    fn backward(&self, pass: Pass) -> Vec<Segment> {
         let statistics = whole(self.vectors.batch_statistics, self.layout.buffers.len());
-        let mut segments = vec![Segment { ops: vec![loss], made: statistics }];
+        let mut segments = vec![Segment { ops: vec![self.loss()], made: statistics }];
         let mut ops = Vec::new();
         let mut buckets = self.layout.buckets().into_iter().peekable();
         for (layer, first_param) in self.layers.iter().zip(&self.first_params).rev() {

@@ -3,7 +3,7 @@
 use clap::Args;
 use hw2_common::config::Precision;
 use hw2_common::model::ModelSpec;
-use hw2_worker::device::cuda::{GpuKind, Plan, PlannedOp};
+use hw2_worker::device::cuda::{Cost, GpuKind, Plan, PlannedLayer, PlannedOp};
 use hw2_worker::nn::Program;
 use serde::Serialize;
 
@@ -35,6 +35,16 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "N", default_value_t = 65)]
     classes: usize,
 
+    /// Rows and columns of the squares of photos that images are made of: here the mean of what the
+    /// default config draws
+    #[arg(long, value_name = "N", default_value_t = 230)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
+    photo_side: u32,
+
+    /// Print each operation, in the order in which they are done
+    #[arg(long)]
+    operations: bool,
+
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -45,41 +55,63 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
     let spec = ModelSpec { image_size: args.image_size, ..ModelSpec::default() };
     let batch = args.batch as usize;
     let program = Program::new(&spec.network(args.classes)?, batch, args.precision);
-    let plan = Plan::new(&program, &args.gpu, args.precision).map_err(anyhow::Error::msg)?;
-    output::report(&Planned(plan), args.json)
+    let plan = Plan::new(&program, &args.gpu, args.precision, args.photo_side as usize);
+    let plan = plan.map_err(anyhow::Error::msg)?;
+    output::report(&Planned { plan, operations: args.operations }, args.json)
 }
 
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Planned(Plan);
+struct Planned {
+    plan: Plan,
+    /// Whether the text has them.
+    #[serde(skip)]
+    operations: bool,
+}
+
+impl Planned {
+    fn table(&self) -> Table {
+        let Plan { layers, ops, .. } = &self.plan;
+        let of_layer = |PlannedLayer { layer, launches, cost }: &PlannedLayer| {
+            (vec![layer.clone()], *launches, *cost)
+        };
+        let of_op = |PlannedOp { layer, op, launches, cost }: &PlannedOp| {
+            (vec![layer.clone(), op.clone()], launches.len(), *cost)
+        };
+        let (names, rows): (&[_], Vec<_>) = match self.operations {
+            true => (&["layer", "operation"], ops.iter().map(of_op).collect()),
+            false => (&["layer"], layers.iter().map(of_layer).collect()),
+        };
+        let costs = ["launches", "MFLOP", "MB", "MB of columns in L2"].map(Column::Right);
+        let mut table = Table::new(names.iter().copied().map(Column::Left).chain(costs));
+        for (names, launches, Cost { flops, bytes, column_bytes }) in rows {
+            let costs =
+                [launches.to_string()].into_iter().chain([flops, bytes, column_bytes].map(mega));
+            table.row(names.into_iter().chain(costs));
+        }
+        table
+    }
+}
 
 impl Report for Planned {
     fn text(&self) -> String {
-        let mut table = Table::new([
-            Column::Left("operation"),
-            Column::Right("launches"),
-            Column::Right("MFLOP"),
-            Column::Right("MB"),
-            Column::Right("MB of columns in L2"),
-        ]);
-        let mega = |number: f64| format!("{:.2}", number / 1e6);
-        for PlannedOp { op, launches, flops, bytes, column_bytes } in &self.0.ops {
-            let row = [mega(*flops), mega(*bytes), mega(*column_bytes)];
-            let [flops, bytes, columns] = row;
-            table.row([op.clone(), launches.len().to_string(), flops, bytes, columns]);
-        }
-        let Plan { batch_size, flops, bytes, bytes_with_columns, images_per_second, .. } = &self.0;
-        let Plan { buffer_bytes, buffer_bytes_apart, workspace_bytes, .. } = &self.0;
+        let Plan { batch_size, cost, images_per_second, .. } = &self.plan;
+        let Plan { buffer_bytes, buffer_bytes_apart, workspace_bytes, .. } = &self.plan;
         let [buffers, apart, workspace] =
             [buffer_bytes, buffer_bytes_apart, workspace_bytes].map(|bytes| mega(*bytes as f64));
         format!(
-            "{table}\n\nfor one image of a batch of {batch_size}: {} MFLOP, {} MB of device memory \
+            "{}\n\nfor one image of a batch of {batch_size}: {} MFLOP, {} MB of device memory \
              read and written ({} MB with all columns)\nat most {} images/s\nmemory: {buffers} MB of \
              buffers ({apart} MB if none shared a place), {workspace} MB of workspace",
-            mega(*flops),
-            mega(*bytes),
-            mega(*bytes_with_columns),
+            self.table(),
+            mega(cost.flops),
+            mega(cost.bytes),
+            mega(cost.bytes_with_columns()),
             rate(*images_per_second)
         )
     }
+}
+
+fn mega(number: f64) -> String {
+    format!("{:.2}", number / 1e6)
 }

@@ -28,8 +28,17 @@ pub(super) fn upload_bytes(photos: &[Photo]) -> usize {
 }
 
 fn square_bytes(photo: &Photo) -> usize {
-    let side = photo.square.side as usize;
+    bytes_of_square(photo.square.side as usize)
+}
+
+fn bytes_of_square(side: usize) -> usize {
     3 * side * side
+}
+
+/// The same as [`apply`] to squares of `side` rows, wherever they are.
+pub(super) fn plan(to: &mut Lowering, side: usize, output: Tensor) {
+    let bytes = output.n * (size_of::<Record>() + bytes_of_square(side));
+    apply(to, Place::Device { address: 0 }, bytes, output);
 }
 
 /// Writes the upload: the records, then the squares.

@@ -52,7 +52,7 @@ use graph::Graph;
 pub use kinds::GpuKind;
 use launch::Launch;
 use lower::{Limits, Lowering, lower};
-pub use plan::{Plan, PlannedOp};
+pub use plan::{Cost, Plan, PlannedLayer, PlannedOp};
 use runtime::{Runtime, RuntimeError};
 pub(crate) use survey::first_free;
 use survey::{Found, find};
