@@ -180,9 +180,11 @@ fn a_gpu_that_fails_under_way_gives_its_leases_back() {
         ("memory_mb=34", "out of memory", "use a smaller batch_size"),
         ("fail_launch=300", "LAUNCH_FAILED", "see `dmesg` for Xid"),
         ("lose=400", "LAUNCH_FAILED", "see `dmesg` for Xid"),
+        ("lose=500 fail_with=214", "ECC_UNCORRECTABLE", "see `nvidia-smi -q -d ECC`"),
     ] {
         let ended = worker(&job, &run.address(), 0, settings).end();
-        says(&ended, 1, &["GPU 0: ", problem, remedy]);
+        let gpu = "GPU 0 (GPU-00000000-0000-0000-0000-000000000000): ";
+        says(&ended, 1, &[gpu, problem, remedy]);
         let has_room = problem != "out of memory";
         assert_eq!(ended.stderr.contains("joined as"), has_room, "{ended}");
     }

@@ -46,8 +46,8 @@ impl Report for Found {
 }
 
 fn gpu_text(gpu: &GpuSurvey) -> String {
-    let GpuSurvey { ordinal, name, compute_capability, memory_bytes, is_taken, nvrtc, cublas } =
-        gpu;
+    let GpuSurvey { ordinal, name, uuid, compute_capability, memory_bytes, .. } = gpu;
+    let GpuSurvey { is_taken, nvrtc, cublas, .. } = gpu;
     let taken = if *is_taken { ", another worker computes on it" } else { "" };
     let [nvrtc, cublas] = [nvrtc, cublas].map(|found| match found {
         Ok(path) => path.clone(),
@@ -55,6 +55,7 @@ fn gpu_text(gpu: &GpuSurvey) -> String {
     });
     format!(
         "GPU {ordinal}    {name}, compute capability {compute_capability}, {:.1} GiB{taken}\n\
+         \u{20}        {uuid}\n\
          \u{20}        libnvrtc   {nvrtc}\n\
          \u{20}        libcublas  {cublas}",
         *memory_bytes as f64 / (1_u64 << 30) as f64
@@ -70,6 +71,7 @@ mod tests {
         let gpu = |ordinal, is_taken, cublas: Result<&str, &str>| GpuSurvey {
             ordinal,
             name: "Tesla K80".into(),
+            uuid: format!("GPU-{ordinal}"),
             compute_capability: "3.7".into(),
             memory_bytes: 12 << 30,
             is_taken,
@@ -89,9 +91,11 @@ mod tests {
             found.text(),
             "driver   runs CUDA 11.4 and older\n\
              GPU 0    Tesla K80, compute capability 3.7, 12.0 GiB, another worker computes on it\n\
+             \u{20}        GPU-0\n\
              \u{20}        libnvrtc   /cuda/libnvrtc.so.11.2 (CUDA 11)\n\
              \u{20}        libcublas  NONE: libcublas.so is missing\n\
              GPU 1    Tesla K80, compute capability 3.7, 12.0 GiB\n\
+             \u{20}        GPU-1\n\
              \u{20}        libnvrtc   /cuda/libnvrtc.so.11.2 (CUDA 11)\n\
              \u{20}        libcublas  libcublas.so\n\
              GPU 2: it is lost\n\

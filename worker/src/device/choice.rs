@@ -46,7 +46,10 @@ impl Choice {
     pub fn resolve(&self) -> Self {
         let kind = match self.kind {
             Kind::Auto => match first_free(self.cuda_lib_dir.as_deref()) {
-                Ok(ordinal) => Kind::Gpu(ordinal),
+                Ok(ordinal) => {
+                    tracing::info!("computing on GPU {ordinal}, the first that is free");
+                    Kind::Gpu(ordinal)
+                }
                 Err(error) => {
                     tracing::info!("computing on the CPU, because of {error}");
                     Kind::Cpu

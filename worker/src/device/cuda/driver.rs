@@ -22,8 +22,8 @@ pub(super) struct Gpu {
     pub(super) arch: u32,
     pub(super) multiprocessors: usize,
     pub(super) memory_bytes: usize,
-    /// The same for every process and whatever number the GPU has there.
-    pub(super) id: String,
+    /// As nvidia-smi writes it: the same for every process, whatever number the GPU has there.
+    pub(super) uuid: String,
 }
 
 impl Driver {
@@ -56,7 +56,25 @@ impl Driver {
             arch: (10 * major + minor) as u32,
             multiprocessors: multiprocessors as usize,
             memory_bytes,
-            id: format!("gpu-{}", hw2_common::hex(&uuid)),
+            uuid: in_words(uuid),
         })
+    }
+}
+
+fn in_words(uuid: [u8; 16]) -> String {
+    let digits = hw2_common::hex(&uuid);
+    let part = |range: std::ops::Range<usize>| &digits[range];
+    let parts = [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)];
+    format!("GPU-{}", parts.join("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_is_written_as_nvidia_smi_does() {
+        let uuid = std::array::from_fn(|place| 17 * place as u8);
+        assert_eq!(in_words(uuid), "GPU-00112233-4455-6677-8899-aabbccddeeff");
     }
 }

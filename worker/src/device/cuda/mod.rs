@@ -139,20 +139,20 @@ impl Cuda {
                  set precision = \"fp32\", or use another GPU",
                 gpu.name
             );
-            return Err(failed(ordinal, problem));
+            return Err(failed_on(&gpu, problem));
         }
         // Whoever asks for a GPU gets it; the claim keeps away those who take any.
-        claim::claim(&gpu.id);
+        claim::claim(&gpu.uuid);
         let format = if precision == Precision::Bf16 { Format::Bf16 } else { Format::Full };
         let compiled = compiler.compile(&source::source(format));
-        let compiled = compiled.map_err(|log| failed(ordinal, format!("the kernels: {log}")))?;
+        let compiled = compiled.map_err(|log| failed_on(&gpu, format!("the kernels: {log}")))?;
         let code = hw2_common::hex(&Sha256::digest(&compiled)[..8]);
         // Once used it is never unloaded: it has told the driver of its code.
         let cublas = Arc::new(cublas);
         std::mem::forget(Arc::clone(&cublas));
         let runtime = Runtime::new(&gpu, &cublas, compiled, precision);
-        let runtime = runtime.map_err(|error| failed(ordinal, error))?;
-        let cublas = cublas.version().map_err(|error| failed(ordinal, error))?;
+        let runtime = runtime.map_err(|error| failed_on(&gpu, error))?;
+        let cublas = cublas.version().map_err(|error| failed_on(&gpu, error))?;
         let limits = GpuKind::of(gpu.arch).limits();
         Ok(Self {
             gpu,
@@ -204,7 +204,7 @@ impl Cuda {
     }
 
     fn fail(&mut self, problem: impl ToString) {
-        self.failure.get_or_insert(failed(self.gpu.ordinal, problem));
+        self.failure.get_or_insert(failed_on(&self.gpu, problem));
     }
 
     /// What went wrong so far.
@@ -255,6 +255,11 @@ impl Cuda {
 
 fn failed(ordinal: usize, problem: impl ToString) -> DeviceError {
     DeviceError { device: format!("GPU {ordinal}"), problem: problem.to_string() }
+}
+
+/// It may have another number for nvidia-smi, with which somebody may reset it.
+fn failed_on(Gpu { ordinal, uuid, .. }: &Gpu, problem: impl ToString) -> DeviceError {
+    DeviceError { device: format!("GPU {ordinal} ({uuid})"), problem: problem.to_string() }
 }
 
 impl Routine {
@@ -402,8 +407,7 @@ impl Pipeline for Cuda {
         self.spare.extend(self.shown.take());
         self.health()?;
         let download = self.downloads.pop_front().expect("a segment was begun");
-        let ordinal = self.gpu.ordinal;
         let shown = self.shown.insert(download);
-        shown.wait().map_err(|error| failed(ordinal, RuntimeError::from(error)))
+        shown.wait().map_err(|error| failed_on(&self.gpu, RuntimeError::from(error)))
     }
 }

@@ -38,6 +38,8 @@ pub struct GpuSurvey {
     pub ordinal: usize,
     /// Its name.
     pub name: String,
+    /// As nvidia-smi writes it.
+    pub uuid: String,
     /// Compute capability, as 7.0.
     pub compute_capability: String,
     /// Its memory.
@@ -87,7 +89,7 @@ pub(crate) fn first_free(folder: Option<&Path>) -> Result<usize, DeviceError> {
     let mut problems = Vec::new();
     for ordinal in 0..driver.gpus {
         match find(ordinal, folder) {
-            Ok(found) if claim::claim(&found.gpu.id) => return Ok(ordinal),
+            Ok(found) if claim::claim(&found.gpu.uuid) => return Ok(ordinal),
             Ok(_) => problems.push(format!("GPU {ordinal}: {TAKEN}")),
             Err(error) => problems.push(error.to_string()),
         }
@@ -193,9 +195,10 @@ fn one(driver: &Driver, gpu: &Gpu, folder: Option<&Path>) -> GpuSurvey {
     GpuSurvey {
         ordinal: gpu.ordinal,
         name: gpu.name.clone(),
+        uuid: gpu.uuid.clone(),
         compute_capability: capability(gpu.arch),
         memory_bytes: gpu.memory_bytes,
-        is_taken: claim::is_taken(&gpu.id),
+        is_taken: claim::is_taken(&gpu.uuid),
         nvrtc,
         cublas: cublas.map(|found| format!("{} (CUDA {})", found.path.display(), found.major)),
     }
