@@ -1,6 +1,6 @@
 //! A child process under the eyes of a test: what it says is kept, and it never outlives the test.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -37,9 +37,14 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
-/// `hw2` as built for this test, without the config that the environment of the test may hold.
+/// `hw2` as built for this test, or the one that `HW2_TEST_PROGRAM` names.
+fn program() -> OsString {
+    std::env::var_os("HW2_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_hw2").into())
+}
+
+/// `hw2` without the config that the environment of the test may hold.
 pub(crate) fn hw2_command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hw2"));
+    let mut command = Command::new(program());
     command.args(arguments);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HW2_") || name == "RUST_LOG" {

@@ -1,8 +1,9 @@
 //! A GPU: our kernels for everything but matrix products, which are cuBLAS's.
 //!
 //! An operation is lowered to launches by pure functions, one file for each kind of operation; the
-//! `runtime` puts them into a stream, and what is done at every step into a `graph`. Only these
-//! two, `blas`, `transfer`, `driver`, and the bindings in `library`, `nvrtc`, and `cublas` are unsafe.
+//! `runtime` puts them into a stream, and what is done at every step, a `routine`, becomes a
+//! `graph`. Only `runtime`, `graph`, `blas`, `transfer`, `driver`, and the bindings in `library`,
+//! `nvrtc`, and `cublas` are unsafe.
 
 mod arena;
 mod augment;
@@ -31,6 +32,7 @@ mod plan;
 mod pointwise;
 mod relu;
 mod remedy;
+mod routine;
 mod runtime;
 mod softmax_cross_entropy;
 mod source;
@@ -48,11 +50,10 @@ use sha2::{Digest, Sha256};
 
 use arena::Arena;
 use driver::Gpu;
-use graph::Graph;
 pub use kinds::GpuKind;
-use launch::Launch;
 use lower::{Limits, Lowering, lower};
 pub use plan::{Cost, Plan, PlannedLayer, PlannedOp};
+use routine::Routine;
 use runtime::{Runtime, RuntimeError};
 pub(crate) use survey::first_free;
 use survey::{Found, find};
@@ -98,25 +99,6 @@ enum Target {
     Numbers(Span),
     /// Images of so many bytes of photos.
     Images(Tensor, usize),
-}
-
-/// Operations that were asked for once and are expected again.
-struct Routine {
-    ops: Vec<Op>,
-    /// Of each operation.
-    launches: Vec<Vec<Launch>>,
-    form: Form,
-}
-
-/// How a routine is done.
-enum Form {
-    /// Launch by launch this time, since a first launch may do what a graph cannot hold.
-    New,
-    /// Launch by launch once more, to make the graph.
-    Known,
-    Graph(Graph),
-    /// Launch by launch: the driver knows no graphs.
-    Plain,
 }
 
 impl Cuda {
@@ -214,7 +196,7 @@ impl Cuda {
 
     /// The routine for `ops`, with the workspace that it needs.
     fn routine(&mut self, ops: &[Op]) -> usize {
-        if let Some(index) = self.routines.iter().position(|routine| routine.ops == ops) {
+        if let Some(index) = self.routines.iter().position(|routine| routine.is_for(ops)) {
             return index;
         }
         let mut launches = Vec::new();
@@ -228,7 +210,7 @@ impl Cuda {
         if self.routines.len() == ROUTINES_MAX {
             self.routines.clear();
         }
-        self.routines.push(Routine { ops: ops.to_vec(), launches, form: Form::New });
+        self.routines.push(Routine::new(ops, launches));
         self.routines.len() - 1
     }
 
@@ -260,33 +242,6 @@ fn failed(ordinal: usize, problem: impl ToString) -> DeviceError {
 /// It may have another number for nvidia-smi, with which somebody may reset it.
 fn failed_on(Gpu { ordinal, uuid, .. }: &Gpu, problem: impl ToString) -> DeviceError {
     DeviceError { device: format!("GPU {ordinal} ({uuid})"), problem: problem.to_string() }
-}
-
-impl Routine {
-    fn run(&mut self, runtime: &mut Runtime) -> Result<(), RuntimeError> {
-        let launches = &self.launches;
-        let one_by_one =
-            |runtime: &mut Runtime| launches.iter().try_for_each(|of_op| runtime.launch_all(of_op));
-        match &self.form {
-            Form::New => {
-                self.form = Form::Known;
-                one_by_one(runtime)
-            }
-            Form::Known => match runtime.capture(one_by_one)? {
-                Some(graph) => {
-                    graph.launch()?;
-                    self.form = Form::Graph(graph);
-                    Ok(())
-                }
-                None => {
-                    self.form = Form::Plain;
-                    one_by_one(runtime)
-                }
-            },
-            Form::Graph(graph) => Ok(graph.launch()?),
-            Form::Plain => one_by_one(runtime),
-        }
-    }
 }
 
 impl Device for Cuda {
