@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::common::{Ended, Job, Process, Status, hw2, hw2_command};
 
 /// `hw2 worker` of the run's server on GPU `gpu` of a software GPU with `settings`.
-fn worker(job: &Job, address: &str, gpu: usize, settings: &str) -> Process {
+fn worker_on(job: &Job, address: &str, gpu: usize, settings: &str) -> Process {
     let gpu = gpu.to_string();
     let mut command = hw2_command(["worker", "--ps", address, "--patience-s", "60"]);
     command.args(["--gpu", &gpu, "--cuda-lib-dir"]).arg(hw2_softgpu::libraries());
@@ -84,7 +84,7 @@ fn a_driver_that_would_not_be_called_is_refused() {
 #[test]
 fn a_gpu_that_is_not_there() {
     let job = Job::new();
-    let worker = |gpu, settings| worker(&job, "unix:/nowhere.sock", gpu, settings).end();
+    let worker = |gpu, settings| worker_on(&job, "unix:/nowhere.sock", gpu, settings).end();
     says(&worker(2, "devices=2"), 2, &["GPU 2", "no such GPU", "0 to 1"]);
     says(&worker(0, "devices=0"), 2, &["GPU 0", "NO_DEVICE", "CUDA_VISIBLE_DEVICES"]);
     says(&worker(0, "cc=12.0 driver=12040"), 2, &["GPU 0", "libnvrtc.so of CUDA 12 for sm_120"]);
@@ -151,11 +151,12 @@ fn workers_share_the_gpus_of_a_machine() {
     server.succeed();
 }
 
-/// What a graph would repeat is asked for one by one. A call of what is missing would be a panic.
+/// What a graph would repeat is asked for one by one: where functions are missing, a call of which
+/// would be a panic, and where graphs are refused.
 #[test]
 fn a_driver_without_graphs_gives_the_same_bits() {
     let job = Job::new().set("max_steps", 6).on_gpu();
-    let [with, without] = ["with", "without"].map(|name| job.run(name));
+    let [with, without, refused] = ["with", "without", "refused"].map(|name| job.run(name));
     let (server, worker) = (with.server(), with.worker(0, 1));
     server.succeed();
     worker.succeed();
@@ -166,6 +167,11 @@ fn a_driver_without_graphs_gives_the_same_bits() {
     server.succeed();
     worker.succeed();
     assert_eq!(with.digest(), without.digest());
+    let (server, worker) = (refused.server(), worker_on(&job, &refused.address(), 0, "graphs=0"));
+    server.succeed();
+    let ended = worker.succeed();
+    assert!(ended.stderr.contains("no graph of the launches"), "{ended}");
+    assert_eq!(with.digest(), refused.digest());
 }
 
 /// The run goes on with the next worker, and nothing of it is lost. Who has no room for the network
@@ -182,7 +188,7 @@ fn a_gpu_that_fails_under_way_gives_its_leases_back() {
         ("lose=400", "LAUNCH_FAILED", "see `dmesg` for Xid"),
         ("lose=500 fail_with=214", "ECC_UNCORRECTABLE", "see `nvidia-smi -q -d ECC`"),
     ] {
-        let ended = worker(&job, &run.address(), 0, settings).end();
+        let ended = worker_on(&job, &run.address(), 0, settings).end();
         let gpu = "GPU 0 (GPU-00000000-0000-0000-0000-000000000000): ";
         says(&ended, 1, &[gpu, problem, remedy]);
         let has_room = problem != "out of memory";

@@ -1,11 +1,11 @@
 // A libcuda for tests: GPUs whose memory is the host's.
 //
-// Streams keep the promises of CUDA and no others. What is enqueued runs late: when somebody waits
-// for it, and then in any order that streams and events allow, chosen by a seed. Memory holds NaN when
-// it is allocated and when it is freed, and has guard bytes on both sides.
+// Streams keep the promises of CUDA and no others. What is enqueued runs late, when somebody waits for
+// it, or now and then at once, in any order that streams and events allow, chosen by a seed. Memory
+// holds NaN when it is allocated and when it is freed, and has guard bytes on both sides.
 //
 //     HW2_SOFTGPU      devices=2 cc=8.0 memory_mb=4096 driver=12040 seed=7 (0: everything in order)
-//                      pools=0 (no allocations in the order of a stream)
+//                      pools=0 (no allocations in the order of a stream)  graphs=0 (what is captured cannot run)
 //                      fail_alloc=3 (the third allocation finds no memory)
 //                      fail_launch=10 (the tenth launch fails)  lose=20 (and here the device is lost)
 //                      fail_with=214 (which error that is, here one of ECC)

@@ -31,6 +31,7 @@ struct Settings {
     int devices = 1, major = 8, minor = 0, driver = 11040;
     // -1: as a real driver for that GPU has it.
     int pools = -1;
+    bool has_graphs = true;
     size_t memory_mb = 4096;
     unsigned seed = 1;
     long fail_alloc = 0, fail_launch = 0, lose = 0;

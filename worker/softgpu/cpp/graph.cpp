@@ -144,6 +144,7 @@ EXPORT CUresult cuGraphInstantiateWithFlags(void** to, void* handle, unsigned lo
     ENTER;
     auto* graph = static_cast<Graph*>(handle);
     if (!graphs.count(graph)) return INVALID_VALUE;
+    if (!settings.has_graphs) return NOT_SUPPORTED;
     auto* executable = new Executable{graph->context, std::make_shared<Nodes>(graph->nodes)};
     executables.insert(executable);
     *to = executable;

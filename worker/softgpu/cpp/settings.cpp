@@ -17,6 +17,7 @@ Settings::Settings() {
         else if (key == "cc") sscanf(value.c_str(), "%d.%d", &major, &minor);
         else if (key == "driver") driver = number;
         else if (key == "pools") pools = number;
+        else if (key == "graphs") has_graphs = number != 0;
         else if (key == "memory_mb") memory_mb = number;
         else if (key == "seed") seed = number;
         else if (key == "fail_alloc") fail_alloc = number;
