@@ -187,6 +187,8 @@ impl Run<'_> {
         let mut command = hw2_command(["worker", "--ps", &self.addresses.join(",")]);
         command.args(&self.job.device);
         command.args(["--threads", &threads.to_string(), "--patience-s", "60"]);
+        // Each software GPU does its work in another order.
+        command.env("HW2_SOFTGPU", format!("seed={}", number + 1));
         Process::start(&format!("{}-worker-{number}", self.name), command, self.job.dir())
     }
 
