@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use hw2_common::config::ConfigError;
 use hw2_common::logging::{self, LevelFilter};
 use hw2_common::memory;
+use hw2_server::args::FlagsError;
 use hw2_worker::device_args::NoDevice;
 
 use crate::commands::{
@@ -73,7 +74,8 @@ pub(crate) fn main() -> ExitCode {
     });
     run(command).unwrap_or_else(|error| {
         output::error(&error);
-        let is_usage = error.is::<ConfigError>() || error.is::<NoDevice>();
+        let is_usage =
+            error.is::<ConfigError>() || error.is::<NoDevice>() || error.is::<FlagsError>();
         ExitCode::from(if is_usage { USAGE } else { FAILURE })
     })
 }

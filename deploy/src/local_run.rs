@@ -68,15 +68,10 @@ impl ClusterArgs {
     /// The run of `config` with this many workers.
     ///
     /// # Errors
-    /// The device is not there, a GPU would have no worker, or the path of the dataset means
-    /// nothing.
-    pub(crate) fn local_run(&self, mut config: Config, workers: usize) -> anyhow::Result<LocalRun> {
+    /// The device is not there, or a GPU would have no worker.
+    pub(crate) fn local_run(&self, config: Config, workers: usize) -> anyhow::Result<LocalRun> {
         let devices = self.device.for_workers(workers)?;
         self.device.check()?;
-        // So that what reads the run's checkpoints later finds it from any folder.
-        let data = std::path::absolute(&config.data)
-            .with_context(|| format!("dataset path `{}`", config.data))?;
-        config.data = data.display().to_string();
         Ok(LocalRun {
             config,
             workers: devices,

@@ -219,6 +219,20 @@ fn photos_are_split_and_trained_on_and_stay_where_they_are() {
     assert_eq!(summary.best.samples, 10);
 }
 
+/// Its workers need not work in the server's folder.
+#[test]
+fn a_server_whose_dataset_is_named_by_a_relative_path() {
+    let job = Job::new();
+    let address = format!("unix:{}", job.dir().join("run.sock").display());
+    let mut command = hw2_command(["server", "--listen", &address, "--data", "data"]);
+    command.args(["--run-dir", "run", "--set", "max_steps=2", "--config"]).arg(job.config());
+    command.current_dir(job.dir());
+    let server = Process::start("server", command, job.dir());
+    let worker = hw2_command(["worker", "--device", "cpu", "--threads", "1", "--ps", &address]);
+    Process::start("worker", worker, job.dir()).succeed();
+    server.succeed();
+}
+
 /// Every file below `dir` with its content.
 fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();

@@ -181,9 +181,9 @@ fn servers_that_are_none_of_the_run_are_refused() {
     let run = job.run("run");
     let servers = run.servers();
     run.wait_until("both servers", |status| status.phase == "waiting for workers");
-    let refused = |arguments: &[&str], parts: &[&str]| {
+    let refused = |code: i32, arguments: &[&str], parts: &[&str]| {
         let ended = hw2(arguments);
-        assert!(ended.code != Some(0), "{ended}");
+        assert_eq!(ended.code, Some(code), "{ended}");
         for part in parts {
             assert!(ended.stderr.contains(part), "{part}: {ended}");
         }
@@ -191,12 +191,12 @@ fn servers_that_are_none_of_the_run_are_refused() {
     let [first, second] = [0, 1].map(|shard| run.addresses()[shard].clone());
     let free = format!("unix:{}", job.dir().join("free.sock").display());
     let follower = |shard| ["server", "--listen", &free, "--shard", shard, "--coordinator", &first];
-    refused(&follower("2/3"), &["shard 2/3 in a run on 2 servers"]);
-    refused(&["server", "--listen", &free, "--shard", "1/2"], &["--coordinator"]);
-    refused(&["server", "--listen", &free, "--shard", "2/2"], &["there is no 2 of 2"]);
+    refused(1, &follower("2/3"), &["shard 2/3 in a run on 2 servers"]);
+    refused(2, &["server", "--listen", &free, "--shard", "1/2"], &["--coordinator"]);
+    refused(2, &["server", "--listen", &free, "--shard", "2/2"], &["there is no 2 of 2"]);
     for flag in [["--set", "seed=2"], ["--data", "data"], ["--trace", "trace.json"]] {
         let line = [follower("1/2").as_slice(), &flag].concat();
-        refused(&line, &[flag[0], "is for the first server"]);
+        refused(2, &line, &[flag[0], "is for the first server"]);
     }
     let worker = |ps: &str| -> Vec<String> {
         ["worker", "--device", "cpu", "--ps", ps].map(str::to_owned).to_vec()
@@ -204,7 +204,7 @@ fn servers_that_are_none_of_the_run_are_refused() {
     for ps in [first.clone(), format!("{second},{first}"), format!("{first},{first}")] {
         let line = worker(&ps);
         let line: Vec<&str> = line.iter().map(String::as_str).collect();
-        refused(&line, &["in their order"]);
+        refused(1, &line, &["in their order"]);
     }
     for server in servers {
         server.signal(Signal::SIGTERM);

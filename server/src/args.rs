@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use hw2_common::address::Address;
 use hw2_common::config::{Flag, Layers, environment, parse_setting};
@@ -56,29 +56,29 @@ pub struct ServerArgs {
     pub set: Vec<(String, String)>,
 }
 
+/// Flags that do not go together. The text names them and says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct FlagsError(String);
+
 /// Serves until the run ends, or until SIGTERM or SIGINT, when it saves the current step and stops
 /// its workers.
 ///
 /// # Errors
-/// The config, the dataset or the address is of no use; or as [`serve`].
+/// [`FlagsError`]; the config, the dataset or the address is of no use; or as [`serve`].
 pub fn main(args: ServerArgs) -> anyhow::Result<()> {
-    if !args.shard.is_coordinator() {
-        args.refuse_what_is_the_coordinators()?;
-    }
-    let config = args.layers().load()?.config;
+    args.check()?;
+    let mut config = args.layers().load()?.config;
     let address: Address = config.listen.parse()?;
     // Before the dataset, which may take minutes to read: the workers can connect meanwhile.
     let listener = Listener::bind(&address)?;
-    match (args.shard.is_coordinator(), args.coordinator.clone()) {
-        (true, None) => {}
-        (false, Some(coordinator)) => return follow_coordinator(args, coordinator, listener),
-        (true, Some(_)) => {
-            bail!("--coordinator is for followers: {} is the coordinator", args.shard)
-        }
-        (false, None) => {
-            bail!("{} needs --coordinator: where the first server listens", args.shard)
-        }
+    if let Some(coordinator) = args.coordinator.clone() {
+        return follow_coordinator(args, coordinator, listener);
     }
+    // Workers, and what reads the run's checkpoints later, find it from any folder.
+    let data = std::path::absolute(&config.data)
+        .with_context(|| format!("dataset path `{}`", config.data))?;
+    config.data = data.display().to_string();
     let card = Card::of(Path::new(&config.data))
         .context("the server cannot read the job's dataset (--data, config key `data`)")?;
     let job = Job::new(config, card)?;
@@ -121,8 +121,24 @@ fn follow_coordinator(
 }
 
 impl ServerArgs {
+    /// Whether the flags go together.
+    fn check(&self) -> Result<(), FlagsError> {
+        match (self.shard.is_coordinator(), &self.coordinator) {
+            (true, None) => Ok(()),
+            (false, Some(_)) => self.refuse_what_is_the_coordinators(),
+            (true, Some(_)) => Err(FlagsError(format!(
+                "--coordinator is for followers: {} is the coordinator",
+                self.shard
+            ))),
+            (false, None) => Err(FlagsError(format!(
+                "{} needs --coordinator: where the first server listens",
+                self.shard
+            ))),
+        }
+    }
+
     /// Refuses what a follower would not heed.
-    fn refuse_what_is_the_coordinators(&self) -> anyhow::Result<()> {
+    fn refuse_what_is_the_coordinators(&self) -> Result<(), FlagsError> {
         let given = [
             ("--config", self.config.is_some()),
             ("--profile", self.profile.is_some()),
@@ -132,10 +148,10 @@ impl ServerArgs {
         ];
         match given.into_iter().find(|(_, is_given)| *is_given) {
             None => Ok(()),
-            Some((flag, _)) => bail!(
+            Some((flag, _)) => Err(FlagsError(format!(
                 "{flag} is for the first server, from which {} has the job: leave it out here",
                 self.shard
-            ),
+            ))),
         }
     }
 

@@ -8,7 +8,7 @@ use clap::Parser;
 use hw2_common::config::ConfigError;
 use hw2_common::logging::{self, LevelFilter};
 use hw2_common::memory;
-use hw2_server::args::{self, ServerArgs};
+use hw2_server::args::{self, FlagsError, ServerArgs};
 
 /// The parameter server: all weights of a run, and who computes what.
 #[derive(Parser)]
@@ -26,8 +26,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            // As clap's own, for a config that means nothing.
-            if error.is::<ConfigError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            // As clap's own, for flags or a config that mean nothing.
+            let is_usage = error.is::<ConfigError>() || error.is::<FlagsError>();
+            if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
