@@ -210,9 +210,11 @@ fn one_interrupt_drains_and_the_second_kills() {
 
 #[test]
 fn an_interrupt_before_the_server_serves_is_no_failure() {
-    let mut cluster = Cluster { supervisor: Supervisor::new(0, 2, GRACE), now: Instant::now() };
+    let mut cluster = Cluster { supervisor: Supervisor::new(1, 2, GRACE), now: Instant::now() };
     assert_eq!(cluster.decide(Event::Interrupted).action, Action::DrainServer);
-    cluster.ended(Role::Server, Ending::Killed(SIGTERM));
+    let decision = cluster.ended(Role::Server, Ending::Killed(SIGTERM));
+    assert_eq!(decision.action, Action::StopOthers, "it has told nobody");
+    cluster.ended(Role::Follower(0), DONE);
     assert_eq!(cluster.outcome(), Some(Outcome::Interrupted));
 }
 
