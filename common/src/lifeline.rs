@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Time to drain before the process ends anyway.
+/// Time to drain before the process ends anyway: nobody is left who would kill it.
 const DRAIN_MAX: Duration = Duration::from_secs(120);
 
 /// Watches stdin from a thread of its own.
@@ -29,15 +29,14 @@ fn drain_at_end_of_stdin() {
     if let Err(error) = kill(Pid::this(), Signal::SIGTERM) {
         tracing::error!("cannot signal this process: {error}");
     }
-    end_if_not_drained();
-}
-
-/// For a process that was asked to stop and that perhaps nobody will kill: waits while it drains,
-/// and ends it if that takes too long, because a GPU hangs.
-pub fn end_if_not_drained() {
     std::thread::sleep(DRAIN_MAX);
     tracing::error!("not drained after {} s: ending", DRAIN_MAX.as_secs());
-    // A driver that hangs would hang at an exit in order, too.
+    end_at_once();
+}
+
+/// Ends this process however busy it is. A driver of a GPU that hangs would hang at an exit in
+/// order, too.
+pub fn end_at_once() {
     if let Err(error) = kill(Pid::this(), Signal::SIGKILL) {
         tracing::error!("cannot end this process: {error}");
     }

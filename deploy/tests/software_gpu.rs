@@ -5,7 +5,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::common::{Ended, Job, Process, Status, hw2, hw2_command};
+use crate::common::{Ended, Job, Process, Status, hw2, hw2_command, wait_for};
 
 /// `hw2 worker` of the run's server on GPU `gpu` of a software GPU with `settings`.
 fn worker_on(job: &Job, address: &str, gpu: usize, settings: &str) -> Process {
@@ -203,4 +203,26 @@ fn a_gpu_that_fails_under_way_gives_its_leases_back() {
     server.succeed();
     worker.succeed();
     assert_eq!(run.digest(), undisturbed.digest());
+}
+
+/// Its worker cannot leave, and is missed as soon as it is ended.
+#[test]
+fn a_gpu_that_hangs() {
+    let job = Job::new().set("max_steps", 4).on_gpu();
+    let run = job.run("run");
+    let server = run.server();
+    let worker = worker_on(&job, &run.address(), 0, "hang=400");
+    let said = |text: &str| worker.stderr().contains(text).then_some(());
+    wait_for("a launch to hang", || said("a launch hangs"));
+    worker.signal(Signal::SIGTERM);
+    wait_for("the worker to hear that", || said("asked to stop"));
+    // So soon after the first one it may be the same request.
+    wait_for("the worker to end", || {
+        worker.signal(Signal::SIGTERM);
+        said("asked again to stop")
+    });
+    assert_eq!(worker.end().signal, Some(Signal::SIGKILL as i32));
+    let worker = run.worker(0, 1);
+    server.succeed();
+    worker.succeed();
 }

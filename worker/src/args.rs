@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
@@ -15,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::device_args::DeviceArgs;
 use crate::each_gpu;
 use crate::train::Ended;
+
+/// Signals so close together are one request: a terminal signals a process and those it started.
+const ONE_REQUEST: Duration = Duration::from_secs(1);
 
 /// Computes for a parameter server until the run ends. The job's config comes from the server.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -89,7 +93,7 @@ pub fn main(args: WorkerArgs, subcommand: &[&str]) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A thread that cancels `stop` when the process is asked to end, and sees to it that it does.
+/// A thread that cancels `stop` when the process is asked to end, and ends it when it is asked again.
 fn signals(stop: CancellationToken) -> anyhow::Result<std::thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let context = runtime.enter();
@@ -98,14 +102,24 @@ fn signals(stop: CancellationToken) -> anyhow::Result<std::thread::JoinHandle<()
     drop(context);
     let thread = std::thread::Builder::new().name("hw2-signals".into());
     Ok(thread.spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        });
+        let mut asked = || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            });
+        };
+        asked();
+        let first = Instant::now();
+        tracing::info!("asked to stop (once more to end at once)");
         stop.cancel();
-        lifeline::end_if_not_drained();
+        asked();
+        while first.elapsed() < ONE_REQUEST {
+            asked();
+        }
+        tracing::error!("asked again to stop: ending at once");
+        lifeline::end_at_once();
     })?)
 }
 

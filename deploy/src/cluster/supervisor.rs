@@ -193,10 +193,10 @@ impl Supervisor {
         // A server that is still reading the dataset has nothing to save, and ends at once.
         let never_began = self.phase == Phase::Draining && ending == Ending::Killed(SIGTERM);
         if ending == Ending::Exited(0) || never_began {
-            let is_alone = !self.workers.iter().any(|child| child.state == ChildState::Running);
-            if is_alone || self.outcome == Outcome::Interrupted {
-                // Nothing is left to do for them, and who had not yet joined would wait for a
-                // server.
+            let works = self.workers.iter().any(|child| child.state == ChildState::Running);
+            if !works || self.outcome == Outcome::Interrupted {
+                // Nothing is left to do for the others, and those that had not yet joined would
+                // wait for a server.
                 return self.stop_others(now);
             }
             self.phase = Phase::Parting;

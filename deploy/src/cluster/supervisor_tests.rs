@@ -193,7 +193,7 @@ fn one_interrupt_drains_and_the_second_kills() {
     let mut cluster = Cluster::running(2);
     assert_eq!(cluster.decide(Event::Interrupted).action, Action::DrainServer);
     assert_eq!(cluster.ended(Role::Worker(0), KILLED).action, Action::Nothing, "no restart now");
-    cluster.ended(Role::Server, DONE);
+    assert_eq!(cluster.ended(Role::Server, DONE).action, Action::StopOthers);
     cluster.ended(Role::Worker(1), DONE);
     assert_eq!(cluster.outcome(), Some(Outcome::Interrupted));
 
@@ -245,7 +245,7 @@ fn one_of_several_servers_starts_again_and_all_end_together() {
     assert_eq!(cluster.ended(Role::Server, KILLED).action, Action::Start(Role::Server));
     cluster.ended(Role::Worker(0), DONE);
     assert_eq!(cluster.ended(Role::Follower(0), DONE).action, Action::Nothing);
-    cluster.ended(Role::Server, DONE);
+    assert_eq!(cluster.ended(Role::Server, DONE).action, Action::StopOthers);
     assert_eq!(cluster.outcome(), None, "server-2 is still there");
     cluster.ended(Role::Follower(1), DONE);
     assert_eq!(cluster.outcome(), Some(Outcome::Finished));

@@ -83,6 +83,11 @@ impl Process {
         self.child.id()
     }
 
+    /// What it has said on stderr so far.
+    pub(crate) fn stderr(&self) -> String {
+        std::fs::read_to_string(&self.stderr).unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.unix_pid(), signal).unwrap();
     }

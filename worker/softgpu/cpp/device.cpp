@@ -9,6 +9,7 @@
 //                      fail_alloc=3 (the third allocation finds no memory)
 //                      fail_launch=10 (the tenth launch fails)  lose=20 (and here the device is lost)
 //                      fail_with=214 (which error that is, here one of ECC)
+//                      hang=20 (this launch never ends, nor does what waits for it)
 //     HW2_SOFTGPU_LOG  a file that gets a line for each launch
 //
 // Here: devices and their contexts.

@@ -34,7 +34,7 @@ struct Settings {
     bool has_graphs = true;
     size_t memory_mb = 4096;
     unsigned seed = 1;
-    long fail_alloc = 0, fail_launch = 0, lose = 0;
+    long fail_alloc = 0, fail_launch = 0, lose = 0, hang = 0;
     CUresult fail_with = LAUNCH_FAILED;
     Settings();
     bool has_pools() const { return pools < 0 ? driver >= 11020 && major >= 6 : pools > 0; }

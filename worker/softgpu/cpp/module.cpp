@@ -3,6 +3,7 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <sstream>
+#include <unistd.h>
 
 #include "driver.h"
 
@@ -77,6 +78,10 @@ std::shared_ptr<Args> copy_args(const Function& function, void** params) {
 // What a launch does when its turn comes.
 void run(const Function& function, SoftLaunch launch, Args& args, long number, const std::string& what) {
     if (number == settings.lose) lose(function.context, settings.fail_with);
+    if (number == settings.hang) {
+        fprintf(stderr, "software GPU: a launch hangs\n");
+        for (;;) pause();
+    }
     if (function.context->error) return;
     log(what);
     std::vector<void*> pointers;

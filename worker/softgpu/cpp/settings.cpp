@@ -23,6 +23,7 @@ Settings::Settings() {
         else if (key == "fail_alloc") fail_alloc = number;
         else if (key == "fail_launch") fail_launch = number;
         else if (key == "lose") lose = number;
+        else if (key == "hang") hang = number;
         else if (key == "fail_with") fail_with = number;
         else die("no such setting: " + word);
     }

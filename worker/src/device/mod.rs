@@ -74,6 +74,10 @@ pub trait Device: Send {
     /// New buffers, which live as long as the device. They are numbered from 0 on.
     fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer>;
 
+    /// Makes room for what `ops` need besides their buffers, so that it fails here and now if there
+    /// is none.
+    fn make_room(&mut self, _ops: &[Op]) {}
+
     /// Overwrites `target` with `values`, which has its length.
     fn upload(&mut self, target: Span, values: &[Self::Elem]);
 
@@ -117,6 +121,10 @@ impl<D: Device + ?Sized> Device for Box<D> {
 
     fn alloc(&mut self, requests: &[Request]) -> Vec<Buffer> {
         (**self).alloc(requests)
+    }
+
+    fn make_room(&mut self, ops: &[Op]) {
+        (**self).make_room(ops);
     }
 
     fn upload(&mut self, target: Span, values: &[D::Elem]) {

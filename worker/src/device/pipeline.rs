@@ -104,6 +104,10 @@ impl<D: Device> Device for Serial<D> {
         self.device.alloc(requests)
     }
 
+    fn make_room(&mut self, ops: &[Op]) {
+        self.device.make_room(ops);
+    }
+
     fn upload(&mut self, target: Span, values: &[D::Elem]) {
         self.device.upload(target, values);
     }

@@ -60,7 +60,7 @@ pub struct Model<D: Pipeline> {
 }
 
 impl<D: Pipeline> Model<D> {
-    /// Allocates everything that batches of up to `batch_size` images need, on a device without
+    /// Allocates what batches of up to `batch_size` images need, on a device without
     /// buffers, for activations of `precision`. Parameters and statistics are 0 until they are
     /// loaded.
     ///
@@ -75,8 +75,9 @@ impl<D: Pipeline> Model<D> {
         let program = Program::new(network, batch_size, precision);
         let buffers = device.alloc(program.requests());
         assert_eq!(buffers, Request::buffers(program.requests()), "the device had no buffers");
-        device.finish()?;
         let steps = [true, false].map(|dropout| program.train(dropout));
+        device.make_room(&steps[0].ops().collect::<Vec<_>>());
+        device.finish()?;
         Ok(Self { device, program, steps, step: 0, parts: 0, making: VecDeque::new() })
     }
 

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
 use cudarc::cublas::result::CublasError;
@@ -18,9 +19,9 @@ use libloading::Library;
 
 use super::library::{self, Missing, Name};
 
-/// The first libcublas that has code for a compute capability and those above; older ones have it
-/// for the newest GPU of their time. Its own versions: CUDA 11.8 has 11.11.
-const FIRST: [(u32, [u32; 2]); 3] = [(103, [12, 9]), (100, [12, 8]), (89, [11, 11])];
+/// The first versions of libcublas with code for GPUs from a compute capability on; older GPUs have
+/// it in all. CUDA 11.8 has 11.11. Code for 8.0 runs on 8.9, and so on.
+const FIRST: [(u32, [u32; 2]); 2] = [(100, [12, 8]), (90, [11, 11])];
 
 /// Functions of libcublas, alike in all its versions from CUDA 11 on.
 pub(super) struct Cublas {
@@ -74,8 +75,9 @@ pub(super) struct Cublas {
     pub(super) path: PathBuf,
     /// Major version of CUDA.
     pub(super) major: u32,
-    /// What the functions are of.
-    _library: Library,
+    /// What the functions are of. It is never unloaded, since it may have told the driver of its
+    /// code.
+    _library: ManuallyDrop<Library>,
 }
 
 impl Cublas {
@@ -120,7 +122,7 @@ impl Cublas {
                 property: *library.get(b"cublasGetProperty\0")?,
                 path,
                 major,
-                _library: library,
+                _library: ManuallyDrop::new(library),
             })
         }
     }
@@ -152,13 +154,15 @@ mod tests {
     fn new_gpus_need_new_libraries() {
         for (version, arch, has) in [
             ([11, 0, 0], 37, true),
-            ([11, 6, 1], 86, true),
+            ([11, 6, 1], 89, true),
             ([11, 6, 1], 90, false),
             ([11, 11, 3], 90, true),
             ([12, 0, 1], 90, true),
             ([12, 6, 4], 100, false),
-            ([12, 8, 3], 100, true),
-            ([12, 8, 3], 121, false),
+            ([12, 6, 4], 120, false),
+            ([12, 8, 3], 103, true),
+            ([12, 8, 3], 120, true),
+            ([12, 8, 3], 121, true),
             ([13, 0, 2], 120, true),
         ] {
             assert_eq!(has_code(version, arch), has, "{version:?}, sm_{arch}");

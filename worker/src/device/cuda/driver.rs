@@ -49,23 +49,27 @@ impl Driver {
             let memory_bytes = result::device::total_mem(device)?;
             (attribute(MAJOR)?, attribute(MINOR)?, attribute(MULTIPROCESSORS)?, memory_bytes)
         };
+        let name = result::device::get_name(device)?;
         let uuid = result::device::get_uuid(device)?.bytes.map(|byte| byte as u8);
+        let uuid = in_words(&name, uuid);
         Ok(Gpu {
             ordinal,
-            name: result::device::get_name(device)?,
+            name,
             arch: (10 * major + minor) as u32,
             multiprocessors: multiprocessors as usize,
             memory_bytes,
-            uuid: in_words(uuid),
+            uuid,
         })
     }
 }
 
-fn in_words(uuid: [u8; 16]) -> String {
+/// Of the GPU with this name, or of a part of one, of which it says so.
+fn in_words(name: &str, uuid: [u8; 16]) -> String {
+    let kind = if name.contains(" MIG ") { "MIG" } else { "GPU" };
     let digits = hw2_common::hex(&uuid);
     let part = |range: std::ops::Range<usize>| &digits[range];
     let parts = [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)];
-    format!("GPU-{}", parts.join("-"))
+    format!("{kind}-{}", parts.join("-"))
 }
 
 #[cfg(test)]
@@ -75,6 +79,9 @@ mod tests {
     #[test]
     fn a_uuid_is_written_as_nvidia_smi_does() {
         let uuid = std::array::from_fn(|place| 17 * place as u8);
-        assert_eq!(in_words(uuid), "GPU-00112233-4455-6677-8899-aabbccddeeff");
+        let whole = in_words("NVIDIA H200", uuid);
+        assert_eq!(whole, "GPU-00112233-4455-6677-8899-aabbccddeeff");
+        let part = in_words("NVIDIA A100-SXM4-40GB MIG 1g.5gb", uuid);
+        assert_eq!(part, "MIG-00112233-4455-6677-8899-aabbccddeeff");
     }
 }

@@ -90,7 +90,7 @@ impl Name {
             Some(major @ (11 | 12)) => format!("-cu{major}"),
             _ => String::new(),
         };
-        format!("pip install {package}{suffix}, or name its folder by --cuda-lib-dir")
+        format!("pip install -U {package}{suffix}, or name its folder by --cuda-lib-dir")
     }
 
     /// Names of the file for one major version; the name without one comes last.
@@ -205,8 +205,8 @@ pub(super) fn load_driver(folder: Option<&Path>) -> Result<(), String> {
     match is_cudarcs(&ManuallyDrop::new(found.library)) {
         true => Ok(()),
         false => Err(format!(
-            "the loader finds a libcuda.so before {path}: take its folder off LD_LIBRARY_PATH, or \
-             leave --cuda-lib-dir out"
+            "the loader finds a libcuda.so before {path}: put the folder of that first on \
+             LD_LIBRARY_PATH, or leave --cuda-lib-dir out"
         )),
     }
 }
@@ -222,7 +222,7 @@ fn is_cudarcs(library: &Library) -> bool {
         // Without this question it would panic where there is none.
         let theirs = cudarc::driver::sys::is_culib_present()
             .then(|| cudarc::driver::sys::culib().get::<Init>(init).map(|init| address(*init)));
-        theirs.is_some_and(|theirs| ours.ok() == theirs.ok())
+        matches!((ours, theirs), (Ok(ours), Some(Ok(theirs))) if ours == theirs)
     }
 }
 

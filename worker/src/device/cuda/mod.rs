@@ -129,9 +129,7 @@ impl Cuda {
         let compiled = compiler.compile(&source::source(format));
         let compiled = compiled.map_err(|log| failed_on(&gpu, format!("the kernels: {log}")))?;
         let code = hw2_common::hex(&Sha256::digest(&compiled)[..8]);
-        // Once used it is never unloaded: it has told the driver of its code.
         let cublas = Arc::new(cublas);
-        std::mem::forget(Arc::clone(&cublas));
         let runtime = Runtime::new(&gpu, &cublas, compiled, precision);
         let runtime = runtime.map_err(|error| failed_on(&gpu, error))?;
         let cublas = cublas.version().map_err(|error| failed_on(&gpu, error))?;
@@ -239,7 +237,7 @@ fn failed(ordinal: usize, problem: impl ToString) -> DeviceError {
     DeviceError { device: format!("GPU {ordinal}"), problem: problem.to_string() }
 }
 
-/// It may have another number for nvidia-smi, with which somebody may reset it.
+/// Also by what nvidia-smi calls it, for which its number may be another.
 fn failed_on(Gpu { ordinal, uuid, .. }: &Gpu, problem: impl ToString) -> DeviceError {
     DeviceError { device: format!("GPU {ordinal} ({uuid})"), problem: problem.to_string() }
 }
@@ -257,8 +255,8 @@ impl Device for Cuda {
         let Gpu { arch, multiprocessors, .. } = self.gpu;
         let (code, [major, minor, patch], limits) = (&self.code, self.cublas, self.limits);
         format!(
-            "sm_{arch}, {multiprocessors} multiprocessors, {code}, cuBLAS {major}.{minor}.{patch}, \
-             {limits:?}"
+            "sm_{arch}, {multiprocessors} multiprocessors, {code}, cuBLAS {major}.{minor}.{patch} \
+             with sums in f32, {limits:?}"
         )
     }
 
@@ -268,6 +266,13 @@ impl Device for Cuda {
         self.allocated += requests.len();
         let numbered = (first..).zip(requests);
         numbered.map(|(number, request)| Buffer::numbered(number, request.format)).collect()
+    }
+
+    fn make_room(&mut self, ops: &[Op]) {
+        let needs =
+            ops.iter().filter_map(|op| self.lower(*op)).map(|lowered| lowered.workspace_bytes);
+        let most = needs.max().unwrap_or(0);
+        self.reserve(most);
     }
 
     fn upload(&mut self, target: Span, values: &[f32]) {

@@ -93,3 +93,17 @@ fn a_gpu_rounds_to_bfloat16_as_the_plain_loops_do() {
     }
     assert_eq!(rounded(&mut gpu(Precision::Bf16)), rounded(&mut Plain::<f64>::new()));
 }
+
+#[test]
+fn what_cannot_be_done_is_refused_before_it_is_asked_for() {
+    let mut gpu = gpu(Precision::Fp32);
+    let images = tensor(&mut gpu, Format::Full, 1, Shape { h: 1, w: 1, c: 4 }, 1);
+    gpu.make_room(&[Op::ReluBackward { output: images, grad: images }]);
+    gpu.finish().unwrap();
+    let many = Tensor { n: 1 << 30, ..images };
+    gpu.make_room(&[Op::ReluBackward { output: many, grad: many }]);
+    let error = gpu.finish().unwrap_err().to_string();
+    for part in ["GPU 0 (GPU-", "relu_backward", "batch_size"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
