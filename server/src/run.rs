@@ -95,6 +95,8 @@ pub async fn serve(setup: ServerSetup) -> anyhow::Result<Outcome> {
         let end = run.term(opened, followers, writer, &shutdown).await?;
         match end {
             TermEnd::Run(ended) => break ended,
+            // Asked to stop, it did not wait for the followers to begin.
+            TermEnd::Lost(_) if shutdown.is_cancelled() => {}
             TermEnd::Lost(shard) => {
                 let text = format!("{shard} is gone: all go on from the newest checkpoint");
                 tracing::warn!("{text}");
