@@ -15,6 +15,9 @@ use tokio::process::{ChildStderr, ChildStdin, Command};
 /// run was over (sysexits' EX_TEMPFAIL), so that whoever started it can tell.
 pub const EXIT_EARLY: u8 = 75;
 
+/// Signals so close together are one request: `timeout` and others signal a process and its group.
+pub const ONE_REQUEST: Duration = Duration::from_secs(1);
+
 const LEFT_EARLY: i32 = EXIT_EARLY as i32;
 /// Exit code of a process that panicked: an accident like a kill, not a decision.
 const PANIC_CODE: i32 = 101;

@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
 use hw2_common::address::Addresses;
-use hw2_common::child::EXIT_EARLY;
+use hw2_common::child::{EXIT_EARLY, ONE_REQUEST};
 use hw2_common::lifeline;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,9 +16,6 @@ use tokio_util::sync::CancellationToken;
 use crate::device_args::DeviceArgs;
 use crate::each_gpu;
 use crate::train::Ended;
-
-/// Signals so close together are one request: a terminal signals a process and those it started.
-const ONE_REQUEST: Duration = Duration::from_secs(1);
 
 /// Computes for a parameter server until the run ends. The job's config comes from the server.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]

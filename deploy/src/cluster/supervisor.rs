@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use hw2_common::child::Ending;
+use hw2_common::child::{Ending, ONE_REQUEST};
 
 /// Times that one child is started again before it is given up.
 const RESTARTS_MAX: u32 = 3;
@@ -13,8 +13,6 @@ const CLEAN_RECORD: Duration = Duration::from_secs(600);
 const RESTART_DELAY: Duration = Duration::from_secs(2);
 /// Time for workers to end by themselves once the server has told them to.
 const GOODBYE: Duration = Duration::from_secs(5);
-/// Signals so close together are one request: `timeout` and others signal a process and its group.
-const ONE_INTERRUPT: Duration = Duration::from_secs(1);
 const SIGTERM: i32 = nix::libc::SIGTERM;
 
 /// Who a child is.
@@ -273,7 +271,7 @@ impl Supervisor {
 
     fn interrupted(&mut self, now: Instant) -> Decision {
         let first = *self.interrupted.get_or_insert(now);
-        if first != now && now.duration_since(first) < ONE_INTERRUPT {
+        if first != now && now.duration_since(first) < ONE_REQUEST {
             return Decision::silent(Action::Nothing);
         }
         if self.phase != Phase::Running {

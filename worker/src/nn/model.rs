@@ -60,9 +60,8 @@ pub struct Model<D: Pipeline> {
 }
 
 impl<D: Pipeline> Model<D> {
-    /// Allocates what batches of up to `batch_size` images need, on a device without
-    /// buffers, for activations of `precision`. Parameters and statistics are 0 until they are
-    /// loaded.
+    /// Allocates what batches of up to `batch_size` images need, on a device without buffers, for
+    /// activations of `precision`. Parameters and statistics are 0 until they are loaded.
     ///
     /// # Errors
     /// The device fails, or has no room for them.

@@ -1,7 +1,7 @@
 //! `hw2 bench plan`: what a training step costs on a kind of GPU, without one.
 
 use clap::Args;
-use hw2_common::config::Precision;
+use hw2_common::config::{Images, Precision};
 use hw2_common::model::ModelSpec;
 use hw2_worker::device::cuda::{Cost, GpuKind, Plan, PlannedLayer, PlannedOp};
 use hw2_worker::nn::Program;
@@ -35,9 +35,9 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "N", default_value_t = 65)]
     classes: usize,
 
-    /// Rows and columns of the squares of photos that images are made of: here the mean of what the
-    /// default config draws
-    #[arg(long, value_name = "N", default_value_t = 230)]
+    /// Rows and columns of the squares of photos that images are made of, if not the mean of what
+    /// the default config draws
+    #[arg(long, value_name = "N", default_value_t = mean_crop())]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
     photo_side: u32,
 
@@ -50,12 +50,17 @@ pub(crate) struct PlanArgs {
     json: bool,
 }
 
+fn mean_crop() -> u32 {
+    let Images { crop_min, crop_max, .. } = Images::default();
+    u32::midpoint(crop_min, crop_max)
+}
+
 /// Plans and prints.
 pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
     let spec = ModelSpec { image_size: args.image_size, ..ModelSpec::default() };
     let batch = args.batch as usize;
     let program = Program::new(&spec.network(args.classes)?, batch, args.precision);
-    let plan = Plan::new(&program, &args.gpu, args.precision, args.photo_side as usize);
+    let plan = Plan::new(&program, &args.gpu, args.precision, args.photo_side);
     let plan = plan.map_err(anyhow::Error::msg)?;
     output::report(&Planned { plan, operations: args.operations }, args.json)
 }

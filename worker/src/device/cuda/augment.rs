@@ -23,21 +23,17 @@ struct Record {
 
 /// Bytes of an upload of `photos`.
 pub(super) fn upload_bytes(photos: &[Photo]) -> usize {
-    let squares = photos.iter().map(square_bytes).sum::<usize>();
+    let squares = photos.iter().map(|photo| square_bytes(photo.square.side)).sum::<usize>();
     size_of::<Record>() * photos.len() + squares
 }
 
-fn square_bytes(photo: &Photo) -> usize {
-    bytes_of_square(photo.square.side as usize)
-}
-
-fn bytes_of_square(side: usize) -> usize {
-    3 * side * side
+fn square_bytes(side: u32) -> usize {
+    3 * (side as usize).pow(2)
 }
 
 /// The same as [`apply`] to squares of `side` rows, wherever they are.
-pub(super) fn plan(to: &mut Lowering, side: usize, output: Tensor) {
-    let bytes = output.n * (size_of::<Record>() + bytes_of_square(side));
+pub(super) fn plan(to: &mut Lowering, side: u32, output: Tensor) {
+    let bytes = output.n * (size_of::<Record>() + square_bytes(side));
     apply(to, Place::Device { address: 0 }, bytes, output);
 }
 
@@ -60,7 +56,7 @@ pub(super) fn write_upload(photos: &[Photo], upload: &mut [u8]) {
             to.copy_from_slice(row);
             squares = rest;
         }
-        offset += square_bytes(photo);
+        offset += square_bytes(photo.square.side);
     }
     assert!(squares.is_empty(), "room for the squares and no more");
 }

@@ -39,7 +39,7 @@ pub struct Plan {
     pub workspace_bytes: usize,
 }
 
-/// Operations that are one for people.
+/// A layer, or what belongs to none: the sum of its operations.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlannedLayer {
     /// Its name.
@@ -84,7 +84,7 @@ impl Plan {
         program: &Program,
         kind: &GpuKind,
         precision: Precision,
-        photo_side: usize,
+        photo_side: u32,
     ) -> Result<Self, String> {
         let flops_per_second = kind.flops_per_second(precision);
         let flops_per_second = flops_per_second
